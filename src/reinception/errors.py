@@ -1,0 +1,11 @@
+"""The two errors a user can meet: each is one line that says what failed, where, and what to do."""
+
+from __future__ import annotations
+
+
+class ReinceptionError(Exception):
+    """The work failed for a reason the user can mend. `str(error)` is one line; the command line exits with 1."""
+
+
+class UsageError(ReinceptionError):
+    """The request itself makes no sense (a flag, a name, a combination). The command line exits with 2."""

@@ -1,0 +1,178 @@
+"""One .safetensors file is a model: its tensors, and a manifest that says what they are. Nothing in it can run code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+
+from reinception.errors import ReinceptionError
+from reinception.model.build import Network, skeleton
+from reinception.protocol import Preprocessing
+from reinception.spec import Arch
+
+FORMAT = 1
+METADATA_KEY = "reinception"
+MODEL_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a model file says about itself: the whole spec, the classes in the order of the logits, the pixels it
+    expects, how it was trained and where its weights come from."""
+
+    arch: Arch
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    training: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.arch.num_classes:
+            raise ReinceptionError(f"{len(self.classes)} class names for {self.arch.num_classes} outputs")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "arch": self.arch.to_json(),
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_json(),
+            "training": dict(self.training),
+            "origin": dict(self.origin),
+        }
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Manifest:
+        """ReinceptionError names the first thing that does not fit."""
+        version = document.get("format")
+        if version != FORMAT:
+            raise ReinceptionError(f"manifest format {version!r} is not the {FORMAT} this version reads")
+        missing = {"arch", "classes", "preprocessing"} - set(document)
+        if missing:
+            raise ReinceptionError(f"the manifest lacks {', '.join(sorted(missing))}")
+        classes = document["classes"]
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ReinceptionError("the manifest's classes are not a list of names")
+        return Manifest(
+            arch=Arch.from_json(document["arch"]),
+            classes=tuple(classes),
+            preprocessing=Preprocessing.from_json(document["preprocessing"]),
+            training=_mapping(document, "training"),
+            origin=_mapping(document, "origin"),
+        )
+
+
+def save(network: Network, path: str | Path, manifest: Manifest) -> None:
+    """Writes `path` whole or not at all: to a temporary file beside it, to the disk, then renamed over it."""
+    manifest = dataclasses.replace(manifest, arch=network.arch)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {METADATA_KEY: json.dumps(manifest.to_json(), sort_keys=True)}
+    write_atomically(Path(path), serialise(tensors, metadata))
+
+
+def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]:
+    """The network, in evaluation mode, and the manifest of a model file or of a run folder's best weights.
+
+    `with_aux=False` leaves the auxiliary classifiers out. ReinceptionError, one line, for a file that is missing,
+    truncated, not a model, or whose tensors are not exactly those its architecture asks for.
+    """
+    file = resolve(path)
+    try:
+        manifest = read_manifest(file)
+        network = skeleton(manifest.arch)
+        expected = network.state_dict()
+        with safe_open(file, framework="pt") as tensors:
+            names = set(tensors.keys())
+            _check_tensors(
+                {name: tuple(tensors.get_slice(name).get_shape()) for name in names},
+                {name: tuple(tensor.shape) for name, tensor in expected.items()},
+            )
+            values = {name: tensors.get_tensor(name).to(expected[name].dtype) for name in names}
+    except SafetensorError as error:
+        raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
+    except ReinceptionError as error:
+        raise ReinceptionError(f"{file}: {error}") from None
+    network.load_state_dict(values, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    if not with_aux and network.arch.aux:
+        network.drop_auxiliary()
+        manifest = dataclasses.replace(manifest, arch=network.arch)
+    return network.eval(), manifest
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """The manifest of a model file, without its tensors."""
+    file = resolve(path)
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            metadata = tensors.metadata() or {}
+    except SafetensorError as error:
+        raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
+    if METADATA_KEY not in metadata:
+        raise ReinceptionError("has no reinception manifest, so its classes and pixels are unknown")
+    try:
+        document = json.loads(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise ReinceptionError(f"the manifest is not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise ReinceptionError("the manifest is not a JSON object")
+    return Manifest.from_json(document)
+
+
+def resolve(path: str | Path) -> Path:
+    """The model file a user means by `path`: the file itself, or a run folder's best weights."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / MODEL_NAME
+        if not file.is_file():
+            raise ReinceptionError(f"{path}: no {MODEL_NAME} in this folder; is it a run, and has it saved a model?")
+    if not file.is_file():
+        raise ReinceptionError(f"{path}: no such model file or run folder")
+    return file
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """`content` at `path`, or the old file: a reader never sees half of it, and neither does a machine that lost power."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing:
+        raise ReinceptionError(f"{len(missing)} tensors of the architecture are missing, first {missing[0]}")
+    if extra:
+        raise ReinceptionError(f"{len(extra)} tensors do not belong to the architecture, first {extra[0]}")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ReinceptionError(f"tensor {name} has shape {found[name]}, its architecture asks for {shape}")
+
+
+def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name, {})
+    if not isinstance(value, dict):
+        raise ReinceptionError(f"the manifest's {name} is not an object")
+    return value
+
+

@@ -1,0 +1,99 @@
+"""The few final modules a spec node becomes; nothing here knows a channel count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from reinception.spec import AdaptivePool, Chain, Concat, Conv, Layer, LocalResponseNorm, Pool, SpecError
+
+
+class ConvNorm(nn.Module):
+    """Convolution, then batch normalisation and ReLU where the spec asks for them. (n, c, h, w) -> (n, channels, h', w')."""
+
+    def __init__(self, spec: Conv, in_channels: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.conv = nn.Conv2d(in_channels, spec.channels, spec.kernel, spec.stride, spec.padding, bias=spec.bias)
+        norm = spec.batch_norm
+        self.bn = nn.Identity() if norm is None else BatchNorm(spec.channels, epsilon=norm.epsilon, scale=norm.scale)
+        self.act = nn.ReLU(inplace=True) if spec.activation == "relu" else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(images)))
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that may leave gamma out (TF-slim's `scale=False`): then it has a beta and no `weight`."""
+
+    def __init__(self, channels: int, *, epsilon: float, scale: bool) -> None:
+        super().__init__(channels, eps=epsilon)
+        if not scale:
+            self.register_parameter("weight", None)
+
+    def reset_parameters(self) -> None:
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class Branches(nn.Module):
+    """Branches side by side on one input, concatenated along the channels in the order of the spec."""
+
+    def __init__(self, branches: dict[str, nn.Sequential]) -> None:
+        super().__init__()
+        for name, branch in branches.items():
+            check_name(name)
+            setattr(self, name, branch)  # add_module refuses `double`, see below
+
+    @property
+    def double(self) -> nn.Module:
+        """The branch called `double` (two 3x3 convolutions), not torch's conversion to float64 of the same name.
+
+        Conversions are asked of a whole network, which never calls its children's methods for it.
+        """
+        branch = self._modules["double"]
+        assert branch is not None
+        return branch
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([branch(images) for branch in self.children()], dim=1)
+
+
+def check_name(name: str) -> None:
+    """SpecError for a name that would hide one of a torch module's own methods."""
+    if hasattr(nn.Module, name) and name != "double":
+        raise SpecError(f"{name!r} cannot name a stage or branch: torch modules use it themselves")
+
+
+def module_of(layer: Layer, in_channels: int) -> tuple[nn.Module, int]:
+    """The module for `layer` on `in_channels` channels, and the channels it puts out."""
+    if isinstance(layer, Chain):
+        modules = []
+        for child in layer.layers:
+            module, in_channels = module_of(child, in_channels)
+            modules.append(module)
+        return nn.Sequential(*modules), in_channels
+    if isinstance(layer, Concat):
+        branches: dict[str, nn.Sequential] = {}
+        out_channels = 0
+        for name, branch in layer.branches:
+            module, channels = module_of(branch, in_channels)
+            assert isinstance(module, nn.Sequential)
+            branches[name] = module
+            out_channels += channels
+        return Branches(branches), out_channels
+    if isinstance(layer, Conv):
+        return ConvNorm(layer, in_channels), layer.channels
+    return _parameter_free(layer), in_channels
+
+
+def _parameter_free(layer: Pool | AdaptivePool | LocalResponseNorm) -> nn.Module:
+    if isinstance(layer, AdaptivePool):
+        return nn.AdaptiveAvgPool2d(layer.output)
+    if isinstance(layer, LocalResponseNorm):
+        return nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)
+    if layer.kind == "max":
+        return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
+    return nn.AvgPool2d(layer.kernel, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad)
