@@ -1,0 +1,1 @@
+"""Pixels: from files on a disk to batches of uint8 tensors."""
