@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from reinception.recipe import (
     RECIPES,
     AdamW,
+    Averaging,
     Cosine,
     Exponential,
-    ParameterAverage,
     Recipe,
     RecipeError,
     RMSPropTF,
@@ -31,7 +31,7 @@ def test_paper_2015_holds_the_numbers_of_section_8() -> None:
         base_rate=0.045, factor=0.94, every_epochs=2, staircase=True, warm_up_fraction=0.0
     )
     assert (paper.clip_norm, paper.label_smoothing, paper.auxiliary_weight, paper.dropout) == (2.0, 0.1, 0.4, 0.2)
-    assert paper.parameter_average == ParameterAverage(decay=0.9999, warm_up=True)
+    assert paper.parameter_average == Averaging(decay=0.9999, warm_up=True)
     assert paper.batch_norm_decay == 0.9997
 
 

@@ -111,7 +111,7 @@ class Cosine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParameterAverage:
+class Averaging:
     """The running average of parameters and batch-norm statistics that is evaluated and kept."""
 
     decay: Annotated[float, "share of the average kept at each step"]
@@ -152,7 +152,7 @@ class Recipe:
     label_smoothing: Annotated[float, "epsilon of q' = (1 - epsilon) q + epsilon u"]
     auxiliary_weight: Annotated[float, "weight of each auxiliary classifier's loss"]
     dropout: Annotated[float, "share of the features dropped before the classifier"]
-    parameter_average: ParameterAverage
+    parameter_average: Averaging
     batch_norm_decay: Annotated[float, "share of the running batch-norm statistics kept at each step"]
     augmentation: Annotated[Augmentation, "how training images are distorted"]
     resize: Annotated[Resize, "how an image becomes a square at evaluation"]
@@ -211,7 +211,7 @@ _KINDS: dict[str, type[Any]] = {
     "exponential": Exponential,
     "one_cycle": OneCycle,
     "cosine": Cosine,
-    "parameter_average": ParameterAverage,
+    "averaging": Averaging,
 }
 _KIND_OF = {kind: name for name, kind in _KINDS.items()}
 
@@ -296,7 +296,7 @@ PAPER_2015 = Recipe(
     label_smoothing=0.1,
     auxiliary_weight=0.4,
     dropout=0.2,
-    parameter_average=ParameterAverage(decay=0.9999, warm_up=True),
+    parameter_average=Averaging(decay=0.9999, warm_up=True),
     batch_norm_decay=0.9997,
     augmentation="inception",
     resize="central_crop",
@@ -342,7 +342,7 @@ FROM_SCRATCH = Recipe(
     label_smoothing=0.1,
     auxiliary_weight=0.3,
     dropout=0.2,
-    parameter_average=ParameterAverage(decay=0.98, warm_up=True),
+    parameter_average=Averaging(decay=0.98, warm_up=True),
     batch_norm_decay=0.9,
     augmentation="gentle",
     resize="whole",
