@@ -32,7 +32,7 @@ class RMSPropTF(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyrefly: ignore[bad-override]
-        """One update from the gradients there are; `closure`, where given, is called first, as in torch's optimizers."""
+        """One update from the gradients; `closure`, where given, is called first, as torch's optimizers do."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
