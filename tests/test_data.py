@@ -64,4 +64,4 @@ def test_a_missing_or_unknown_field_is_refused_by_name():
     with pytest.raises(ReinceptionError, match="colour_space"):
         Preprocessing.from_json({**Preprocessing().to_json(), "colour_space": "lab"})
     with pytest.raises(ReinceptionError, match="JSON object"):
-        Preprocessing.from_json([1, 2])
+        Preprocessing.from_json(json.loads("[1, 2]"))

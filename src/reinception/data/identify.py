@@ -1,0 +1,61 @@
+"""What a file is, told from its first bytes and never from its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+HEAD_BYTES = 512
+TEXT = "a web page or other text"
+
+_TEXT_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"{")
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
+    # What people also have in folders of pictures: known by name, so that the refusal can say what it is.
+    (b"8BPS", "a Photoshop document"),
+    (b"%PDF", "a PDF document"),
+    (b"%!PS", "a PostScript file"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
+    (b"v/1\x01", "an OpenEXR image"),
+    (b"SIMPLE  =", "a FITS image"),
+    (b"\x00\x00\x01\x00", "an icon"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x1aE\xdf\xa3", "a video"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+)
+
+
+def identify(head: bytes) -> str | None:
+    """The name of what begins with these bytes: one of FORMATS, a phrase for a thing we do not read, or None."""
+    if head[:4] == b"RIFF":
+        return "WEBP" if head[8:12] == b"WEBP" else "a sound or video file"
+    if head[4:8] == b"ftyp":
+        return {b"avi": "an AVIF image", b"hei": "a HEIC image", b"mif": "a HEIC image"}.get(head[8:11], "a video")
+    for signature, what in _SIGNATURES:
+        if head.startswith(signature):
+            return what
+    if head[128:132] == b"DICM":
+        return "a DICOM file"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return "an SVG drawing" if b"<svg" in text else TEXT if text.startswith(_TEXT_STARTS) else None
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether the first bytes are those of a format we read; False when they can not be read."""
+    try:
+        with path.open("rb") as file:
+            return identify(file.read(HEAD_BYTES)) in FORMATS
+    except OSError:
+        return False
