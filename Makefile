@@ -1,0 +1,59 @@
+# `make demo` does the main job on real images, `make test` runs every test; both build .venv first, from pinned versions.
+
+PYTHON ?= python3
+DEMO_MINUTES ?= 5
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check golden lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.dev ## an environment with everything the tests and checks need
+
+demo: $(VENV)/.demo ## train, evaluate, predict and report on 2,624 solar cells; DEMO_MINUTES bounds the training
+	$(BIN)/python -m reinception.demo --minutes $(DEMO_MINUTES)
+
+test: $(VENV)/.dev ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, golden files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q -k golden tests/test_cli.py tests/test_readme.py
+
+golden: $(VENV)/.dev ## write the golden files anew, and README's table; read the diff before you commit it
+	REINCEPTION_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden tests/test_cli.py tests/test_readme.py
+
+lock: ## pin anew what a fresh environment resolves to; what serves one kind of accelerator only is left to pip
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python -m pip install --disable-pip-version-check '.[demo,dev]'
+	.venv-lock/bin/python -m pip list --format=freeze --exclude reinception --exclude pip \
+		| grep -vE '^(cuda|nvidia|triton)' | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean: ## remove the environment and the caches; runs stay
+	rm -rf $(VENV) .venv-lock .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'reinception needs Python 3.11 or newer: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo 'this Python cannot make environments: apt-get install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml requirements.lock
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(INSTALL) --editable '.[demo,dev]'
+	@touch $@

@@ -1,0 +1,68 @@
+"""The command line: parses, calls one verb, and turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+from reinception.cli.arguments import parser
+from reinception.errors import ReinceptionError, UsageError
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        parser().print_help(sys.stderr)
+        return WRONG_USAGE
+    arguments = parser().parse_args(words)
+    try:
+        # The verb's room is imported only now, so that --help and wrong usage never wait for torch.
+        module, function = arguments.call.split(":")
+        getattr(importlib.import_module(f"reinception.cli.{module}"), function)(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        say(f"interrupted; the same command starts again: {shlex.join(['reinception', *words])}")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as in `reinception show NAME | head`; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        say(one_line(error))
+        return WRONG_USAGE if isinstance(error, UsageError) else FAILED
+    return DONE
+
+
+def say(line: str) -> None:
+    print(f"reinception: {line}", file=sys.stderr)
+
+
+def one_line(error: Exception) -> str:
+    """What failed, where, and what to do, in one line, for any exception a verb lets through."""
+    if isinstance(error, ReinceptionError):
+        return _joined(str(error))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{_place(error)}no room left on the disk; free some and start again"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{_place(error)}{error.strerror}"
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+        return f"out of memory; try a smaller --batch-size or --input-size ({_joined(str(error))[:120]})"
+    return f"{type(error).__name__}: {_joined(str(error))}; this is a fault of reinception: --debug shows where"
+
+
+def _place(error: OSError) -> str:
+    return f"{error.filename}: " if error.filename is not None else ""
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())

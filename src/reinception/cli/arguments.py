@@ -1,0 +1,369 @@
+"""The words of the command line: every verb and flag, with what it means; standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from reinception import __version__
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with whole words only, and with errors of one line."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=Help, **fields)
+        if sys.version_info >= (3, 14):
+            self.color = False
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = difflib.get_close_matches(str(value), [str(choice) for choice in action.choices], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(map(str, action.choices))}"
+            raise argparse.ArgumentError(action, f"unknown: {value}; {hint}")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class Help(argparse.HelpFormatter):
+    """Help that reads the same on every Python: 3.13 began to write `-o, --out X` where 3.11 writes `-o X, --out X`."""
+
+    def __init__(self, prog: str, **fields: Any) -> None:
+        super().__init__(prog, max_help_position=30, **fields)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
+
+
+def parser() -> Parser:
+    """The whole command line; `call` of what it parses is the `module:function` in this package that does the work."""
+    top = Parser(
+        prog="reinception",
+        usage="reinception VERB ...",
+        description="Inception-v3 on PyTorch: look at the networks, train one on your images, judge it, use it.",
+        epilog="`reinception VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.",
+    )
+    top.add_argument("--version", action="version", version=f"reinception {__version__}", help="print the version")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=Parser)
+    for add in (_models, _show, _train, _evaluate, _predict, _report, _doctor):
+        add(verbs)
+    return top
+
+
+Verbs = argparse._SubParsersAction
+
+
+def _verb(verbs: Verbs[Parser], name: str, *, call: str, usage: str, does: str, more: str = "") -> Parser:
+    verb = verbs.add_parser(
+        name,
+        usage=f"reinception {name} {usage}",
+        help=does,
+        description=f"{does[0].upper()}{does[1:]}. {more}".strip(),
+    )
+    verb.add_argument("--debug", action="store_true", help="on failure, print the traceback too")
+    verb.set_defaults(call=call)
+    return verb
+
+
+def _models(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "models",
+        call="look:models",
+        usage="[--json [FILE]]",
+        does="list every network, what it costs and what the paper reports",
+        more="Sizes and costs are computed from the network itself; reported figures are the paper's.",
+    )
+    _json_or_stdout(verb)
+
+
+def _show(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "show",
+        call="look:show",
+        usage="NAME [--input-size N] [--width W] [--json [FILE]]",
+        does="print one network layer by layer",
+        more="Shapes, parameters and multiply-adds of each layer, totals by stage, and at each cut of the network what "
+        "one unit sees of the image.",
+    )
+    verb.add_argument("name", metavar="NAME", help="a network of `reinception models`")
+    _input_size(verb)
+    _width(verb)
+    _json_or_stdout(verb)
+
+
+def _train(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "train",
+        call="work:train",
+        usage="DATA -o RUN [options]",
+        does="train a network on a folder of images",
+        more="DATA is a folder with one folder of images per class (optionally under train/, val/ and test/), or the "
+        "word elpv for the solar cells of the package elpv-dataset. Every image is checked before the first step. "
+        "RUN is a new folder that gets the model, the metrics, the predictions and the report.",
+    )
+    verb.add_argument("data", metavar="DATA", help="a folder of class folders, or elpv")
+    verb.add_argument("-o", "--out", metavar="RUN", required=True, help="the run folder to create; never overwritten")
+    verb.add_argument(
+        "--model",
+        metavar="NAME",
+        default="inception_v3",
+        help="a network of `reinception models` (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--recipe",
+        metavar="NAME",
+        default="from_scratch",
+        help="how to train: paper_2015, or from_scratch for a few thousand images (default: %(default)s)",
+    )
+    length = verb.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs", metavar="N", type=positive_int, help="passes over the training images (default: the recipe's)"
+    )
+    length.add_argument(
+        "--time-budget",
+        metavar="TIME",
+        type=duration,
+        help="train for this long instead, as 90s, 15m or 2h; the learning rate is fitted to it",
+    )
+    verb.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=positive_int,
+        help="images per step and replica, which share batch statistics (default: the recipe's)",
+    )
+    _input_size(verb)
+    _width(verb)
+    verb.add_argument(
+        "--aux",
+        choices=("auto", "strict", "adaptive", "none"),
+        default="auto",
+        help="the auxiliary classifier: strict takes only inputs its 5x5 pool fits, adaptive takes any, auto is strict "
+        "where it fits and adaptive elsewhere, none trains without (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--val-fraction",
+        metavar="F",
+        type=fraction,
+        default=0.1,
+        help="share of each class held out to choose the best weights, where DATA has no val/ (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--test-fraction",
+        metavar="F",
+        type=fraction,
+        default=0.25,
+        help="share of each class never trained or chosen on, where DATA has no test/ (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--seed",
+        metavar="S",
+        type=int,
+        default=0,
+        help="fixes the split, the initial weights, the order and every distortion (default: %(default)s)",
+    )
+    _machine(verb)
+
+
+def _evaluate(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "evaluate",
+        call="work:evaluate",
+        usage="MODEL [MODEL ...] DATA [options]",
+        does="measure a model's errors, with their intervals",
+        more="MODEL is a .safetensors file or a run folder; the probabilities of several are averaged. DATA is what "
+        "train takes.",
+    )
+    verb.add_argument(
+        "models", metavar="MODEL", nargs="+", help="a model file or a run folder; several make an ensemble"
+    )
+    verb.add_argument("data", metavar="DATA", help="a folder of class folders, or elpv")
+    verb.add_argument(
+        "--split",
+        metavar="NAME",
+        help="train, val or test, as in the model's training (default: test where the data have one, else every image)",
+    )
+    verb.add_argument(
+        "--crops",
+        type=int,
+        choices=(1,),
+        default=1,
+        help="crops per image whose probabilities are averaged (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=positive_int,
+        default=16,
+        help="images at a time; changes memory and speed only (default: %(default)s)",
+    )
+    _machine(verb)
+    verb.add_argument(
+        "--predictions", metavar="FILE", help="write each image's probabilities as CSV; never over a file"
+    )
+    _json_file(verb)
+
+
+def _predict(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "predict",
+        call="work:predict",
+        usage="MODEL PATH [PATH ...] [options]",
+        does="name what is in images, most probable first",
+        more="A file that cannot be read is named, and the rest go on; the exit code is then 1.",
+    )
+    verb.add_argument("model", metavar="MODEL", help="a model file or a run folder")
+    verb.add_argument(
+        "paths", metavar="PATH", nargs="+", help="image files, folders (searched through) or quoted globs"
+    )
+    verb.add_argument(
+        "--top", metavar="K", type=positive_int, default=5, help="labels per image (default: %(default)s)"
+    )
+    verb.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=positive_int,
+        default=16,
+        help="images at a time; changes memory and speed only (default: %(default)s)",
+    )
+    _machine(verb)
+    verb.add_argument("--csv", metavar="FILE", help="write one row per image and label; - is the standard output")
+    _json_file(verb)
+
+
+def _report(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "report",
+        call="work:report",
+        usage="RUN [-o FILE.html]",
+        does="write a run's report: one HTML file that opens offline",
+    )
+    verb.add_argument("run", metavar="RUN", help="a run folder")
+    verb.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="the file to write, never over another (default: RUN/report.html, rewritten)",
+    )
+
+
+def _doctor(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "doctor",
+        call="look:doctor",
+        usage="[--json [FILE]]",
+        does="say what this machine has: versions, processor, devices, disk",
+        more="Put its output into a bug report.",
+    )
+    _json_or_stdout(verb)
+
+
+# -- flags that several verbs share ------------------------------------------------------------------------------------
+
+
+def _input_size(verb: Parser) -> None:
+    verb.add_argument(
+        "--input-size",
+        metavar="N",
+        type=positive_int,
+        help="pixels per side of the square the network sees (default: the network's own)",
+    )
+
+
+def _width(verb: Parser) -> None:
+    verb.add_argument(
+        "--width",
+        metavar="W",
+        type=positive_float,
+        default=1.0,
+        help="channels of every layer times W, at least 16: a smaller W is faster (default: %(default)s)",
+    )
+
+
+def _machine(verb: Parser) -> None:
+    verb.add_argument(
+        "--workers",
+        metavar="K",
+        type=natural_int,
+        default=0,
+        help="processes that read images; the result is the same for any number (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="number format of the heavy layers; auto is bf16 where the hardware has it (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="cpu, cuda or cuda:N; auto is the first GPU, else the processor (default: %(default)s)",
+    )
+
+
+def _json_or_stdout(verb: Parser) -> None:
+    verb.add_argument("--json", metavar="FILE", nargs="?", const="-", help="print JSON instead, or write it to FILE")
+
+
+def _json_file(verb: Parser) -> None:
+    verb.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the result as JSON too; - is the standard output, and then replaces the text",
+    )
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def duration(text: str) -> float:
+    """Seconds, from `90`, `90s`, `15m`, `1.5h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 90s, 15m or 2h")
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def positive_int(text: str) -> int:
+    return _number(text, int, lambda value: value > 0, "a whole number above 0")
+
+
+def natural_int(text: str) -> int:
+    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
+
+
+def positive_float(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def fraction(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < 1, "a share, at least 0 and below 1")
+
+
+N = TypeVar("N", int, float)
+
+
+def _number(text: str, kind: Callable[[str], N], fits: Callable[[N], bool], what: str) -> N:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value

@@ -1,0 +1,65 @@
+"""What every test may lean on: the command line as a real process, and a small folder of real images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+import reinception
+
+# Set before torch loads, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# The same examples on every machine; a failure elsewhere is then a failure here.
+hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("reproducible")
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """`command("show", "inception_v3")` runs `reinception show inception_v3` in a process of its own."""
+    source = str(Path(reinception.__file__).parent.parent)
+
+    def run(*words: object, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": os.pathsep.join(paths)}
+        return subprocess.run(
+            [sys.executable, "-m", "reinception", *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=cwd,
+            env=environment,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def solar_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two class folders with 16 real solar cells each, from the package elpv-dataset."""
+    package = resources.files("elpv_dataset") / "data"
+    folder = tmp_path_factory.mktemp("solar")
+    wanted = {"0.0": folder / "functional", "1.0": folder / "defective"}
+    for target in wanted.values():
+        target.mkdir()
+    for line in (package / "labels.csv").read_text(encoding="utf-8").splitlines():
+        name, probability, _ = line.split()
+        target = wanted.get(probability)
+        if target is not None and len(list(target.iterdir())) < 16:
+            with resources.as_file(package / name) as image:
+                shutil.copy(image, target)
+    return folder
