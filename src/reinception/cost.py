@@ -74,12 +74,12 @@ class Cut:
 
 def rows(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = True) -> Iterator[Row]:
     """Every layer that computes something, in order of execution; auxiliary classifiers where they branch off."""
-    heads = {head.name: head for head in arch.aux}
+    bodies = {f"{head.name}.body": head.name for head in arch.aux}
     for step in trace(arch, input_size, with_aux=with_aux):
         if not isinstance(step.layer, Chain | Concat):
             yield _row(step.path, step.layer, step.input, step.output)
-        elif step.path in heads:
-            yield linear_row(f"{step.path}.classifier", step.output.channels, arch.num_classes)
+        elif step.path in bodies:
+            yield linear_row(f"{bodies[step.path]}.classifier", step.output.channels, arch.num_classes)
     yield linear_row("classifier", step.output.channels, arch.num_classes)
 
 

@@ -8,9 +8,8 @@ Sources of channel counts and open choices: docs/paper-map.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -315,7 +314,3 @@ def _adaptive(head: Aux) -> Aux:
     if isinstance(first, Pool):
         first = AdaptivePool(output=(5, 5))
     return dataclasses.replace(head, body=Chain((first, *rest)))
-
-
-Factory = Callable[..., Arch]
-inception_v3: Factory = partial(network, "inception_v3")

@@ -223,7 +223,7 @@ def trace(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = 
             yield step
             if step.path in heads:
                 head = heads[step.path]
-                yield from _walk(head.body, head.name, step.output)
+                yield from _walk(head.body, f"{head.name}.body", step.output)
             shape = step.output
 
 
