@@ -26,10 +26,10 @@ def models(arguments: argparse.Namespace) -> None:
             count(record["parameters"]),
             count(record["parameters_with_auxiliary"]),
             billions(record["multiply_adds"]),
-            reported(record["reported"]),
+            reported_in_words(entry.reported),
             record["summary"],
         )
-        for record in records
+        for record, entry in zip(records, family.NETWORKS.values(), strict=True)
     ]
     print(aligned(header, rows, right=(1, 2, 3, 4)))
 
@@ -47,18 +47,14 @@ def _record(entry: family.Entry) -> dict[str, Any]:
     }
 
 
-def reported(figures: dict[str, Any] | None) -> str:
+def reported_in_words(reported: family.Reported | None) -> str:
     """What the paper prints, with where it prints it; a dash where it is silent."""
-    if figures is None:
+    if reported is None:
         return "-"
-    said = []
-    if figures["top1_error"] is not None:
-        said.append(f"top-1 {figures['top1_error']} %")
-    if figures["top5_error"] is not None:
-        said.append(f"top-5 {figures['top5_error']} %")
-    if figures["multiply_adds_billions"] is not None:
-        said.append(f"{figures['multiply_adds_billions']} G")
-    return f"{', '.join(said)} ({figures['source']})"
+    figures = {"top-1 {} %": reported.top1_error, "top-5 {} %": reported.top5_error}
+    figures["{} G"] = reported.multiply_adds_billions
+    said = [text.format(figure) for text, figure in figures.items() if figure is not None]
+    return f"{', '.join(said)} ({reported.source})"
 
 
 def show(arguments: argparse.Namespace) -> None:
