@@ -282,7 +282,7 @@ def network(
         raise UsageError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
     arch = scale_width(NETWORKS[name].arch, width)
     size = arch.input_size if input_size is None else input_size
-    heads = {"none": (), "adaptive": tuple(_adaptive(head) for head in arch.aux)}.get(aux, arch.aux)
+    heads = {"none": (), "adaptive": tuple(adaptive(head) for head in arch.aux)}.get(aux, arch.aux)
     chosen = dataclasses.replace(
         arch,
         num_classes=num_classes,
@@ -308,7 +308,7 @@ def check_input_size(arch: Arch, *, with_aux: bool) -> None:
             )
 
 
-def _adaptive(head: Aux) -> Aux:
+def adaptive(head: Aux) -> Aux:
     """The head with its first pool made adaptive to 5x5; on a 17x17 grid its windows are not quite the fixed pool's."""
     first, *rest = head.body.layers
     if isinstance(first, Pool):
