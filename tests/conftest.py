@@ -16,7 +16,7 @@ import pytest
 import reinception
 
 # Set before torch loads, and inherited by the processes that tests start.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; more threads would fight for cores
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

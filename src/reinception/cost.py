@@ -156,6 +156,12 @@ def cuts(arch: Arch, input_size: int | Size | None = None) -> tuple[Cut, ...]:
     return tuple(found)
 
 
+def saving(before: Arch, after: Arch, stage: str) -> float:
+    """The share of one stage's multiply-adds that `after` saves against `before`: 0.28 for two 3x3 in place of a 5x5."""
+    costs = [{cost.name: cost.multiply_adds for cost in stages(arch, with_aux=False)}[stage] for arch in (before, after)]
+    return 1 - costs[1] / costs[0]
+
+
 # A grid's (receptive field, stride) in input pixels, each along (height, width).
 Field = tuple[Size, Size]
 
@@ -179,7 +185,7 @@ def _seen(layer: Layer, field: Field) -> Field:
 
 def _row(path: str, layer: Layer, before: Shape, after: Shape) -> Row:
     if isinstance(layer, Conv):
-        weights = layer.kernel[0] * layer.kernel[1] * before.channels * layer.channels
+        weights = layer.kernel[0] * layer.kernel[1] * before.channels // layer.groups * layer.channels
         extra = layer.channels if layer.bias else 0
         if layer.batch_norm is not None:
             extra += layer.channels * (2 if layer.batch_norm.scale else 1)

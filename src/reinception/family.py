@@ -1,19 +1,39 @@
-"""The paper's figures as functions, its tables as values, its changes as diffs: every network of the family lives here.
+"""The family: Table 1 and Table 3 as values, a row as a change to the row above, and every network by its name.
 
-Read it beside the paper: `figure_5` is Figure 5, `TABLE_1` is Table 1. `conv` is zero-padded, `valid` is not ("padded" in
-Table 1's words); both mean convolution + batch normalisation + ReLU unless a field says otherwise.
-Sources of channel counts and open choices: docs/paper-map.md.
+Figures are in `figures.py`; where a number comes from and where the paper contradicts itself is in docs/paper-map.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from reinception.errors import UsageError
+from reinception.experiments import experiments_on
+from reinception.figures import (
+    avg,
+    chain,
+    concat,
+    conv,
+    figure_4,
+    figure_5,
+    figure_5_as_released,
+    figure_5_at_17,
+    figure_6,
+    figure_7,
+    figure_8,
+    maximum,
+    reduce_17,
+    reduce_35,
+    stem_with_7x7,
+    stem_with_three_3x3,
+    valid,
+    valid_max,
+)
+from reinception.recipe import PAPER_2015, SGD, Recipe
 from reinception.spec import (
     AdaptivePool,
     Arch,
@@ -23,208 +43,14 @@ from reinception.spec import (
     Concat,
     Conv,
     Layer,
+    LocalResponseNorm,
     Pool,
-    Size,
     change_layers,
     change_stage,
-    count_border,
     minimum_input_size,
     rebuild,
     scale_width,
 )
-
-# -- the words ---------------------------------------------------------------------------------------------------------
-
-
-def conv(channels: int, kernel: int | Size = 1, stride: int = 1, **fields: Any) -> Conv:
-    """A zero-padded convolution: with stride 1 the grid stays as it is."""
-    size = _pair(kernel)
-    padding = (size[0] // 2, size[1] // 2)
-    return Conv(channels=channels, kernel=size, stride=_pair(stride), padding=padding, **fields)
-
-
-def valid(channels: int, kernel: int | Size, stride: int = 1, **fields: Any) -> Conv:
-    """A convolution without padding: the grid shrinks by what the window overhangs."""
-    return Conv(channels=channels, kernel=_pair(kernel), stride=_pair(stride), **fields)
-
-
-def avg(kernel: int, stride: int = 1, **fields: Any) -> Pool:
-    """A padded average pool; the border is not counted (TensorFlow's SAME) unless said otherwise."""
-    return Pool(kind="average", kernel=_pair(kernel), stride=_pair(stride), padding=_pair(kernel // 2), **fields)
-
-
-def maximum(kernel: int, stride: int) -> Pool:
-    """A maximum pool without padding."""
-    return Pool(kind="max", kernel=_pair(kernel), stride=_pair(stride))
-
-
-def chain(*layers: Layer) -> Chain:
-    return Chain(layers)
-
-
-def concat(**branches: list[Layer]) -> Concat:
-    return Concat(tuple((name, Chain(tuple(layers))) for name, layers in branches.items()))
-
-
-def cross(channels: int) -> Concat:
-    """The expanded filter bank of Figure 7: 1x3 beside 3x1 on the same input."""
-    return concat(wide=[conv(channels, (1, 3))], tall=[conv(channels, (3, 1))])
-
-
-def _pair(value: int | Size) -> Size:
-    return (value, value) if isinstance(value, int) else value
-
-
-# -- the figures -------------------------------------------------------------------------------------------------------
-
-
-def figure_4(pool: int) -> Concat:
-    """35x35, the original module: 1x1, 1x1-5x5, 1x1-3x3-3x3, pool-1x1 (GoogLeNet's, its 3x3 doubled as released)."""
-    return concat(
-        point=[conv(64)],
-        single=[conv(48), conv(64, 5)],
-        double=[conv(64), conv(96, 3), conv(96, 3)],
-        pool=[avg(3), conv(pool)],
-    )
-
-
-def figure_5(pool: int) -> Concat:
-    """35x35: the 5x5 gives way to two 3x3 (section 3.1, principle 3)."""
-    return concat(
-        point=[conv(64)],
-        single=[conv(48), conv(64, 3)],
-        double=[conv(64), conv(96, 3), conv(96, 3)],
-        pool=[avg(3), conv(pool)],
-    )
-
-
-def figure_6(channels: int, *, double_starts: Literal["1x7", "7x1"] = "1x7") -> Concat:
-    """17x17: nxn factorised into 1xn and nx1, n = 7 (section 3.2). The released network starts its double branch 7x1."""
-    wide, tall = (1, 7), (7, 1)
-    first, second = (wide, tall) if double_starts == "1x7" else (tall, wide)
-    return concat(
-        point=[conv(192)],
-        single=[conv(channels), conv(channels, wide), conv(192, tall)],
-        double=[
-            conv(channels),
-            conv(channels, first),
-            conv(channels, second),
-            conv(channels, first),
-            conv(192, second),
-        ],
-        pool=[avg(3), conv(192)],
-    )
-
-
-def figure_7() -> Concat:
-    """8x8: expanded filter banks on the coarsest grid (principle 2), 2048 channels out."""
-    return concat(
-        point=[conv(320)],
-        single=[conv(384), cross(384)],
-        double=[conv(448), conv(384, 3), cross(384)],
-        pool=[avg(3), conv(192)],
-    )
-
-
-def figure_8(*, hidden: int, batch_norm: BatchNorm | None, dropout: float = 0.0, at: str = "grid17") -> Aux:
-    """The auxiliary classifier on the last 17x17: 5x5 average pool, 1x1, fully connected, classifier.
-
-    The fully connected layer is written as what it is on a 5x5 grid, a 5x5 convolution without padding.
-    `batch_norm` on that layer is the last row of Table 3.
-    """
-    bias = batch_norm is None
-    fully_connected = valid(hidden, 5, batch_norm=batch_norm, bias=bias, init_stddev=0.01)
-    body = chain(Pool(kind="average", kernel=(5, 5), stride=(3, 3)), conv(128), fully_connected)
-    return Aux(at=at, body=body, dropout=dropout)
-
-
-def figure_10(*, single: list[Layer], double: list[Layer]) -> Concat:
-    """Efficient grid size reduction: stride-2 convolutions beside a stride-2 pool, concatenated (section 5)."""
-    return concat(single=single, double=double, pool=[maximum(3, 2)])
-
-
-REDUCE_35 = figure_10(single=[valid(384, 3, 2)], double=[conv(64), conv(96, 3), valid(96, 3, 2)])
-REDUCE_17 = figure_10(
-    single=[conv(192), valid(320, 3, 2)],
-    double=[conv(192), conv(192, (1, 7)), conv(192, (7, 1)), valid(192, 3, 2)],
-)
-
-# -- the networks ------------------------------------------------------------------------------------------------------
-
-RELEASED = Arch(
-    name="inception_v3",
-    stages=(
-        (
-            "stem",
-            chain(valid(32, 3, 2), valid(32, 3), conv(64, 3), maximum(3, 2), conv(80), valid(192, 3), maximum(3, 2)),
-        ),
-        ("grid35", chain(figure_4(pool=32), figure_4(pool=64), figure_4(pool=64))),
-        ("reduce35", REDUCE_35),
-        ("grid17", chain(*(figure_6(channels, double_starts="7x1") for channels in (128, 160, 160, 192)))),
-        ("reduce17", REDUCE_17),
-        ("grid8", chain(figure_7(), figure_7())),
-    ),
-    aux=(figure_8(hidden=768, batch_norm=BatchNorm()),),
-)
-
-# Table 1 read literally. Its seventh row is printed without padding, yet only a padded one gives the 35x35x288 of
-# its next row; where the paper says only "pool", the pool is the released average.
-TABLE_1 = Arch(
-    name="inception_v3_paper",
-    stages=(
-        (
-            "stem",
-            chain(
-                valid(32, 3, 2),
-                valid(32, 3),
-                conv(64, 3),
-                maximum(3, 2),
-                valid(80, 3),
-                valid(192, 3, 2),
-                conv(288, 3),
-            ),
-        ),
-        ("grid35", chain(*(figure_5(pool=64) for _ in range(3)))),
-        ("reduce35", REDUCE_35),
-        ("grid17", chain(*(figure_6(channels) for channels in (128, 160, 160, 160, 192)))),
-        ("reduce17", REDUCE_17),
-        ("grid8", chain(figure_7(), figure_7())),
-    ),
-    aux=(figure_8(hidden=1024, batch_norm=BatchNorm()),),
-)
-
-
-def _lucid() -> Arch:
-    """The review's network as changes to Table 1: 1x1 in the stem, maximum pools, biases, epsilon 1e-5, branch order."""
-    epsilon = BatchNorm(epsilon=1e-5)
-
-    def restyle(layer: Layer) -> Layer:
-        if isinstance(layer, Conv):
-            return dataclasses.replace(layer, bias=True, batch_norm=epsilon)
-        if isinstance(layer, Pool) and layer.kind == "average":
-            return dataclasses.replace(layer, kind="max")
-        if isinstance(layer, Concat) and layer.branches[0][0] in ("point", "single"):
-            order = ("double", "single", "pool", "point")
-            return Concat(tuple(sorted(layer.branches, key=lambda branch: order.index(branch[0]))))
-        return layer
-
-    stem = chain(
-        valid(32, 3, 2), valid(32, 3), conv(64, 3), maximum(3, 2), conv(80), valid(192, 3, 2), conv(288, 3)
-    )
-    stem = rebuild(stem, lambda layer: _with_batch_norm(layer, epsilon))
-    head = chain(
-        AdaptivePool(output=(5, 5)),
-        conv(128, bias=True, batch_norm=epsilon),
-        valid(1024, 5, bias=True, batch_norm=None),
-    )
-    aux = Aux(at="grid17", body=head, dropout=0.7)
-    arch = dataclasses.replace(change_layers(TABLE_1, restyle), name="inception_v3_lucid", dropout=0.5, aux=(aux,))
-    assert isinstance(stem, Chain)
-    return change_stage(arch, stem=stem)
-
-
-def _with_batch_norm(layer: Layer, batch_norm: BatchNorm) -> Layer:
-    return dataclasses.replace(layer, batch_norm=batch_norm) if isinstance(layer, Conv) else layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,27 +65,321 @@ class Reported:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A network's place in the family: its value, one sentence, and what was reported about it."""
+    """A network's place in the family: its value, one sentence, what was reported, and how a paper's row trains it."""
 
     arch: Arch
     summary: str
     reported: Reported | None = None
+    recipe: Recipe = PAPER_2015
 
 
-NETWORKS: Mapping[str, Entry] = MappingProxyType(
-    {
-        entry.arch.name: entry
-        for entry in (
-            Entry(
-                arch=RELEASED,
-                summary="the released network, whose weights exist (TF-slim, Keras, torchvision, timm)",
-                reported=Reported(top1_error=21.2, top5_error=5.6, multiply_adds_billions=4.8),
-            ),
-            Entry(arch=TABLE_1, summary="Table 1 of the paper, read literally"),
-            Entry(arch=_lucid(), summary="the network of the review's code"),
-        )
-    }
+def _as_chain(layer: Layer) -> Chain:
+    assert isinstance(layer, Chain)
+    return layer
+
+
+# -- Table 3: Inception-v2 and what each row changes -------------------------------------------------------------------
+
+# The first row trains with momentum; that its clip, average and the rest are those of the later rows is our reading.
+_MOMENTUM = dataclasses.replace(
+    PAPER_2015,
+    name="paper_2015_momentum",
+    optimizer=SGD(momentum=0.9, weight_decay=PAPER_2015.optimizer.weight_decay),
+    label_smoothing=0.0,
+    sources={
+        path: source for path, source in PAPER_2015.sources.items() if path not in ("optimizer.decay", "optimizer.epsilon")
+    },
 )
+_RMSPROP = dataclasses.replace(PAPER_2015, name="paper_2015_rmsprop", label_smoothing=0.0)
+
+INCEPTION_V2 = Arch(
+    name="inception_v2",
+    stages=(
+        ("stem", stem_with_7x7()),
+        ("grid35", chain(figure_5_as_released(32), figure_5_as_released(64), figure_5_as_released(64))),
+        ("reduce35", reduce_35()),
+        ("grid17", chain(*(figure_5_at_17(channels) for channels in (128, 160, 160, 192)))),
+        ("reduce17", reduce_17()),
+        ("grid8", chain(figure_7(), figure_7())),
+    ),
+    aux=(figure_8(hidden=768, batch_norm=False),),
+)
+
+
+def factorized_7x7(arch: Arch) -> Arch:
+    """Both sevens: the 7x7 of the stem becomes three 3x3, the modules on 17x17 become Figure 6."""
+    grid17 = chain(*(figure_6(channels, double_starts="7x1") for channels in (128, 160, 160, 192)))
+    return change_stage(arch, stem=stem_with_three_3x3(), grid17=grid17)
+
+
+def bn_auxiliary(arch: Arch) -> Arch:
+    """The fully connected layer of the auxiliary classifier is batch-normalised too."""
+    return dataclasses.replace(arch, aux=(figure_8(hidden=768, batch_norm=True),))
+
+
+def _cumulative(first: Entry, *rows: tuple[str, dict[str, object], Reported]) -> tuple[Entry, ...]:
+    """Each row is the row above with one thing changed: `arch` by a function, `recipe` by a value."""
+    entries = [first]
+    for name, change, reported in rows:
+        above = entries[-1]
+        change_arch = change.get("arch", lambda arch: arch)
+        recipe = change.get("recipe", above.recipe)
+        assert callable(change_arch) and isinstance(recipe, Recipe)
+        arch = dataclasses.replace(change_arch(above.arch), name=f"{first.arch.name}_{name}")
+        summary = f"Table 3, cumulative: + {name.replace('_', ' ')}"
+        entries.append(Entry(arch=arch, summary=summary, reported=reported, recipe=recipe))
+    return tuple(entries)
+
+
+TABLE_3 = _cumulative(
+    Entry(
+        arch=INCEPTION_V2,
+        summary="Table 3: Inception-v2, trained with momentum",
+        reported=Reported(top1_error=23.4, multiply_adds_billions=3.8),
+        recipe=_MOMENTUM,
+    ),
+    ("rmsprop", {"recipe": _RMSPROP}, Reported(top1_error=23.1, top5_error=6.3, multiply_adds_billions=3.8)),
+    ("label_smoothing", {"recipe": PAPER_2015}, Reported(top1_error=22.8, top5_error=6.1, multiply_adds_billions=3.8)),
+    ("factorized_7x7", {"arch": factorized_7x7}, Reported(top1_error=21.6, top5_error=5.8, multiply_adds_billions=4.8)),
+    ("bn_auxiliary", {"arch": bn_auxiliary}, Reported(top1_error=21.2, top5_error=5.6, multiply_adds_billions=4.8)),
+)
+
+# "We are referring to the model in the last row of Table 3 as Inception-v3" (section 9 of the paper).
+INCEPTION_V3 = dataclasses.replace(TABLE_3[-1].arch, name="inception_v3")
+
+# -- Table 1, read literally -------------------------------------------------------------------------------------------
+
+# Its seventh row is printed without padding, yet only a padded convolution gives the 35x35x288 of the row below it;
+# where the figures say only "pool", the pool is the released average; the fully connected layer of Figure 8 has 1024.
+TABLE_1 = Arch(
+    name="inception_v3_paper",
+    stages=(
+        (
+            "stem",  # fmt: skip
+            chain(
+                valid(32, 3, 2),  # 299x299x3
+                valid(32, 3),  # 149x149x32
+                conv(64, 3),  # 147x147x32, padded
+                valid_max(3, 2),  # 147x147x64
+                valid(80, 3),  # 73x73x64
+                valid(192, 3, 2),  # 71x71x80
+                conv(288, 3),  # 35x35x192
+            ),
+        ),
+        ("grid35", chain(*(figure_5(pool=64) for _ in range(3)))),  # 35x35x288
+        ("reduce35", reduce_35()),
+        ("grid17", chain(*(figure_6(channels) for channels in (128, 160, 160, 160, 192)))),  # 17x17x768
+        ("reduce17", reduce_17()),
+        ("grid8", chain(figure_7(), figure_7())),  # 8x8x1280
+    ),
+    aux=(figure_8(hidden=1024, batch_norm=True),),
+)
+
+# -- Table 2: smaller inputs at about the same cost --------------------------------------------------------------------
+
+
+def table_2(input_size: int) -> Arch:
+    """Inception-v3 for 151 pixels (first stride 1) or 79 (first stride 1, and no pool after the first layers)."""
+    first, second, third, pool, *rest = stem_with_three_3x3().layers
+    assert isinstance(first, Conv)
+    unstrided = dataclasses.replace(first, stride=(1, 1))
+    kept = (pool,) if input_size > 79 else ()
+    arch = change_stage(INCEPTION_V3, stem=chain(unstrided, second, third, *kept, *rest))
+    return dataclasses.replace(arch, name=f"inception_v3_{input_size}", input_size=input_size)
+
+
+# -- the others of that name -------------------------------------------------------------------------------------------
+
+
+def _lucid() -> Arch:
+    """The review's network as changes to Table 1: 1x1 in the stem, maximum pools, biases, epsilon 1e-5, branch order."""
+    epsilon = BatchNorm(epsilon=1e-5)
+
+    def restyle(layer: Layer) -> Layer:
+        if isinstance(layer, Conv):
+            return dataclasses.replace(layer, bias=True, batch_norm=epsilon)
+        if isinstance(layer, Pool) and layer.kind == "average":
+            return dataclasses.replace(layer, kind="max")
+        if isinstance(layer, Concat) and layer.branches[-1][0] == "pool":
+            order = ("double", "single", "pool", "point")
+            return Concat(tuple(sorted(layer.branches, key=lambda branch: order.index(branch[0]))))
+        return layer
+
+    def in_stem(layer: Layer) -> Layer:
+        return dataclasses.replace(layer, batch_norm=epsilon) if isinstance(layer, Conv) else layer
+
+    stem = chain(
+        valid(32, 3, 2), valid(32, 3), conv(64, 3), valid_max(3, 2), conv(80), valid(192, 3, 2), conv(288, 3)
+    )
+    head = chain(
+        AdaptivePool(output=(5, 5)),
+        conv(128, bias=True, batch_norm=epsilon),
+        valid(1024, 5, bias=True, batch_norm=None),
+    )
+    arch = change_stage(change_layers(TABLE_1, restyle), stem=_as_chain(rebuild(stem, in_stem)))
+    aux = Aux(at="grid17", body=head, dropout=0.7)
+    return dataclasses.replace(arch, name="inception_v3_lucid", dropout=0.5, aux=(aux,))
+
+
+def _fid() -> Arch:
+    """The graph of December 2015 behind FID: 1008 outputs, no head, and a maximum pool in the very last module."""
+    *modules, last = figure_7(), figure_7()
+    branches = dict(last.branches)
+    branches["pool"] = chain(maximum(3, 1), conv(192))
+    grid8 = chain(*modules, Concat(tuple(branches.items())))
+    arch = change_stage(INCEPTION_V3, grid8=grid8)
+    return dataclasses.replace(arch, name="inception_v3_fid", num_classes=1008, aux=())
+
+
+# -- before it: GoogLeNet and batch normalisation ----------------------------------------------------------------------
+
+
+def _side_head(name: str, at: str) -> Aux:
+    """GoogLeNet's: 5x5/3 average pool, 1x1 128, fully connected 1024, 70 % dropout."""
+    body = chain(Pool(kind="average", kernel=(5, 5), stride=(3, 3)), conv(128), valid(1024, 4, init_stddev=0.01))
+    return Aux(name=name, at=at, body=body, dropout=0.7)
+
+
+_BN_GOOGLENET = Arch(
+    name="bn_googlenet",
+    input_size=224,
+    stages=(
+        ("stem", chain(conv(64, 7, 2), maximum(3, 2), conv(64), conv(192, 3), maximum(3, 2))),
+        ("grid28", chain(figure_4(64, (96, 128), (16, 32), 32), figure_4(128, (128, 192), (32, 96), 64))),
+        ("reduce28", chain(maximum(3, 2))),
+        (
+            "grid14",
+            chain(
+                figure_4(192, (96, 208), (16, 48), 64),
+                figure_4(160, (112, 224), (24, 64), 64),
+                figure_4(128, (128, 256), (24, 64), 64),
+                figure_4(112, (144, 288), (32, 64), 64),
+                figure_4(256, (160, 320), (32, 128), 128),
+            ),
+        ),
+        ("reduce14", chain(maximum(3, 2))),
+        ("grid7", chain(figure_4(256, (160, 320), (32, 128), 128), figure_4(384, (192, 384), (48, 128), 128))),
+    ),
+    aux=(_side_head("aux_4a", "grid14.0"), _side_head("aux_4d", "grid14.3")),
+    dropout=0.4,
+)
+
+
+def _googlenet() -> Arch:
+    """GoogLeNet itself has biases where its batch-normalised version has norms, and two response normalisations."""
+
+    def change(layer: Layer) -> Layer:
+        return dataclasses.replace(layer, batch_norm=None, bias=True) if isinstance(layer, Conv) else layer
+
+    arch = change_layers(_BN_GOOGLENET, change)
+    first, pool, *middle, last = _as_chain(arch.stages[0][1]).layers
+    stem = chain(first, pool, LocalResponseNorm(), *middle, LocalResponseNorm(), last)
+    return dataclasses.replace(change_stage(arch, stem=stem), name="googlenet")
+
+
+def _double(point: int, single: tuple[int, int], double: tuple[int, int], pool: int, *, last: Pool | None = None) -> Concat:
+    """BN-Inception's module: the 5x5 of Figure 4 as two 3x3, the pool an average (a maximum in the very last one)."""
+    return concat(
+        point=[conv(point)],
+        single=[conv(single[0]), conv(single[1], 3)],
+        double=[conv(double[0]), conv(double[1], 3), conv(double[1], 3)],
+        pool=[avg(3) if last is None else last, conv(pool)],
+    )
+
+
+def _halve(single: tuple[int, int], double: tuple[int, int]) -> Concat:
+    """BN-Inception's stride-2 module: no 1x1 branch, and the pool passes through."""
+    return concat(
+        single=[conv(single[0]), conv(single[1], 3, 2)],
+        double=[conv(double[0]), conv(double[1], 3), conv(double[1], 3, 2)],
+        pool=[maximum(3, 2)],
+    )
+
+
+# Channels as in TF-slim's inception_v2.py, which is this network and not Table 3's Inception-v2. The first convolution
+# is separable, "with depth multiplier 8" (1502.03167, appendix): 7x7 on each colour, then 1x1 with a bias and no norm.
+BN_INCEPTION = Arch(
+    name="bn_inception",
+    input_size=224,
+    stages=(
+        (
+            "stem",
+            chain(
+                conv(24, 7, 2, groups=3, batch_norm=None, activation="linear", init_stddev=1.0),
+                conv(64, batch_norm=None, bias=True),
+                maximum(3, 2),
+                conv(64),
+                conv(192, 3),
+                maximum(3, 2),
+            ),
+        ),
+        ("grid28", chain(_double(64, (64, 64), (64, 96), 32), _double(64, (64, 96), (64, 96), 64))),
+        ("reduce28", _halve((128, 160), (64, 96))),
+        (
+            "grid14",
+            chain(
+                _double(224, (64, 96), (96, 128), 128),
+                _double(192, (96, 128), (96, 128), 128),
+                _double(160, (128, 160), (128, 160), 96),
+                _double(96, (128, 192), (160, 192), 96),
+            ),
+        ),
+        ("reduce14", _halve((128, 192), (192, 256))),
+        (
+            "grid7",
+            chain(
+                _double(352, (192, 320), (160, 224), 128),
+                _double(352, (192, 320), (192, 224), 128, last=maximum(3, 1)),
+            ),
+        ),
+    ),
+    dropout=0.0,
+)
+
+# -- by name -----------------------------------------------------------------------------------------------------------
+
+_ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        arch=_googlenet(),
+        summary="GoogLeNet (1409.4842), with its two auxiliary classifiers",
+        reported=Reported(top1_error=29.0, top5_error=9.2, multiply_adds_billions=1.5),
+    ),
+    Entry(
+        arch=_BN_GOOGLENET,
+        summary="GoogLeNet with batch normalisation in place of biases and response normalisation",
+        reported=Reported(top1_error=26.8, multiply_adds_billions=1.5),
+    ),
+    Entry(
+        arch=BN_INCEPTION,
+        summary="BN-Inception (1502.03167); TF-slim calls this network inception_v2",
+        reported=Reported(top1_error=25.2, top5_error=7.8, multiply_adds_billions=2.0),
+    ),
+    *TABLE_3,
+    Entry(
+        arch=INCEPTION_V3,
+        summary="the last row of Table 3 and the released network, whose weights exist",
+        reported=TABLE_3[-1].reported,
+    ),
+    Entry(arch=TABLE_1, summary="Table 1 of the paper, read literally"),
+    Entry(arch=_lucid(), summary="the network of the review's code"),
+    Entry(
+        arch=table_2(151),
+        summary="Table 2: for 151 pixels, first stride 1",
+        reported=Reported(top1_error=23.6, source="Table 2"),
+    ),
+    Entry(
+        arch=table_2(79),
+        summary="Table 2: for 79 pixels, first stride 1 and no first pool",
+        reported=Reported(top1_error=24.8, source="Table 2"),
+    ),
+    Entry(arch=_fid(), summary="the graph of 2015 behind FID: 1008 outputs, a maximum pool in its last module"),
+)
+
+NETWORKS: Mapping[str, Entry] = MappingProxyType({entry.arch.name: entry for entry in _ENTRIES})
+
+# The paper's small experiments: experiment -> variant -> Inception-v3 with one part exchanged.
+EXPERIMENTS = experiments_on(INCEPTION_V3)
+_EXPERIMENT_ARCHS = {arch.name: arch for variants in EXPERIMENTS.values() for arch in variants.values()}
 
 AuxChoice = Literal["own", "strict", "adaptive", "none"]
 
@@ -267,27 +387,34 @@ AuxChoice = Literal["own", "strict", "adaptive", "none"]
 def network(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     width: float = 1.0,
     input_size: int | None = None,
     aux: AuxChoice = "own",
     dropout: float | None = None,
 ) -> Arch:
-    """The network `name`, for `num_classes`, at `input_size` pixels, `width` times as wide (TF-slim's depth_multiplier).
+    """The network (or variant of an experiment) `name`, for `num_classes`, at `input_size` pixels, `width` times as wide (TF-slim's depth_multiplier).
 
     aux: "own" keeps the network's auxiliary classifiers; "strict" refuses an `input_size` they cannot take; "adaptive"
-    replaces their fixed 5x5/3 pool by an adaptive one to 5x5, so that they take any grid; "none" leaves them out.
+    lets them take any grid; "none" leaves them out. What is None is the network's own.
     """
-    if name not in NETWORKS:
-        raise UsageError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
-    arch = scale_width(NETWORKS[name].arch, width)
-    size = arch.input_size if input_size is None else input_size
-    heads = {"none": (), "adaptive": tuple(adaptive(head) for head in arch.aux)}.get(aux, arch.aux)
+    if name in NETWORKS:
+        arch = NETWORKS[name].arch
+    elif name in _EXPERIMENT_ARCHS:
+        arch = _EXPERIMENT_ARCHS[name]
+    else:
+        raise UsageError(f"unknown network {name!r}; known: {', '.join([*NETWORKS, *_EXPERIMENT_ARCHS])}")
+    arch = scale_width(arch, width)
+    heads: Iterable[Aux] = arch.aux
+    if aux == "none":
+        heads = ()
+    elif aux == "adaptive":
+        heads = (adaptive(head) for head in arch.aux)
     chosen = dataclasses.replace(
         arch,
-        num_classes=num_classes,
-        input_size=size,
-        aux=heads,
+        num_classes=arch.num_classes if num_classes is None else num_classes,
+        input_size=arch.input_size if input_size is None else input_size,
+        aux=tuple(heads),
         dropout=arch.dropout if dropout is None else dropout,
     )
     check_input_size(chosen, with_aux=aux == "strict")
@@ -309,8 +436,14 @@ def check_input_size(arch: Arch, *, with_aux: bool) -> None:
 
 
 def adaptive(head: Aux) -> Aux:
-    """The head with its first pool made adaptive to 5x5; on a 17x17 grid its windows are not quite the fixed pool's."""
+    """The head with its first pool adaptive, to the grid its fully connected layer covers: any input will do.
+
+    On the grid it was made for its windows are not quite the fixed pool's (17 to 5: 4 or 5 wide, not always 5).
+    """
     first, *rest = head.body.layers
     if isinstance(first, Pool):
-        first = AdaptivePool(output=(5, 5))
+        fully_connected = rest[-1]
+        assert isinstance(fully_connected, Conv)
+        first = AdaptivePool(output=fully_connected.kernel)
     return dataclasses.replace(head, body=Chain((first, *rest)))
+

@@ -18,7 +18,7 @@ def models() -> tuple[str, ...]:
 def create(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     width: float = 1.0,
     input_size: int | None = None,
     aux: family.AuxChoice = "own",

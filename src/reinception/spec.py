@@ -52,13 +52,15 @@ class BatchNorm:
 class Conv:
     """A convolution, its batch normalisation and its activation: one box of the paper's figures.
 
-    `init_stddev` is the standard deviation of the normal distribution, cut at two of them, its weights start from.
+    `groups` splits input and output channels into that many independent convolutions. `init_stddev` is the standard
+    deviation of the normal distribution, cut at two of them, its weights start from.
     """
 
     channels: int
     kernel: Size = (1, 1)
     stride: Size = (1, 1)
     padding: Size = (0, 0)
+    groups: int = 1
     bias: bool = False
     batch_norm: BatchNorm | None = field(default_factory=BatchNorm)
     activation: Activation = "relu"
@@ -67,6 +69,8 @@ class Conv:
     def __post_init__(self) -> None:
         _require(self.channels > 0, f"a convolution needs at least one channel, got {self.channels}")
         _check_window(self.kernel, self.stride, self.padding)
+        fits = self.groups > 0 and self.channels % self.groups == 0
+        _require(fits, f"{self.groups} groups do not divide {self.channels} channels")
         _require(self.activation in get_args(Activation), f"unknown activation {self.activation!r}")
         _require(self.init_stddev > 0, f"init_stddev must be positive, got {self.init_stddev}")
 
@@ -334,7 +338,7 @@ def scale_width(arch: Arch, multiplier: float, *, min_channels: int = 16) -> Arc
         return arch
 
     def scale(layer: Layer) -> Layer:
-        if isinstance(layer, Conv):
+        if isinstance(layer, Conv) and layer.groups == 1:  # a depthwise one follows its input
             return dataclasses.replace(layer, channels=max(int(layer.channels * multiplier), min_channels))
         return layer
 

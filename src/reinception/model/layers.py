@@ -14,7 +14,8 @@ class ConvNorm(nn.Module):
     def __init__(self, spec: Conv, in_channels: int) -> None:
         super().__init__()
         self.spec = spec
-        self.conv = nn.Conv2d(in_channels, spec.channels, spec.kernel, spec.stride, spec.padding, bias=spec.bias)
+        window = (spec.kernel, spec.stride, spec.padding)
+        self.conv = nn.Conv2d(in_channels, spec.channels, *window, groups=spec.groups, bias=spec.bias)
         norm = spec.batch_norm
         self.bn = nn.Identity() if norm is None else BatchNorm(spec.channels, epsilon=norm.epsilon, scale=norm.scale)
         self.act = nn.ReLU(inplace=True) if spec.activation == "relu" else nn.Identity()
