@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from reinception.recipe import Averaging, Schedule
 
 # A staircase reached by dividing whole steps must not be missed by the last bit of the division.
 STAIR_TOLERANCE = 1e-9
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class RMSPropTF(torch.optim.Optimizer):
@@ -128,16 +130,17 @@ def clip_by_global_norm(parameters: Iterable[Tensor], clip_norm: float | None) -
     return norm
 
 
-class ParameterAverage:
+class ParameterAverage(Generic[N]):
     """The running average of a network's parameters and batch-norm statistics: `network`, ready to be evaluated.
 
     Both are averaged, as in TF inception_distributed_train.py: the statistics, being averages already, twice.
     """
 
-    def __init__(self, live: nn.Module, averaging: Averaging) -> None:
+    def __init__(self, live: N, averaging: Averaging) -> None:
         self.averaging = averaging
         self.num_updates = 0
-        self.network = copy.deepcopy(live).eval().requires_grad_(False)
+        self.network: N = copy.deepcopy(live)
+        self.network.eval().requires_grad_(False)
         tensors = list(zip(_tensors(self.network), _tensors(live), strict=True))
         self._averaged = [pair for pair in tensors if pair[0].is_floating_point()]
         self._counters = [pair for pair in tensors if not pair[0].is_floating_point()]

@@ -1,0 +1,99 @@
+"""How long a run goes on and when it validates: bounded by steps or by the clock, in both cases as progress to 1."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+MOST_VALIDATIONS = 10
+# Validations take at most this share of a time budget, whatever one of them costs.
+VALIDATION_SHARE = 0.05
+# Before the first validation is measured, one of its images is taken to cost this share of a training image.
+VALIDATION_IMAGE_COST = 0.4
+
+
+class StepBudget:
+    """`num_steps` steps, with a validation at the end of every epoch. Nothing in it depends on the machine."""
+
+    def __init__(self, *, num_steps: int, steps_per_epoch: float) -> None:
+        self.num_steps = num_steps
+        self.steps_per_epoch = steps_per_epoch
+
+    def progress(self, step: int) -> float:
+        """How much of the run is done when `step` steps are: 1 when there is nothing left to do."""
+        return min(step / self.num_steps, 1.0)
+
+    def validation_due(self, step: int) -> bool:
+        """Whether the last of `step` steps ended an epoch."""
+        return math.floor(step / self.steps_per_epoch) > math.floor((step - 1) / self.steps_per_epoch)
+
+    def validated(self, seconds: float) -> None:
+        """A validation took `seconds`, which is all the same to a budget of steps."""
+
+
+class TimeBudget:
+    """`seconds` for steps and validations together, counted from the first look at `progress`.
+
+    Progress is the time spent over the time there is before the last validation, so that the rate has come all the way
+    down when the budget ends. Validations are evenly spread, and the fewer the more they cost. `spent` is what an
+    interrupted run has used already.
+    """
+
+    def __init__(
+        self,
+        *,
+        seconds: float,
+        batches_per_validation: float,
+        spent: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.seconds = seconds
+        self.spent = spent
+        self.batches_per_validation = batches_per_validation
+        self._clock = clock
+        self._started: float | None = None
+        self._first_step = 0
+        self._progress = 0.0
+        self._validation_seconds: float | None = None
+        self._validating = 0.0
+        self._last_validation = spent
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the budget that are gone."""
+        return self.spent if self._started is None else self.spent + self._clock() - self._started
+
+    def progress(self, step: int) -> float:
+        """How much of the run is done when `step` steps are: 1 where another step would overrun the budget."""
+        if self._started is None:
+            self._started, self._first_step = self._clock(), step
+        usable = self.seconds - self._cost_of_validation(step)
+        if self.elapsed + self._cost_of_step(step) / 2 >= usable:
+            return 1.0
+        self._progress = max(self._progress, self.elapsed / usable)  # a slow validation moves the end, never the past
+        return self._progress
+
+    def validation_due(self, step: int) -> bool:
+        """Whether enough was trained since the last validation, and there is time for one more besides the last."""
+        cost, elapsed = self._cost_of_validation(step), self.elapsed
+        enough = elapsed - self._last_validation >= max(self.seconds / MOST_VALIDATIONS, cost / VALIDATION_SHARE)
+        return enough and elapsed + self._cost_of_step(step) + 2 * cost <= self.seconds
+
+    def validated(self, seconds: float) -> None:
+        """A validation has just ended and took `seconds`: the next ones are planned by that."""
+        self._validation_seconds = seconds
+        self._validating += seconds
+        self._last_validation = self.elapsed
+
+    def _cost_of_step(self, step: int) -> float:
+        steps = step - self._first_step
+        return (self.elapsed - self.spent - self._validating) / steps if steps else 0.0
+
+    def _cost_of_validation(self, step: int) -> float:
+        if self._validation_seconds is not None:
+            return self._validation_seconds
+        return self._cost_of_step(step) * self.batches_per_validation * VALIDATION_IMAGE_COST
+
+
+Budget = StepBudget | TimeBudget

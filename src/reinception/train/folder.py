@@ -1,0 +1,119 @@
+"""The run folder: every file of a run is written here, whole or not at all, and never over an older run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reinception.errors import ReinceptionError
+from reinception.metrics import PredictionTable, csv_line
+from reinception.model.artifact import MODEL_NAME, Manifest, save
+from reinception.model.build import Network
+from reinception.output import write_json
+
+LAST_NAME = "last.safetensors"
+RESULT_COLUMNS = (
+    "epoch",
+    "step",
+    "seconds",
+    "rate",
+    "train_loss",
+    "train_auxiliary_loss",
+    "val_loss",
+    "val_top1_error",
+    "val_top5_error",
+)
+# The best model, the last one, and the temporary copy one of them is written through.
+MODELS_AT_ONCE = 3
+# Configuration, metrics, predictions, report and log of an ordinary run.
+ROOM_FOR_THE_REST = 16 << 20
+
+
+def refuse_unusable(out: Path) -> None:
+    """ReinceptionError where `out` exists already or cannot be made, before any work is spent on it."""
+    if out.exists() or out.is_symlink():
+        raise ReinceptionError(f"{out}: exists already; choose another run folder or remove this one first")
+    parent = _nearest_existing(out)
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ReinceptionError(f"{out}: cannot be made, because {parent} is not a folder one may write to")
+
+
+def refuse_without_room(out: Path, *, model_bytes: int) -> None:
+    """ReinceptionError where the disk that `out` would lie on has no room for a run with such a model."""
+    parent = _nearest_existing(out)
+    needed, free = MODELS_AT_ONCE * model_bytes + ROOM_FOR_THE_REST, shutil.disk_usage(parent).free
+    if free < needed:
+        raise ReinceptionError(
+            f"{out}: the run needs about {needed / 1e6:,.0f} MB and {parent} has {free / 1e6:,.0f} MB free; "
+            "make room or choose another disk"
+        )
+
+
+class RunFolder:
+    """A new run folder at `path`, and what may be written into it. Every failure to write is one ReinceptionError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._named(path):
+            path.mkdir(parents=True)
+        self.append("results.csv", csv_line(RESULT_COLUMNS))
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """A new file of JSON."""
+        with self._named(self.path / name):
+            write_json(value, self.path / name)
+
+    def add_metrics(self, line: Mapping[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        self.append("metrics.jsonl", json.dumps(line, allow_nan=False) + "\n")
+
+    def add_result(self, row: Mapping[str, float | None]) -> None:
+        """One more row of results.csv: a validation and the training that led to it."""
+        cells = [row[column] for column in RESULT_COLUMNS]
+        self.append("results.csv", csv_line(["" if cell is None else f"{cell:.6g}" for cell in cells]))
+
+    def save_model(self, network: Network, manifest: Manifest, *, name: str = MODEL_NAME) -> None:
+        """The model file `name`, in place of the one before."""
+        with self._named(self.path / name):
+            save(network, self.path / name, manifest)
+
+    def save_predictions(self, split: str, table: PredictionTable) -> None:
+        """The new file predictions/`split`.csv."""
+        path = self.path / "predictions" / f"{split}.csv"
+        with self._named(path):
+            path.parent.mkdir(exist_ok=True)
+            table.save_csv(path)
+
+    def append(self, name: str, text: str) -> None:
+        """`text` at the end of the file `name`, whole: where the disk fills up half-way, the half is taken back."""
+        path = self.path / name
+        with self._named(path), path.open("ab", buffering=0) as file:
+            before, content = file.tell(), text.encode(errors="surrogateescape")
+            try:
+                written = 0
+                while written < len(content):
+                    written += file.write(content[written:])
+            except OSError:
+                file.truncate(before)
+                raise
+
+    @contextmanager
+    def _named(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ReinceptionError(
+                f"{path}: cannot write: {reason}; make room and start again, what the run wrote before is whole"
+            ) from None
+
+
+def _nearest_existing(path: Path) -> Path:
+    """The folder `path` would be made in: its nearest ancestor that exists."""
+    ancestors: Sequence[Path] = path.absolute().parents
+    return next((ancestor for ancestor in ancestors if ancestor.exists()), Path("/"))
