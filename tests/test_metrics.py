@@ -54,10 +54,9 @@ def test_the_scores_equal_those_of_scikit_learn(seed: int, k: int) -> None:
     assert metrics.macro_f1(table) == pytest.approx(oracle.f1_score(true, predicted, average="macro"), abs=1e-12)
     assert metrics.balanced_accuracy(table) == pytest.approx(oracle.balanced_accuracy_score(true, predicted), abs=1e-12)
     assert (metrics.confusion(table) == oracle.confusion_matrix(true, predicted, labels=labels)).all()
-    columns = oracle.precision_recall_fscore_support(true, predicted, labels=labels, zero_division=np.nan)
-    for score, *wanted in zip(metrics.per_class(table), *columns, strict=True):
-        got = [math.nan if value is None else value for value in (score.precision, score.recall, score.f1)]
-        assert [*got, score.support] == pytest.approx(wanted, abs=1e-12, nan_ok=True)
+    columns = np.array(oracle.precision_recall_fscore_support(true, predicted, labels=labels))
+    for score, wanted in zip(metrics.per_class(table), columns.T, strict=True):
+        assert [score.precision, score.recall, score.f1, score.support] == pytest.approx(wanted, abs=1e-12)
     for top in range(1, k):
         share = oracle.top_k_accuracy_score(true, table.probabilities, k=top, labels=labels) if k > 2 else None
         if share is not None:

@@ -1,0 +1,186 @@
+"""How good a model or an ensemble is on labelled images: each image once, exact counts, bad images named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reinception import metrics, runtime
+from reinception.data.records import Record
+from reinception.errors import ReinceptionError
+from reinception.metrics import PredictionTable, Probabilities, Rate
+from reinception.model.artifact import Manifest
+from reinception.model.build import Network
+from reinception.runtime import Precision, Progress, choose_device, prepare, score
+
+SINGLE_CROP = "single crop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """An image that was listed but could not be scored."""
+
+    path: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """`num_listed` images were asked for, `table` holds those that could be read, `refused` the others."""
+
+    num_listed: int
+    refused: tuple[Refusal, ...]
+    table: PredictionTable
+    protocol: Mapping[str, Any]
+
+    @property
+    def num_images(self) -> int:
+        """Images that were scored; with the refused ones they are those listed."""
+        return len(self.table)
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON of `evaluate`: errors and their 95 % Wilson intervals in percent, shares of classes from 0 to 1.
+
+        `top5_error` is 0 by definition with five classes or fewer.
+        """
+        table = self.table
+        majority, baseline = metrics.majority(table)
+        return {
+            "num_listed": self.num_listed,
+            "num_images": self.num_images,
+            **self.protocol,
+            **_error("top1_error", metrics.top_k_error(table, 1)),
+            **_error("top5_error", metrics.top_k_error(table, 5)),
+            "confidence": 0.95,
+            "balanced_accuracy": metrics.balanced_accuracy(table),
+            "macro_f1": metrics.macro_f1(table),
+            "majority_class": majority,
+            "majority_class_error": 100 - baseline.percent,
+            "classes": list(table.classes),
+            "per_class": [
+                {
+                    "label": one.name,
+                    "support": one.support,
+                    "predicted": one.predicted,
+                    "correct": one.correct,
+                    "precision": one.precision,
+                    "recall": one.recall,
+                    "recall_interval": list(metrics.wilson(one.correct, one.support)) if one.support else None,
+                    "f1": one.f1,
+                }
+                for one in metrics.per_class(table)
+            ],
+            "confusion": metrics.confusion(table).tolist(),
+            "refused": [{"path": bad.path, "kind": bad.kind, "reason": bad.reason} for bad in self.refused],
+        }
+
+    def save_csv(self, path: str | Path) -> Path:
+        """One row per scored image: `path,label,predicted,p_<class>...`."""
+        return self.table.save_csv(path)
+
+
+def evaluate(
+    models: Sequence[tuple[Network, Manifest]],
+    records: Sequence[Record],
+    classes: Sequence[str],
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    precision: Precision = "fp32",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score `records` (whose targets index `classes`) with one model, or with the average of several.
+
+    Labels are matched to the models' classes by name, so a data set that lacks a class of the model, or lists them in
+    another order, is scored right; a class that no model knows is a ReinceptionError, and so are models that disagree
+    about the classes. Each model prepares the pixels its own way; probabilities are averaged in a fixed order, so the
+    order of the models changes nothing. Float32 by default: a published error should not depend on the processor.
+    """
+    if not models:
+        raise ReinceptionError("evaluate: name at least one model")
+    known = models[0][1].classes
+    for _, manifest in models[1:]:
+        _require_equal(manifest.classes, known)
+    targets = _targets(records, classes, known)
+    device = choose_device()
+    dtype = runtime.precision(precision, device)
+    total = len(models) * len(records)
+    scored = []
+    for index, (network, manifest) in enumerate(models):
+        offset = index * len(records)
+        scored.append(
+            score(
+                prepare(network, device),
+                manifest.preprocessing,
+                records,
+                batch_size=batch_size,
+                workers=workers,
+                dtype=dtype,
+                progress=None if progress is None else lambda done, _, before=offset: progress(before + done, total),
+            )
+        )
+    refused = {index: why for one in scored for index, why in one.refused.items()}
+    kept = [index for index in range(len(records)) if index not in refused]
+    if not kept:
+        first = f": {refused[min(refused)]}" if refused else ""
+        raise ReinceptionError(f"evaluate: none of the {len(records)} images could be scored{first}")
+    return Evaluation(
+        num_listed=len(records),
+        refused=tuple(
+            Refusal(path=records[index].name, kind=refused[index].kind, reason=refused[index].reason)
+            for index in sorted(refused)
+        ),
+        table=PredictionTable(
+            names=tuple(records[index].name for index in kept),
+            targets=targets[kept],
+            probabilities=average([one.probabilities for one in scored])[kept],
+            classes=known,
+        ),
+        protocol={
+            "protocol": SINGLE_CROP,
+            "num_models": len(models),
+            "precision": "bf16" if dtype.itemsize == 2 else "fp32",
+            "preprocessing": [manifest.preprocessing.to_json() for _, manifest in models],
+        },
+    )
+
+
+def average(tables: Sequence[Probabilities]) -> Probabilities:
+    """Mean of equally shaped (n, k) probabilities, the same bits in whatever order they come."""
+    if len(tables) == 1:
+        return tables[0]
+    # Addition rounds differently in another order; sorted, the order is always the same.
+    return np.sort(np.stack(tables), axis=0).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _targets(records: Sequence[Record], classes: Sequence[str], known: Sequence[str]) -> metrics.Counts:
+    position = {name: index for index, name in enumerate(known)}
+    foreign = sorted({classes[record.target] for record in records} - set(known))
+    if foreign:
+        raise ReinceptionError(
+            f"evaluate: the model does not know {_listed(foreign)}; its classes are {_listed(known)}: "
+            "evaluate it on data with the classes it was trained for"
+        )
+    return np.array([position[classes[record.target]] for record in records], dtype=np.int64)
+
+
+def _require_equal(one: Sequence[str], other: Sequence[str]) -> None:
+    if tuple(one) != tuple(other):
+        raise ReinceptionError(
+            f"evaluate: models of one ensemble must have the same classes in the same order; "
+            f"got {_listed(other)} and {_listed(one)}"
+        )
+
+
+def _error(name: str, rate: Rate) -> dict[str, Any]:
+    return {name: rate.percent, f"{name}_interval": list(rate.interval()), f"{name}_count": rate.count}
+
+
+def _listed(names: Sequence[str], limit: int = 6) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more

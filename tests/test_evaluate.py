@@ -1,0 +1,346 @@
+"""What evaluation and prediction promise: each image once, bad ones named, the same numbers in every arrangement."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reinception import family, metrics, runtime
+from reinception.data.crops import evaluation_pixels
+from reinception.data.decode import decode
+from reinception.data.records import Record, Source
+from reinception.data.sources import open_source
+from reinception.errors import ReinceptionError, UsageError
+from reinception.evaluate import average, evaluate
+from reinception.metrics import PredictionTable
+from reinception.model.artifact import Manifest
+from reinception.model.build import Network, build
+from reinception.predict import Nothing, expand, predict, write_predictions_csv, write_predictions_json
+from reinception.protocol import Preprocessing, ResizeRule
+
+Model = tuple[Network, Manifest]
+CLASSES = ("defective", "functional")
+
+
+def narrow_model(seed: int, *, classes: tuple[str, ...] = CLASSES, resize: ResizeRule = "whole") -> Model:
+    """A very narrow Inception-v3 with random weights."""
+    arch = family.network("inception_v3", num_classes=len(classes), width=0.05, input_size=75, aux="none")
+    preprocessing = Preprocessing(input_size=75, resize=resize)
+    return build(arch, seed=seed).eval(), Manifest(arch=arch, classes=classes, preprocessing=preprocessing)
+
+
+def lively_model(seed: int, *, resize: ResizeRule = "whole") -> Model:
+    """The same with batch-norm statistics of real pixels: its predictions differ clearly from image to image."""
+    network, manifest = narrow_model(seed, resize=resize)
+    network.set_batch_norm_decay(0)
+    pixels = [evaluation_pixels(decode(record.path), Preprocessing(input_size=75)) for record in cells(8)]
+    with torch.no_grad():
+        network.train()(torch.from_numpy(np.stack(pixels).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2))
+        network.classifier.weight *= 20
+    return network.eval(), manifest
+
+
+@cache
+def cells(count: int) -> tuple[Record, ...]:
+    """Solar cells of both classes, by turns."""
+    elpv = open_source("elpv")
+    by_class = [[record for record in elpv.records if record.target == target] for target in (0, 1)]
+    return tuple(record for pair in zip(*by_class, strict=False) for record in pair)[:count]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return lively_model(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two class folders with six solar cells each."""
+    root = tmp_path_factory.mktemp("cells")
+    for record in cells(12):
+        target = root / ("functional", "defective")[record.target]
+        target.mkdir(exist_ok=True)
+        shutil.copy(record.path, target)
+    return root
+
+
+@pytest.fixture(scope="module")
+def source(folder: Path) -> Source:
+    return open_source(folder)
+
+
+@pytest.fixture
+def spoilt(folder: Path, tmp_path: Path) -> Source:
+    """The same folder with one file cut short and one that is a web page."""
+    copy = shutil.copytree(folder, tmp_path / "spoilt")
+    cut, page = sorted(copy.rglob("*.png"))[3:5]
+    cut.write_bytes(cut.read_bytes()[:2000])
+    page.write_text("<!doctype html><title>404</title>")
+    return open_source(copy)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """These networks are too small to share between threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+TOLERANCE = 5e-4
+"""Room for float32 sums in another order, in networks that magnify every difference (`lively_model`)."""
+
+
+def close(one: PredictionTable, other: PredictionTable, *, to: float = TOLERANCE) -> bool:
+    return one.names == other.names and float(np.abs(one.probabilities - other.probabilities).max()) <= to
+
+
+def test_the_table_holds_the_softmax_of_the_network_on_each_image(model: Model, source: Source) -> None:
+    network, manifest = model
+    evaluation = evaluate([model], source.records, source.classes)
+    assert evaluation.table.names == tuple(record.name for record in source.records)
+    assert evaluation.table.targets.tolist() == [record.target for record in source.records]
+    assert evaluation.table.probabilities.std(axis=0).min() > 0.01  # else this test would prove nothing
+    for row in (0, 5, 11):
+        pixels = evaluation_pixels(decode(source.records[row].path), manifest.preprocessing)
+        image = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            wanted = network(image).softmax(dim=1)[0].numpy()
+        assert evaluation.table.probabilities[row] == pytest.approx(wanted, abs=TOLERANCE)
+
+
+def test_batch_size_and_workers_change_nothing(model: Model, source: Source) -> None:
+    tables = [
+        evaluate([model], source.records, source.classes, batch_size=size, workers=workers).table
+        for size, workers in [(12, 0), (5, 0), (7, 2)]
+    ]
+    assert close(tables[0], tables[1])
+    assert close(tables[0], tables[2])
+
+
+def test_an_image_that_cannot_be_read_is_named_and_counted_and_the_rest_go_on(model: Model, spoilt: Source) -> None:
+    evaluation = evaluate([model], spoilt.records, spoilt.classes, batch_size=4)
+    assert (evaluation.num_listed, evaluation.num_images, len(evaluation.refused)) == (12, 10, 2)
+    cut, page = evaluation.refused
+    bad = [spoilt.records[3].name, spoilt.records[4].name]
+    assert [cut.path, page.path] == bad
+    assert (cut.kind, page.kind) == ("truncated", "not_an_image")
+    assert "web page" in page.reason
+    good = [record for record in spoilt.records if record.name not in bad]
+    assert close(evaluation.table, evaluate([model], good, spoilt.classes).table)
+
+
+def test_images_of_which_none_can_be_read_are_an_error(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no")
+    records = [Record(path=tmp_path / "x.png", name="x.png", target=0)]
+    with pytest.raises(ReinceptionError, match=r"none of the 1 images could be scored: .*x\.png"):
+        evaluate([model], records, CLASSES)
+    with pytest.raises(ReinceptionError, match="none of the 0 images"):
+        evaluate([model], [], CLASSES)
+    with pytest.raises(ReinceptionError, match="at least one model"):
+        evaluate([], records, CLASSES)
+
+
+def test_an_ensemble_averages_probabilities_whatever_the_order(source: Source) -> None:
+    models = [lively_model(1), lively_model(2, resize="central_crop"), lively_model(3, resize="shorter_side")]
+    alone = [evaluate([model], source.records, source.classes).table for model in models]
+    together = evaluate(models, source.records, source.classes)
+    turned = evaluate(models[::-1], source.records, source.classes)
+    mean = np.mean([table.probabilities.astype(np.float64) for table in alone], axis=0)
+    assert np.abs(together.table.probabilities - mean).max() < 1e-6
+    assert together.table.probabilities.tobytes() == turned.table.probabilities.tobytes()
+    assert together.summary()["num_models"] == 3
+
+
+def test_an_ensemble_of_one_is_the_model(model: Model) -> None:
+    rows = np.random.default_rng(0).dirichlet([1, 1], 5).astype(np.float32)
+    assert average([rows]).tobytes() == rows.tobytes()
+    assert average([rows, rows]) == pytest.approx(rows, abs=1e-7)
+
+
+def test_labels_are_matched_by_name_not_by_number(model: Model, source: Source) -> None:
+    wanted = evaluate([model], source.records, source.classes).summary()
+    turned = [
+        Record(path=record.path, name=record.name, target=1 - record.target)  # the same labels in the other order
+        for record in source.records
+    ]
+    got = evaluate([model], turned, source.classes[::-1]).summary()
+    assert got == wanted
+    one_class = [record for record in source.records if source.classes[record.target] == "functional"]
+    alone = evaluate([model], [Record(path=r.path, name=r.name, target=0) for r in one_class], ["functional"])
+    assert alone.table.classes == CLASSES
+    assert set(alone.table.targets.tolist()) == {1}
+
+
+def test_a_class_the_model_does_not_know_is_an_error(model: Model, source: Source) -> None:
+    with pytest.raises(ReinceptionError, match="does not know 'broken'; its classes are 'defective', 'functional'"):
+        evaluate([model], source.records, ["broken", "functional"])
+
+
+def test_models_with_different_classes_are_no_ensemble(model: Model, source: Source) -> None:
+    with pytest.raises(ReinceptionError, match="the same classes in the same order"):
+        evaluate([model, narrow_model(1, classes=("functional", "defective"))], source.records, source.classes)
+
+
+def test_a_network_that_gives_no_numbers_is_an_error(source: Source) -> None:
+    network, manifest = narrow_model(4)
+    with torch.no_grad():
+        network.classifier.weight[0, 0] = torch.nan
+    with pytest.raises(ReinceptionError, match="not a number"):
+        evaluate([(network, manifest)], source.records, source.classes)
+
+
+def test_a_network_in_training_is_evaluated_in_evaluation_mode_and_goes_on_training(source: Source) -> None:
+    network, manifest = narrow_model(5)
+    wanted = evaluate([(network, manifest)], source.records, source.classes).table
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    got = evaluate([(network.train(), manifest)], source.records, source.classes).table
+    assert network.training
+    assert got.probabilities.tobytes() == wanted.probabilities.tobytes()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_the_summary_is_strict_json_with_errors_in_percent_and_exact_counts(model: Model, spoilt: Source) -> None:
+    evaluation = evaluate([model], spoilt.records, spoilt.classes)
+    summary = json.loads(json.dumps(evaluation.summary(), allow_nan=False))
+    wrong = int((evaluation.table.probabilities.argmax(axis=1) != evaluation.table.targets).sum())
+    assert (summary["num_listed"], summary["num_images"], summary["protocol"]) == (12, 10, "single crop")
+    assert (summary["top1_error"], summary["top1_error_count"]) == (100 * wrong / 10, wrong)
+    low, high = metrics.wilson(wrong, 10)
+    assert summary["top1_error_interval"] == [100 * low, 100 * high]
+    assert (summary["top5_error"], summary["top5_error_count"]) == (0, 0)
+    assert [one["label"] for one in summary["per_class"]] == list(CLASSES)
+    assert sum(one["support"] for one in summary["per_class"]) == 10
+    assert np.array(summary["confusion"]).sum() == 10
+    assert summary["majority_class_error"] == pytest.approx(100 * 4 / 10)
+    assert [one["path"] for one in summary["refused"]] == [one.path for one in evaluation.refused]
+    assert (summary["precision"], summary["preprocessing"][0]["input_size"]) == ("fp32", 75)
+
+
+def test_the_predictions_of_an_evaluation_can_be_written_and_read(model: Model, source: Source, tmp_path: Path) -> None:
+    evaluation = evaluate([model], source.records, source.classes)
+    read = PredictionTable.load_csv(evaluation.save_csv(tmp_path / "test.csv"))
+    assert read.probabilities.tobytes() == evaluation.table.probabilities.tobytes()
+
+
+def test_progress_counts_every_image_of_every_model(model: Model, spoilt: Source) -> None:
+    seen: list[tuple[int, int]] = []
+    evaluate(
+        [model, model],
+        spoilt.records,
+        spoilt.classes,
+        batch_size=8,
+        progress=lambda done, all_: seen.append((done, all_)),
+    )
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (24, 24)
+
+
+def test_auto_computes_in_bf16_where_the_processor_has_it_and_gives_float32_probabilities(source: Source) -> None:
+    network, manifest = narrow_model(6)
+    seen: set[torch.dtype] = set()
+    network.get_submodule("stem.0.conv").register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    exact = evaluate([(network, manifest)], source.records, source.classes)
+    assert seen == {torch.float32}
+    seen.clear()
+    quick = evaluate([(network, manifest)], source.records, source.classes, precision="auto")
+    has_it = runtime.has_bf16(runtime.choose_device())
+    assert seen == {torch.bfloat16 if has_it else torch.float32}
+    assert quick.summary()["precision"] == ("bf16" if has_it else "fp32")
+    assert close(exact.table, quick.table, to=0.01)
+
+
+def test_bf16_is_refused_on_a_processor_that_would_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx2": True})
+    assert runtime.precision("auto", cpu) == torch.float32
+    with pytest.raises(UsageError, match="no bfloat16 arithmetic"):
+        runtime.precision("bf16", cpu)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": True})
+    assert runtime.precision("auto", cpu) == runtime.precision("bf16", cpu) == torch.bfloat16
+    assert runtime.precision("fp32", cpu) == torch.float32
+    with pytest.raises(UsageError, match="fp16"):
+        runtime.precision("fp16", cpu)  # type: ignore[arg-type]
+
+
+# -- predict -----------------------------------------------------------------------------------------------------------
+
+
+def test_files_folders_and_globs_become_files_in_the_order_given(folder: Path, tmp_path: Path) -> None:
+    first, second, *_ = sorted((folder / "functional").iterdir())
+    star = tmp_path / "a*.png"
+    shutil.copy(first, star)
+    shutil.copy(second, tmp_path / "ab.png")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "empty").mkdir()
+    defective = sorted((folder / "defective").iterdir())
+    assert list(expand([second, folder / "defective", first])) == [second, *defective, first]
+    assert list(expand([star])) == [star]  # a file of that very name is not a pattern
+    assert list(expand([str(folder / "*" / f"{first.stem}.*")])) == [first]
+    assert list(expand([tmp_path])) == [star, tmp_path / "ab.png"]
+    for bad in (tmp_path / "empty", tmp_path / "none-*.png"):
+        (nothing,) = expand([bad])
+        assert isinstance(nothing, Nothing)
+        assert nothing.path == str(bad)
+
+
+def test_prediction_ranks_labels_and_names_bad_files_in_the_order_given(
+    model: Model, spoilt: Source, tmp_path: Path
+) -> None:
+    network, manifest = model
+    good, cut, page = (spoilt.records[row].path for row in (0, 3, 4))
+    paths = [cut, good, tmp_path / "gone.png", good, str(tmp_path / "*.gif"), page]
+    predictions = predict(network, manifest, paths)
+    assert [one.path for one in predictions] == [str(path) for path in paths]
+    assert [one.error is None for one in predictions] == [False, True, False, True, False, False]
+    assert "no such file" in (predictions[2].error or "")
+    row = evaluate([model], spoilt.records[:1], spoilt.classes).table.probabilities[0]
+    for one in (predictions[1], predictions[3]):
+        assert [label.label for label in one.labels] == [CLASSES[index] for index in np.argsort(-row)]
+        assert [label.probability for label in one.labels] == pytest.approx(sorted(row, reverse=True), abs=TOLERANCE)
+    (best,) = predict(network, manifest, [good], top=1)
+    assert [one.label for one in best.labels] == [predictions[1].labels[0].label]
+    with pytest.raises(UsageError, match="top must be at least 1"):
+        predict(network, manifest, [good], top=0)
+
+
+def test_a_folder_names_its_bad_pictures_and_leaves_out_what_is_none(model: Model, spoilt: Source) -> None:
+    (spoilt.root / "notes.txt").write_text("not a picture")
+    predictions = predict(*model, [spoilt.root])
+    bad = [one.path for one in predictions if one.error]
+    assert len(predictions) == 12
+    assert bad == [str(spoilt.records[3].path), str(spoilt.records[4].path)]
+
+
+def test_predictions_are_written_as_the_json_and_csv_that_others_read(
+    model: Model, spoilt: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, manifest = model
+    good, bad = spoilt.records[0].path, spoilt.records[3].path
+    predictions = predict(network, manifest, [good, bad])
+    write_predictions_json(predictions, "-")
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["path"] == str(good)
+    assert first["error"] is None
+    assert {one["label"] for one in first["labels"]} == set(CLASSES)
+    assert sum(one["probability"] for one in first["labels"]) == pytest.approx(1, abs=1e-5)
+    assert (second["path"], second["labels"]) == (str(bad), [])
+    assert second["error"]
+    write_predictions_csv(predictions, manifest.classes, tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        one, two = csv.DictReader(file)
+    assert list(one) == ["path", "label", "predicted", "p_defective", "p_functional", "error"]
+    assert (one["predicted"], one["error"]) == (predictions[0].labels[0].label, "")
+    assert float(one[f"p_{one['predicted']}"]) == pytest.approx(predictions[0].labels[0].probability, abs=1e-7)
+    assert (two["predicted"], two["p_defective"], two["error"]) == ("", "", predictions[1].error)
+    with pytest.raises(ReinceptionError, match="exists already"):
+        write_predictions_json(predictions, tmp_path / "p.csv")
