@@ -1,0 +1,28 @@
+"""Small JPEG copies of images as data URIs, so that one page carries its pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from reinception.data.decode import Refused, decode
+
+SIDE = 192
+"""Longest side in pixels: sharp at the size the page shows it, on a screen with two pixels to a point."""
+
+_QUALITY = 80
+
+
+def thumbnail(path: Path, *, side: int = SIDE) -> str | None:
+    """`data:image/jpeg;base64,...` of the image, its longest side at most `side`; None where it cannot be read now."""
+    try:
+        picture = Image.fromarray(decode(path))
+    except Refused:
+        return None
+    picture.thumbnail((side, side), Image.Resampling.BOX if max(picture.size) > 4 * side else Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
