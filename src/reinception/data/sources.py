@@ -13,7 +13,7 @@ from reinception.data.identify import looks_like_image
 from reinception.data.records import Record, Source
 from reinception.errors import ReinceptionError
 
-__all__ = ["Record", "Source", "open_source"]
+__all__ = ["Record", "Source", "open_source", "pictures"]
 
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -53,6 +53,13 @@ def open_source(data: str | Path) -> Source:
     return _open_folder(root)
 
 
+def pictures(folder: Path) -> list[Path]:
+    """Every picture in a folder at any depth, by name, under the same rules as in a class folder."""
+    found: list[Path] = []
+    _Scan(folder).collect(folder, found)
+    return sorted(found)
+
+
 @dataclass
 class _Scan:
     """What one walk over a tree has found out."""
@@ -88,9 +95,9 @@ class _Scan:
     def read_classes(self, split: str | None, folder: Path) -> None:
         for class_folder in self.folders(folder):
             self.pictures[split, class_folder.name] = pictures = list[Path]()
-            self._collect(class_folder, pictures, above=())
+            self.collect(class_folder, pictures)
 
-    def _collect(self, folder: Path, pictures: list[Path], above: tuple[tuple[int, int], ...]) -> None:
+    def collect(self, folder: Path, pictures: list[Path], above: tuple[tuple[int, int], ...] = ()) -> None:
         status = folder.stat()
         here = (status.st_dev, status.st_ino)
         if here in above:  # a link that leads back up: everything below it is listed already
@@ -98,7 +105,7 @@ class _Scan:
             return
         for entry in self.entries(folder):
             if _is_folder(entry):
-                self._collect(Path(entry.path), pictures, (*above, here))
+                self.collect(Path(entry.path), pictures, (*above, here))
             elif _is_picture(entry):
                 pictures.append(Path(entry.path))
             else:

@@ -1,0 +1,180 @@
+"""Batches whose position is a counter: a stream starts at any step and gives the same bits with any workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reinception.data.augment import Augmentation, augment
+from reinception.data.cache import PixelCache
+from reinception.data.counter import Draws
+from reinception.data.crops import evaluation_pixels
+from reinception.data.decode import Pixels, Refused, decode
+from reinception.data.records import Record
+from reinception.data.workers import START_METHOD, in_order
+from reinception.errors import ReinceptionError
+from reinception.protocol import Preprocessing
+
+CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Pictures with their targets, as bytes.
+
+    `images` is uint8 (n, 3, s, s), laid out channels last; `targets` and `indices` (into the records the batch was made
+    of) are int64 (n,). `epoch` is that of the first picture; `step` counts batches from 0.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    indices: torch.Tensor
+    epoch: int
+    step: int
+
+
+class TrainingStream:
+    """An endless sequence of full batches over `records`.
+
+    The pictures are one permutation per epoch, a function of (seed, epoch), laid end to end; batch k is positions
+    [k * batch_size, (k + 1) * batch_size) of that sequence, so a batch may run over the end of an epoch and no picture
+    is dropped or repeated. Each is distorted by `augment` with random numbers of (seed, epoch, index). Neither workers
+    nor the cache (up to `cache_bytes` of decoded pictures; 0 for none) change a bit.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        input_size: int,
+        augmentation: Augmentation,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        if not records:
+            raise ReinceptionError("there are no pictures to train on: check the training split")
+        self._records = tuple(records)
+        self._input_size, self._augmentation = input_size, augmentation
+        self._batch_size, self._seed, self._workers = batch_size, seed, workers
+        is_shared = workers == 0 or START_METHOD == "fork"
+        self._cache = PixelCache(len(records), cache_bytes) if cache_bytes and is_shared else None
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches per pass over the records; rarely a whole number."""
+        return len(self._records) / self._batch_size
+
+    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+        """Batches start_step, start_step + 1, ... without end. A file that can not be read raises its `Refused`."""
+        for plan, images in in_order(self._load, self._plans(start_step), self._workers):
+            yield _batch(plan, images, self._records)
+
+    def _plans(self, step: int) -> Iterator[_Plan]:
+        num, known, order = len(self._records), -1, np.empty(0, dtype=np.int64)
+        while True:
+            samples: list[tuple[int, int]] = []
+            for position in range(step * self._batch_size, (step + 1) * self._batch_size):
+                epoch, place = divmod(position, num)
+                if epoch != known:
+                    known, order = epoch, Draws("order", self._seed, epoch).permutation(num)
+                samples.append((epoch, int(order[place])))
+            yield _Plan(step=step, samples=tuple(samples))
+            step += 1
+
+    def _load(self, plan: _Plan) -> tuple[_Plan, NDArray[np.uint8]]:
+        images = np.empty((len(plan.samples), self._input_size, self._input_size, 3), dtype=np.uint8)
+        for image, (epoch, index) in zip(images, plan.samples, strict=True):
+            image[:] = augment(
+                self._pixels(index),
+                kind=self._augmentation,
+                input_size=self._input_size,
+                seed=self._seed,
+                epoch=epoch,
+                index=index,
+            )
+        return plan, images
+
+    def _pixels(self, index: int) -> Pixels:
+        decode_it = partial(_decode, self._records[index])
+        return self._cache.get(index, decode_it) if self._cache else decode_it()
+
+
+def evaluation_batches(
+    records: Sequence[Record], preprocessing: Preprocessing, *, batch_size: int, workers: int
+) -> Iterator[tuple[Batch, list[tuple[int, Refused]]]]:
+    """Every record once, in order, as (batch of those that can be read, [(record index, why not)] of the others).
+
+    The last batch may be smaller; a batch of which nothing can be read has n = 0.
+    """
+    plans = (
+        _Plan(step=step, samples=tuple((0, index) for index in range(start, min(start + batch_size, len(records)))))
+        for step, start in enumerate(range(0, len(records), batch_size))
+    )
+    for plan, images, refused in in_order(partial(_load_evaluation, records, preprocessing), plans, workers):
+        yield _batch(plan, images, records), refused
+
+
+def normalise(
+    images: torch.Tensor,
+    preprocessing: Preprocessing,
+    *,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> torch.Tensor:
+    """What the network reads of uint8 images (n, 3, s, s), on their device: (value / 255 - mean) / std in float32."""
+    centre, scale = (
+        torch.tensor(values, dtype=torch.float32, device=images.device).mul_(255).view(1, 3, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    floats = images.to(dtype=torch.float32, memory_format=memory_format, copy=True).sub_(centre).div_(scale)
+    return floats.to(dtype=dtype, memory_format=memory_format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What goes into one batch: (epoch, record index) per picture."""
+
+    step: int
+    samples: tuple[tuple[int, int], ...]
+
+
+def _load_evaluation(
+    records: Sequence[Record], preprocessing: Preprocessing, plan: _Plan
+) -> tuple[_Plan, NDArray[np.uint8], list[tuple[int, Refused]]]:
+    """The plan without the refused, its pixels, and the refused."""
+    size = preprocessing.input_size
+    images = np.empty((len(plan.samples), size, size, 3), dtype=np.uint8)
+    samples: list[tuple[int, int]] = []
+    refused: list[tuple[int, Refused]] = []
+    for epoch, index in plan.samples:
+        try:
+            images[len(samples)] = evaluation_pixels(_decode(records[index]), preprocessing)
+            samples.append((epoch, index))
+        except Refused as error:
+            refused.append((index, error))
+    return _Plan(step=plan.step, samples=tuple(samples)), images[: len(samples)], refused
+
+
+def _decode(record: Record) -> Pixels:
+    try:
+        return decode(record.path, keep_grey=True)
+    except Refused as error:
+        raise error.named(record.name) from error.__cause__
+
+
+def _batch(plan: _Plan, images: NDArray[np.uint8], records: Sequence[Record]) -> Batch:
+    indices = [index for _, index in plan.samples]
+    return Batch(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        targets=torch.tensor([records[index].target for index in indices], dtype=torch.int64),
+        indices=torch.tensor(indices, dtype=torch.int64),
+        epoch=plan.samples[0][0] if plan.samples else 0,
+        step=plan.step,
+    )
