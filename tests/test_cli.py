@@ -21,7 +21,7 @@ from reinception.cli.arguments import duration, parser
 from reinception.errors import ReinceptionError, UsageError
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
-VERBS = ("models", "show", "train", "evaluate", "predict", "report", "doctor")
+VERBS = ("models", "show", "draw", "train", "evaluate", "predict", "report", "doctor")
 SCREENS = {
     "reinception": ["--help"],
     **{verb: [verb, "--help"] for verb in VERBS},
@@ -75,7 +75,7 @@ def test_help_and_wrong_usage_are_answered_from_the_standard_library(words: list
 
 
 def test_looking_at_a_network_needs_no_torch() -> None:
-    for words in (["models"], ["show", "inception_v3"]):
+    for words in (["models"], ["show", "inception_v3"], ["draw", "inception_v3", "-o", "-"]):
         assert not imported_by(f"from reinception.cli import main; main({words!r})") & HEAVY
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageFont
 
+from conftest import Command
 from reinception import family
 from reinception.draw import draw
 from reinception.draw.layout import arrange
@@ -369,3 +370,34 @@ def test_window_shapes_differ_in_greyscale_too(palette: dict[str, tuple[str, str
     greys = [palette[kind][0] for kind in ("pointwise", "square", "asymmetric")]
     assert greys in (sorted(greys, key=luminance), sorted(greys, key=luminance, reverse=True))
     assert all(contrast(one, other) >= 1.2 for one, other in itertools.pairwise(greys))
+
+
+# -- the verb ----------------------------------------------------------------------------------------------------------
+
+
+def test_draw_writes_a_file_and_never_over_one(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "network.svg"
+    result = command("draw", "inception_v3", "-o", file)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert file.read_text(encoding="utf-8") == draw(family.network("inception_v3"))
+    file.write_text("mine", encoding="utf-8")
+    result = command("draw", "inception_v3", "-o", file)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert f"{file}: exists already" in result.stderr
+    assert file.read_text(encoding="utf-8") == "mine"
+
+
+def test_draw_takes_a_part_a_width_and_an_input_size_and_writes_to_the_standard_output(command: Command) -> None:
+    result = command("draw", "inception_v3", "--at", "grid8.0", "--width", 0.5, "--input-size", 151, "-o", "-")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == draw(family.network("inception_v3", width=0.5, input_size=151), at="grid8.0")
+
+
+@pytest.mark.parametrize("words", [("no_such_network",), ("inception_v3", "--at", "grid18")])
+def test_draw_refuses_what_does_not_exist_in_one_line(command: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
+    file = tmp_path / "network.svg"
+    result = command("draw", *words, "-o", file)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert not file.exists()

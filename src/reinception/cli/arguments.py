@@ -54,7 +54,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"reinception {__version__}", help="print the version")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=Parser)
-    for add in (_models, _show, _train, _evaluate, _predict, _report, _doctor):
+    for add in (_models, _show, _draw, _train, _evaluate, _predict, _report, _doctor):
         add(verbs)
     return top
 
@@ -100,6 +100,33 @@ def _show(verbs: Verbs[Parser]) -> None:
     _input_size(verb)
     _width(verb)
     _json_or_stdout(verb)
+
+
+def _draw(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "draw",
+        call="draw:draw",
+        usage="NAME -o FILE.svg [--at PART] [--input-size N] [--width W]",
+        does="draw one network as a picture",
+        more="An SVG like the paper's figures, from the image at the top to the classifier at the bottom; what looks "
+        "the same several times in a row is drawn once. Each box says its path and shapes when pointed at.",
+    )
+    verb.add_argument("name", metavar="NAME", help="a network of `reinception models`")
+    verb.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        required=True,
+        help="the file to write, never over another; - is the standard output",
+    )
+    verb.add_argument(
+        "--at",
+        metavar="PART",
+        help="draw only this module or auxiliary classifier, as grid17.0 or aux, upwards as in the paper's figures",
+    )
+    _input_size(verb)
+    _width(verb)
 
 
 def _train(verbs: Verbs[Parser]) -> None:
