@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check golden lock clean
+.PHONY: help setup demo test check bench golden lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,10 +26,13 @@ check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, go
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q -k golden tests/test_cli.py tests/test_readme.py
+	$(BIN)/python -m pytest -q -k golden tests
+
+bench: $(VENV)/.dev ## images per second, beside torchvision, interleaved; about two minutes on two cores
+	$(BIN)/python benchmarks/inference.py
 
 golden: $(VENV)/.dev ## write the golden files anew, and README's table; read the diff before you commit it
-	REINCEPTION_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden tests/test_cli.py tests/test_readme.py
+	REINCEPTION_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden tests
 
 lock: ## pin anew what a fresh environment resolves to; what serves one kind of accelerator only is left to pip
 	$(PYTHON) -m venv --clear .venv-lock

@@ -25,6 +25,8 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+# Training flags of a real network that learns nothing and costs next to nothing.
+SMALLEST = ("--width", "0.1", "--input-size", "75", "--batch-size", "8", "--precision", "fp32")
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +65,12 @@ def solar_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with resources.as_file(package / name) as image:
                 shutil.copy(image, target)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(command: Command, solar_cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a real training on `solar_cells`: the smallest network, at the smallest size, for one epoch."""
+    run = tmp_path_factory.mktemp("runs") / "small"
+    result = command("train", solar_cells, "-o", run, "--epochs", 1, *SMALLEST)
+    assert result.returncode == 0, result.stderr
+    return run

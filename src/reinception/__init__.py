@@ -13,8 +13,19 @@ if TYPE_CHECKING:
     from reinception.errors import UsageError as UsageError
     from reinception.model.artifact import load as load
     from reinception.model.artifact import save as save
+    from reinception.networks import bn_googlenet as bn_googlenet
+    from reinception.networks import bn_inception as bn_inception
     from reinception.networks import create as create
+    from reinception.networks import googlenet as googlenet
+    from reinception.networks import inception_v2 as inception_v2
+    from reinception.networks import inception_v2_bn_auxiliary as inception_v2_bn_auxiliary
+    from reinception.networks import inception_v2_factorized_7x7 as inception_v2_factorized_7x7
+    from reinception.networks import inception_v2_label_smoothing as inception_v2_label_smoothing
+    from reinception.networks import inception_v2_rmsprop as inception_v2_rmsprop
     from reinception.networks import inception_v3 as inception_v3
+    from reinception.networks import inception_v3_79 as inception_v3_79
+    from reinception.networks import inception_v3_151 as inception_v3_151
+    from reinception.networks import inception_v3_fid as inception_v3_fid
     from reinception.networks import inception_v3_lucid as inception_v3_lucid
     from reinception.networks import inception_v3_paper as inception_v3_paper
     from reinception.networks import models as models
@@ -22,22 +33,34 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# name -> module that holds it; a module of that very name is the value itself
-_HOMES = {
-    "ReinceptionError": "reinception.errors",
-    "UsageError": "reinception.errors",
-    "cost": "reinception.cost",
-    "create": "reinception.networks",
-    "family": "reinception.family",
-    "inception_v3": "reinception.networks",
-    "inception_v3_lucid": "reinception.networks",
-    "inception_v3_paper": "reinception.networks",
-    "load": "reinception.model.artifact",
-    "models": "reinception.networks",
-    "save": "reinception.model.artifact",
-    "smoothed_cross_entropy": "reinception.train.loss",
-    "spec": "reinception.spec",
+# module -> what it gives; a module's own name stands for the module
+_ROOMS = {
+    "reinception.cost": ("cost",),
+    "reinception.errors": ("ReinceptionError", "UsageError"),
+    "reinception.family": ("family",),
+    "reinception.model.artifact": ("load", "save"),
+    "reinception.networks": (
+        "create",
+        "models",
+        "googlenet",
+        "bn_googlenet",
+        "bn_inception",
+        "inception_v2",
+        "inception_v2_rmsprop",
+        "inception_v2_label_smoothing",
+        "inception_v2_factorized_7x7",
+        "inception_v2_bn_auxiliary",
+        "inception_v3",
+        "inception_v3_paper",
+        "inception_v3_lucid",
+        "inception_v3_151",
+        "inception_v3_79",
+        "inception_v3_fid",
+    ),
+    "reinception.spec": ("spec",),
+    "reinception.train.loss": ("smoothed_cross_entropy",),
 }
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the keys above are the names
 

@@ -20,7 +20,8 @@ GIB = 1 << 30
 
 
 def examine(folder: str | Path = ".") -> Facts:
-    """Every fact by section and name, as JSON values; sizes in GiB. `folder` is where runs would be written."""
+    """Every fact by section and name, as JSON values; sizes in GiB. `folder`, which must exist, is where runs would be
+    written."""
     return {
         "versions": _versions(),
         "processor": _processor(),

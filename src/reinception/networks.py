@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from reinception import family
 
@@ -36,20 +36,36 @@ def create(
     return build(arch, seed=seed)
 
 
-def inception_v3(num_classes: int = 1000, use_aux: bool = True, dropout_prob: float = 0.5) -> Network:
-    """The released network. `dropout_prob` 0.5 is the review's default; the published weights were trained with 0.2."""
-    return _as_in_the_review("inception_v3", num_classes, use_aux, dropout_prob)
+class Factory(Protocol):
+    """What the review's code offers: a function from classes, auxiliary classifier and dropout to a network.
+
+    A call of the network returns logits in every mode, also where the review's returns a tuple. Its default dropout is
+    0.5; the published weights of Inception-v3 were trained with 0.2.
+    """
+
+    def __call__(self, num_classes: int = 1000, use_aux: bool = True, dropout_prob: float = 0.5) -> Network: ...
 
 
-def inception_v3_paper(num_classes: int = 1000, use_aux: bool = True, dropout_prob: float = 0.5) -> Network:
-    """Table 1 of the paper, read literally."""
-    return _as_in_the_review("inception_v3_paper", num_classes, use_aux, dropout_prob)
+def _factory(name: str) -> Factory:
+    def build_it(num_classes: int = 1000, use_aux: bool = True, dropout_prob: float = 0.5) -> Network:
+        return create(name, num_classes=num_classes, aux="own" if use_aux else "none", dropout=dropout_prob)
+
+    build_it.__name__ = build_it.__qualname__ = name
+    build_it.__doc__ = f"{family.NETWORKS[name].summary}."
+    return build_it
 
 
-def inception_v3_lucid(num_classes: int = 1000, use_aux: bool = True, dropout_prob: float = 0.5) -> Network:
-    """The network of the review's code. Unlike there, a call returns logits in every mode: see `Network.outputs`."""
-    return _as_in_the_review("inception_v3_lucid", num_classes, use_aux, dropout_prob)
-
-
-def _as_in_the_review(name: str, num_classes: int, use_aux: bool, dropout_prob: float) -> Network:
-    return create(name, num_classes=num_classes, aux="own" if use_aux else "none", dropout=dropout_prob)
+googlenet = _factory("googlenet")
+bn_googlenet = _factory("bn_googlenet")
+bn_inception = _factory("bn_inception")
+inception_v2 = _factory("inception_v2")
+inception_v2_rmsprop = _factory("inception_v2_rmsprop")
+inception_v2_label_smoothing = _factory("inception_v2_label_smoothing")
+inception_v2_factorized_7x7 = _factory("inception_v2_factorized_7x7")
+inception_v2_bn_auxiliary = _factory("inception_v2_bn_auxiliary")
+inception_v3 = _factory("inception_v3")
+inception_v3_paper = _factory("inception_v3_paper")
+inception_v3_lucid = _factory("inception_v3_lucid")
+inception_v3_151 = _factory("inception_v3_151")
+inception_v3_79 = _factory("inception_v3_79")
+inception_v3_fid = _factory("inception_v3_fid")

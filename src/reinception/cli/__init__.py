@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from reinception.cli.arguments import parser
 from reinception.errors import ReinceptionError, UsageError
 
+PROGRAM = "reinception"
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -28,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         module, function = arguments.call.split(":")
         getattr(importlib.import_module(f"reinception.cli.{module}"), function)(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        say(f"interrupted; the same command starts again: {shlex.join(['reinception', *words])}")
+    except KeyboardInterrupt as interruption:
+        say(f"interrupted; {str(interruption) or f'to start again: {shlex.join([PROGRAM, *words])}'}")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has gone, as in `reinception show NAME | head`; nobody is left to tell.
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def say(line: str) -> None:
-    print(f"reinception: {line}", file=sys.stderr)
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
 
 
 def one_line(error: Exception) -> str:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from reinception import __version__
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+from reinception.cli.values import duration, fraction, natural_int, positive_float, positive_int
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,7 +50,7 @@ def parser() -> Parser:
         epilog="`reinception VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.",
     )
     top.add_argument("--version", action="version", version=f"reinception {__version__}", help="print the version")
-    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=Parser)
+    verbs = top.add_subparsers(prog="reinception", title="verbs", metavar="VERB", required=True, parser_class=Parser)
     for add in (_models, _show, _draw, _train, _evaluate, _predict, _report, _doctor):
         add(verbs)
     return top
@@ -145,8 +142,7 @@ def _train(verbs: Verbs[Parser]) -> None:
     verb.add_argument(
         "--model",
         metavar="NAME",
-        default="inception_v3",
-        help="a network of `reinception models` (default: %(default)s)",
+        help="a network of `reinception models` (default: inception_v3, or the network of --weights)",
     )
     verb.add_argument(
         "--recipe",
@@ -170,6 +166,12 @@ def _train(verbs: Verbs[Parser]) -> None:
         type=positive_int,
         help="images per step and replica, which share batch statistics (default: the recipe's)",
     )
+    verb.add_argument(
+        "--replicas",
+        metavar="R",
+        type=positive_int,
+        help="batches whose gradients are averaged in one step, as the paper's 50 workers did (default: the recipe's)",
+    )
     _input_size(verb)
     _width(verb)
     verb.add_argument(
@@ -178,6 +180,16 @@ def _train(verbs: Verbs[Parser]) -> None:
         default="auto",
         help="the auxiliary classifier: strict takes only inputs its 5x5 pool fits, adaptive takes any, auto is strict "
         "where it fits and adaptive elsewhere, none trains without (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--weights", metavar="FILE", help="start from this model file or run folder instead of random weights"
+    )
+    verb.add_argument(
+        "--freeze",
+        choices=("trunk", "stem", "none"),
+        default="none",
+        help="the part of --weights that does not learn: trunk is all below the classifier, stem the first layers "
+        "(default: %(default)s)",
     )
     verb.add_argument(
         "--val-fraction",
@@ -200,7 +212,14 @@ def _train(verbs: Verbs[Parser]) -> None:
         default=0,
         help="fixes the split, the initial weights, the order and every distortion (default: %(default)s)",
     )
-    _machine(verb)
+    _workers(verb)
+    _precision(verb, "auto", "auto is bf16 where the hardware has it")
+    verb.add_argument(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="cpu, cuda or cuda:N; auto is the current GPU, else the processor (default: %(default)s)",
+    )
 
 
 def _evaluate(verbs: Verbs[Parser]) -> None:
@@ -229,14 +248,7 @@ def _evaluate(verbs: Verbs[Parser]) -> None:
         default=1,
         help="crops per image whose probabilities are averaged (default: %(default)s)",
     )
-    verb.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=positive_int,
-        default=16,
-        help="images at a time; changes memory and speed only (default: %(default)s)",
-    )
-    _machine(verb)
+    _batches(verb)
     verb.add_argument(
         "--predictions", metavar="FILE", help="write each image's probabilities as CSV; never over a file"
     )
@@ -259,15 +271,12 @@ def _predict(verbs: Verbs[Parser]) -> None:
     verb.add_argument(
         "--top", metavar="K", type=positive_int, default=5, help="labels per image (default: %(default)s)"
     )
+    _batches(verb)
     verb.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=positive_int,
-        default=16,
-        help="images at a time; changes memory and speed only (default: %(default)s)",
+        "--csv",
+        metavar="FILE",
+        help="write one row per image with the probability of every class; - is the standard output",
     )
-    _machine(verb)
-    verb.add_argument("--csv", metavar="FILE", help="write one row per image and label; - is the standard output")
     _json_file(verb)
 
 
@@ -322,7 +331,7 @@ def _width(verb: Parser) -> None:
     )
 
 
-def _machine(verb: Parser) -> None:
+def _workers(verb: Parser) -> None:
     verb.add_argument(
         "--workers",
         metavar="K",
@@ -330,18 +339,28 @@ def _machine(verb: Parser) -> None:
         default=0,
         help="processes that read images; the result is the same for any number (default: %(default)s)",
     )
+
+
+def _precision(verb: Parser, default: str, why: str) -> None:
     verb.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="number format of the heavy layers; auto is bf16 where the hardware has it (default: %(default)s)",
+        default=default,
+        help=f"number format of the heavy layers; {why} (default: %(default)s)",
     )
+
+
+def _batches(verb: Parser) -> None:
+    """Flags of the verbs that run a trained model over many images."""
     verb.add_argument(
-        "--device",
-        metavar="NAME",
-        default="auto",
-        help="cpu, cuda or cuda:N; auto is the first GPU, else the processor (default: %(default)s)",
+        "--batch-size",
+        metavar="N",
+        type=positive_int,
+        default=32,
+        help="images at a time: memory and speed, not the result (default: %(default)s)",
     )
+    _workers(verb)
+    _precision(verb, "fp32", "fp32 gives the same figures on every processor, bf16 is faster where the hardware has it")
 
 
 def _json_or_stdout(verb: Parser) -> None:
@@ -354,43 +373,3 @@ def _json_file(verb: Parser) -> None:
         metavar="FILE",
         help="write the result as JSON too; - is the standard output, and then replaces the text",
     )
-
-
-# -- values ------------------------------------------------------------------------------------------------------------
-
-
-def duration(text: str) -> float:
-    """Seconds, from `90`, `90s`, `15m`, `1.5h`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not match or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 90s, 15m or 2h")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
-
-
-def positive_int(text: str) -> int:
-    return _number(text, int, lambda value: value > 0, "a whole number above 0")
-
-
-def natural_int(text: str) -> int:
-    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
-
-
-def positive_float(text: str) -> float:
-    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
-
-
-def fraction(text: str) -> float:
-    return _number(text, float, lambda value: 0 <= value < 1, "a share, at least 0 and below 1")
-
-
-N = TypeVar("N", int, float)
-
-
-def _number(text: str, kind: Callable[[str], N], fits: Callable[[N], bool], what: str) -> N:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return value

@@ -1,0 +1,158 @@
+"""The verbs that work on images: `train`, `evaluate`, `predict` and `report`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from reinception.cli.table import aligned, count
+from reinception.data.sources import Source, open_source
+from reinception.errors import ReinceptionError, UsageError
+from reinception.evaluate import Evaluation
+from reinception.evaluate import evaluate as score
+from reinception.held_out import Selection, select
+from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
+from reinception.model.artifact import load
+from reinception.output import refuse_existing, write_json
+from reinception.predict import Prediction, write_predictions_csv, write_predictions_json
+from reinception.predict import predict as name_images
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Trains, and prints the run folder."""
+    from reinception.train.run import TrainConfig
+    from reinception.train.run import train as run
+
+    asked = vars(arguments).copy()
+    for word in ("call", "debug"):
+        del asked[word]
+    config = TrainConfig(time_budget_seconds=asked.pop("time_budget"), **asked)
+    out = Path(arguments.out)
+    existed = out.exists()
+    try:
+        print(run(config))
+    except KeyboardInterrupt:
+        if existed or not out.exists():
+            raise
+        anew = dataclasses.replace(config, out=f"{out}-2").command()
+        raise KeyboardInterrupt(f"{out} keeps what was done; to start anew: {anew}") from None
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Errors with their intervals, and per class."""
+    _refuse_existing(arguments.json, arguments.predictions)
+    models = [load(path, with_aux=False) for path in arguments.models]
+    source = open_source(arguments.data)
+    selection = select(source, [manifest for _, manifest in models], arguments.split)
+    evaluation = score(
+        models,
+        selection.records,
+        source.classes,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+        precision=arguments.precision,
+        progress=_progress(),
+    )
+    for refusal in evaluation.refused:
+        print(f"reinception: {refusal.path}: {refusal.reason}", file=sys.stderr)
+    if arguments.predictions is not None:
+        evaluation.save_csv(arguments.predictions)
+    if arguments.json is not None:
+        asked = {"models": arguments.models, "data": arguments.data, "split": selection.split}
+        write_json(evaluation.summary() | asked, arguments.json)
+    if arguments.json != "-":
+        print(_judgement(evaluation, source, selection))
+
+
+def _judgement(evaluation: Evaluation, source: Source, selection: Selection) -> str:
+    table = evaluation.table
+    split = "every image" if selection.split is None else f"the {selection.split} split"
+    where = f"{split} of {source.name}{', as in training' if selection.as_in_training else ''}"
+    refused = f", {len(evaluation.refused)} refused" if evaluation.refused else ""
+    lines = [f"{where}: {count(evaluation.num_images)} images{refused}; {evaluation.protocol['protocol']}"]
+    errors = [("top-1 error", top_k_error(table, 1))]
+    if len(table.classes) > 5:
+        errors.append(("top-5 error", top_k_error(table, 5)))
+    for name, rate in errors:
+        low, high = rate.interval()
+        lines.append(f"{name} {rate.percent:.2f} % ({rate.count} of {rate.n}; 95 % interval {low:.2f} to {high:.2f})")
+    right, (common, baseline) = accuracy(table), majority(table)
+    low, high = right.interval()
+    lines.append(f"accuracy {right.percent:.2f} % ({low:.2f} to {high:.2f}); always {common}: {baseline.percent:.2f} %")
+    header = ("CLASS", "IMAGES", "RIGHT", "PRECISION", "RECALL", "95 % INTERVAL", "F1")
+    rows = [_class_cells(one) for one in per_class(table)]
+    return "\n".join([*lines, "", aligned(header, rows, right=range(1, len(header)))])
+
+
+def _class_cells(one: ClassScore) -> tuple[str, ...]:
+    interval = "-"
+    if one.support:
+        low, high = wilson(one.correct, one.support)
+        interval = f"{low:.3f} to {high:.3f}"
+    quotients = [("-" if value is None else f"{value:.3f}") for value in (one.precision, one.recall, one.f1)]
+    precision, recall, f1 = quotients
+    return (one.name, count(one.support), count(one.correct), precision, recall, interval, f1)
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Ranked labels, one line an image; what cannot be read is named on the standard error stream."""
+    _refuse_existing(arguments.json, arguments.csv)
+    if arguments.json == arguments.csv == "-":
+        raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
+    network, manifest = load(arguments.model, with_aux=False)
+    predictions = name_images(
+        network,
+        manifest,
+        arguments.paths,
+        top=arguments.top,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+        precision=arguments.precision,
+        progress=_progress(),
+    )
+    if arguments.json is not None:
+        write_predictions_json(predictions, arguments.json)
+    if arguments.csv is not None:
+        write_predictions_csv(predictions, manifest.classes, arguments.csv)
+    failed = [prediction for prediction in predictions if prediction.error is not None]
+    if "-" not in (arguments.json, arguments.csv):
+        for prediction in predictions:
+            if prediction.error is None:
+                print(_ranking(prediction))
+    for prediction in failed:
+        print(f"reinception: {prediction.path}: {prediction.error}", file=sys.stderr)
+    if failed:
+        raise ReinceptionError(f"{len(failed)} of {len(predictions)} could not be read; the others are done")
+
+
+def _ranking(prediction: Prediction) -> str:
+    ranked = ", ".join(f"{one.label} {100 * one.probability:.1f} %" for one in prediction.labels)
+    return f"{prediction.path}: {ranked}"
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Writes the report and prints its path."""
+    from reinception.report import write_report
+
+    print(write_report(arguments.run, arguments.out))
+
+
+def _refuse_existing(*files: str | None) -> None:
+    """Before the work, not after it: a result that has nowhere to go is lost."""
+    for file in files:
+        if file not in (None, "-"):
+            refuse_existing(Path(file))
+
+
+def _progress() -> Callable[[int, int], None] | None:
+    """A counter that stays on one line of a terminal; elsewhere nobody watches."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        print(f"\r{done:,} of {total:,} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return show
