@@ -6,9 +6,9 @@ import argparse
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import reinception
 from conftest import Command
 from reinception import cli, family
 from reinception.cli.arguments import parser
-from reinception.cli.values import duration
+from reinception.cli.parsing import duration
 from reinception.errors import ReinceptionError, UsageError
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
@@ -94,12 +94,14 @@ def test_a_factory_takes_what_the_factories_of_the_review_take() -> None:
 
 
 def test_help_answers_in_half_a_second(command: Command) -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
+    def processor_seconds() -> float:
+        # Of the process itself: on a busy machine the clock on the wall measures the others.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command("--help")
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.5
+    assert min(processor_seconds() for _ in range(3)) < 0.5
 
 
 def test_the_public_names_all_exist_and_nothing_else_is_public() -> None:

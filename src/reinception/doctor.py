@@ -53,6 +53,8 @@ def _versions() -> dict[str, object]:
 def _processor() -> dict[str, object]:
     import torch
 
+    from reinception.runtime import has_bf16
+
     described = _colon_separated("/proc/cpuinfo")
     flags = set(described.get("flags", "").split())
     return {
@@ -61,6 +63,7 @@ def _processor() -> dict[str, object]:
         "usable_cores": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads(),
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
+        "bf16": has_bf16(torch.device("cpu")),
         **{feature: feature in flags for feature in CPU_FEATURES},
     }
 
@@ -74,11 +77,13 @@ def _memory() -> dict[str, object]:
 def _devices() -> dict[str, object]:
     import torch
 
+    from reinception.runtime import has_bf16
+
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "cuda_build": torch.version.cuda,
         "cuda_devices": names,
-        "cuda_bf16": bool(names) and torch.cuda.is_bf16_supported(),
+        "cuda_bf16": bool(names) and has_bf16(torch.device("cuda")),
         "mps": torch.backends.mps.is_available(),
     }
 

@@ -3,42 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import sys
-from typing import Any, NoReturn
 
 from reinception import __version__
-from reinception.cli.values import duration, fraction, natural_int, positive_float, positive_int
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with whole words only, and with errors of one line."""
-
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=Help, **fields)
-        if sys.version_info >= (3, 14):
-            self.color = False
-
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        if action.choices is not None and value not in action.choices:
-            near = difflib.get_close_matches(str(value), [str(choice) for choice in action.choices], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(map(str, action.choices))}"
-            raise argparse.ArgumentError(action, f"unknown: {value}; {hint}")
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-class Help(argparse.HelpFormatter):
-    """Help that reads the same on every Python: 3.13 began to write `-o, --out X` where 3.11 writes `-o X, --out X`."""
-
-    def __init__(self, prog: str, **fields: Any) -> None:
-        super().__init__(prog, max_help_position=30, **fields)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings or action.nargs == 0:
-            return super()._format_action_invocation(action)
-        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
+from reinception.cli.parsing import Parser, duration, fraction, natural_int, positive_float, positive_int
 
 
 def parser() -> Parser:
