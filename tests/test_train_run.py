@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import load
 from reinception.recipe import Recipe, named
+from reinception.train.optim import rate_at
 from reinception.train.run import TrainConfig, train
 
 PER_CLASS = 24
@@ -164,12 +166,15 @@ def test_plain_lines_go_to_the_error_stream_and_all_of_them_to_the_log(
 
 def test_a_time_budget_is_kept_and_the_rate_comes_down_with_it(cells: Path, tmp_path: Path) -> None:
     run = train(small(cells, tmp_path / "run", epochs=None, time_budget_seconds=5.0))
-    lines = metrics_of(run, "train")
-    last_validation = metrics_of(run, "val")[-1]
-    assert 3.0 <= last_validation["seconds"] <= 6.5
-    assert len(metrics_of(run, "val")) <= 11
-    top = max(line["rate"] for line in lines)
-    assert lines[-1]["rate"] < 0.1 * top
+    lines, validations = metrics_of(run, "train"), metrics_of(run, "val")
+    seconds = [0.0, *sorted(line["seconds"] for line in [*lines, *validations])]
+    slowest = max(after - before for before, after in pairwise(seconds))  # one step of a busy machine may be long
+    assert 5.0 - 8 * slowest <= seconds[-1] <= 5.0 + 2 * slowest
+    assert len(validations) <= 11
+    assert lines[-1]["progress"] >= 1 - 3 * slowest / 5.0
+    schedule = named("from_scratch").schedule
+    for line in lines:
+        assert line["rate"] == pytest.approx(rate_at(schedule, progress=line["progress"], epochs=30))
     assert json.loads((run / "config.json").read_text())["time_budget_seconds"] == 5.0
 
 

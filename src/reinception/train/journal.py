@@ -77,6 +77,7 @@ class Journal:
         self._keep = keep
         self._records: list[StepRecord] = []  # since the last line
         self._num_lines = 0
+        self._progress = 0.0
         self._last_training: dict[str, float | None] = {}
         self._started = self._since = time.monotonic()
         self._steps_since = 0  # steps and time since the last validation, for the pace
@@ -95,6 +96,7 @@ class Journal:
         if self.best is not None:
             state += f", best validation error {self.best.top1_error:.1f} %"
         self._console.advance(progress, state=state, images_per_second=self._pace())
+        self._progress = progress
         if progress * LINES_PER_RUN >= self._num_lines:
             self._num_lines = int(progress * LINES_PER_RUN) + 1
             self._write_training(step)
@@ -127,7 +129,7 @@ class Journal:
         return {"step": step, "epoch": step / self._steps_per_epoch, "seconds": round(self.seconds, 3)}
 
     def _write_training(self, step: int) -> None:
-        """One line: means over the steps since the line before; the rate of the last of them."""
+        """One line: means over the steps since the line before; progress and rate of the last of them."""
         records, self._records = self._records, list[StepRecord]()
         auxiliary = [record.auxiliary_loss for record in records if record.auxiliary_loss is not None]
         self._last_training = {
@@ -139,6 +141,7 @@ class Journal:
             {
                 "split": "train",
                 **self._position(step),
+                "progress": self._progress,
                 **self._last_training,
                 "gradient_norm": fmean(record.gradient_norm for record in records),
                 "clipped_share": fmean(record.clipped for record in records),

@@ -42,9 +42,9 @@ class Training:
     device: torch.device
 
 
-def fit(training: Training) -> int:
-    """Trains until the budget is spent and returns the number of steps taken; the journal has kept the best network."""
-    step, recipe, budget, journal = 0, training.recipe, training.budget, training.journal
+def fit(training: Training, *, first_step: int = 0) -> int:
+    """Trains until the budget is spent; returns the number of steps done. The journal has kept the best network."""
+    step, recipe, budget, journal = first_step, training.recipe, training.budget, training.journal
     batches = training.stream.batches(start_step=step * recipe.replicas)
     while (progress := budget.progress(step)) < 1.0:
         rate = rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reinception import __version__, doctor, metrics
+from reinception import __version__
 from reinception.data.audit import check_images
 from reinception.data.loader import TrainingStream
 from reinception.data.records import SPLITS, Source
@@ -27,6 +25,7 @@ from reinception.report import write_report
 from reinception.runtime import choose_device, precision, prepare, score
 from reinception.train.budget import Budget, StepBudget, TimeBudget
 from reinception.train.console import Console
+from reinception.train.describe import describe_data, describe_machine, precision_name, verdict
 from reinception.train.finetune import freeze, start_from
 from reinception.train.folder import LAST_NAME, RunFolder, refuse_unusable, refuse_without_room
 from reinception.train.journal import Journal, Score
@@ -59,8 +58,10 @@ def train(config: TrainConfig) -> Path:
             console.say(note)
         folder = RunFolder(out)
         console.log_to(lambda line: folder.append("log.txt", line))
-        folder.write_json("config.json", {**plan.to_json(), **_describe(source), "precision": _name(dtype)})
-        folder.write_json("environment.json", _environment(out, device, dtype))
+        folder.write_json(
+            "config.json", {**plan.to_json(), **describe_data(source), "precision": precision_name(dtype)}
+        )
+        folder.write_json("environment.json", describe_machine(out, device, dtype))
         run = _Run(plan, source, folder=folder, console=console, device=device, dtype=dtype)
         run.train(network)
         run.judge()
@@ -156,7 +157,7 @@ class _Run:
             position = {"step": step, "epoch": step / self.steps_per_epoch}
             self.folder.add_metrics({"split": "test", **position, **held_out})
             self.folder.save_model(best, self._manifest({**self._kept, "held_out": held_out}))
-            self.console.say(_verdict(table))
+            self.console.say(verdict(table))
 
     def _budget(self) -> Budget:
         recipe, seconds = self.plan.recipe, self.plan.config.time_budget_seconds
@@ -242,38 +243,6 @@ def _network(plan: Plan) -> Network:
     return build(plan.arch, seed=seed) if weights is None else start_from(weights, plan.arch, seed=seed)
 
 
-def _describe(source: Source) -> dict[str, Any]:
-    """What config.json says about the data."""
-    counted = {split: Counter(record.target for record in source.split(split)) for split in source.splits}
-    return {
-        "root": str(source.root.resolve()),
-        "fingerprint": source.fingerprint,
-        "classes": list(source.classes),
-        "splits": {
-            split: {name: counts[target] for target, name in enumerate(source.classes)}
-            for split, counts in counted.items()
-        },
-    }
-
-
-def _environment(out: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """What the numbers of this run may depend on besides its configuration."""
-    facts = doctor.examine(out)
-    versions, processor = facts["versions"], facts["processor"]
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "reinception": __version__,
-        "python": versions["python"],
-        "torch": versions["torch"],
-        "platform": versions["system"],
-        "processor": processor["model"],
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "precision": _name(dtype),
-        "machine": {name: facts[name] for name in ("versions", "processor", "memory", "devices")},
-    }
-
-
 def _origin(plan: Plan) -> Mapping[str, Any]:
     """Where the weights come from: from nothing, or from a file with an origin of its own."""
     weights = plan.config.weights
@@ -286,15 +255,6 @@ def _origin(plan: Plan) -> Mapping[str, Any]:
     }
 
 
-def _verdict(table: PredictionTable) -> str:
-    right, (name, baseline) = metrics.accuracy(table), metrics.majority(table)
-    low, high = right.interval()
-    return (
-        f"held-out images: {right.percent:.2f} % of {len(table):,} right (95 % interval {low:.1f} to {high:.1f}); "
-        f"always answering {name!r}: {baseline.percent:.1f} %"
-    )
-
-
 def _device(name: str) -> torch.device:
     if name == "auto":
         return choose_device()
@@ -304,7 +264,3 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UsageError(f"--device {name}: no such device here; see `reinception doctor`") from None
     return device
-
-
-def _name(dtype: torch.dtype) -> str:
-    return "bf16" if dtype == torch.bfloat16 else "fp32"

@@ -1,0 +1,159 @@
+"""One step of the loop: replicas with statistics of their own, random numbers that depend on the step alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from reinception import recipe as values
+from reinception.data.loader import Batch, TrainingStream, normalise
+from reinception.data.sources import open_source
+from reinception.family import network
+from reinception.model.build import Network, build
+from reinception.protocol import Preprocessing
+from reinception.recipe import Recipe, named
+from reinception.train.budget import StepBudget
+from reinception.train.console import Console
+from reinception.train.folder import RunFolder
+from reinception.train.journal import Journal, Score
+from reinception.train.loop import Training, fit, take_step
+from reinception.train.loss import training_loss
+from reinception.train.optim import ParameterAverage, make_optimizer, rate_at
+
+RECORDS = open_source("elpv").records[:64]
+PREPROCESSING = Preprocessing(input_size=75, resize="whole")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from a second thread, and lose much where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def plain_sgd(replicas: int, dropout: float = 0.0) -> Recipe:
+    """A recipe whose step is rate x mean gradient, so that it can be calculated by hand."""
+    document = named("from_scratch").to_json() | {
+        "optimizer": {"type": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+        "schedule": {"type": "cosine", "base_rate": 0.1, "final_fraction": 0.5, "warm_up_fraction": 0.0},
+        "clip_norm": None,
+        "replicas": replicas,
+        "batch_size": 4,
+        "dropout": dropout,
+        "sources": {},
+    }
+    return Recipe.from_json(document)
+
+
+def training_of(recipe: Recipe, out: Path, *, num_steps: int = 4, keep: Any = lambda step, score: None) -> Training:
+    arch = network("inception_v3", num_classes=2, width=0.1, input_size=75, aux="adaptive", dropout=recipe.dropout)
+    live = build(arch, seed=0).to(memory_format=torch.channels_last)
+    live.set_batch_norm_decay(0.9)
+    images_per_step = recipe.batch_size * recipe.replicas
+    steps_per_epoch = len(RECORDS) / images_per_step
+    return Training(
+        network=live,
+        average=ParameterAverage(live, recipe.parameter_average),
+        optimizer=make_optimizer(live, recipe.optimizer),
+        recipe=recipe,
+        stream=TrainingStream(
+            RECORDS, input_size=75, augmentation="gentle", batch_size=recipe.batch_size, seed=0, workers=0
+        ),
+        budget=StepBudget(num_steps=num_steps, steps_per_epoch=steps_per_epoch),
+        journal=Journal(
+            folder=RunFolder(out),
+            console=Console(),
+            images_per_step=images_per_step,
+            steps_per_epoch=steps_per_epoch,
+            predict_validation=None,
+            keep=keep,
+        ),
+        preprocessing=PREPROCESSING,
+        seed=0,
+        freeze="none",
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+
+
+def gradients(live: Network, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+    """Of one batch alone; running statistics of `live` move as they would in a step."""
+    live.train()
+    live.zero_grad(set_to_none=True)
+    training_loss(live.outputs(normalise(batch.images, PREPROCESSING)), batch.targets, recipe).total.backward()
+    return {name: parameter.grad.clone() for name, parameter in live.named_parameters() if parameter.grad is not None}
+
+
+def test_a_step_of_two_replicas_is_the_mean_of_their_gradients_each_with_its_own_batch_statistics(
+    tmp_path: Path,
+) -> None:
+    recipe = plain_sgd(replicas=2)
+    training = training_of(recipe, tmp_path / "run")
+    batches = list(islice(training.stream.batches(), 2))
+    other = copy.deepcopy(training.network)
+    before = {name: parameter.detach().clone() for name, parameter in other.named_parameters()}
+    first, second = (gradients(other, batch, recipe) for batch in batches)
+    record = take_step(training, batches, rate=0.1, step=0)
+    for name, parameter in training.network.named_parameters():
+        expected = before[name] - 0.1 * (first[name] + second[name]) / 2
+        torch.testing.assert_close(parameter, expected, rtol=1e-5, atol=1e-6)
+    for name, statistic in training.network.named_buffers():  # combined in the order of the replicas
+        assert torch.equal(statistic, other.get_buffer(name)), name
+    assert record.rate == 0.1
+    assert not record.clipped
+    norm = torch.stack([((first[n] + second[n]) / 2).norm() for n in first]).norm()
+    assert record.gradient_norm == pytest.approx(norm.item(), rel=1e-4)
+
+
+def state_of(training: Training) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
+
+
+def test_dropout_depends_on_seed_step_and_replica_and_on_nothing_drawn_before(tmp_path: Path) -> None:
+    recipe = plain_sgd(replicas=1, dropout=0.5)
+    states = []
+    for name, disturbance, step in (("a", 1, 5), ("b", 99, 5), ("c", 1, 6)):
+        training = training_of(recipe, tmp_path / name)
+        batches = list(islice(training.stream.batches(), 1))
+        torch.manual_seed(disturbance)
+        take_step(training, batches, rate=0.1, step=step)
+        states.append(state_of(training))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_the_step_is_all_there_is_to_a_position(tmp_path: Path) -> None:
+    """Two steps, then two more by another call of the loop, are four steps to the bit: nothing else is remembered."""
+    recipe = plain_sgd(replicas=2, dropout=0.5)
+    whole, halves = training_of(recipe, tmp_path / "whole"), training_of(recipe, tmp_path / "halves")
+    assert fit(whole) == 4
+    for step in (0, 1):
+        rate = rate_at(recipe.schedule, progress=step / 4, epochs=recipe.epochs)
+        take_step(halves, list(islice(halves.stream.batches(start_step=2 * step), 2)), rate=rate, step=step)
+    torch.rand(3)
+    assert fit(halves, first_step=2) == 4
+    one, other = state_of(whole), state_of(halves)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_last_step_is_always_validated_and_kept(tmp_path: Path) -> None:
+    kept: list[tuple[int, Score | None]] = []
+    training = training_of(plain_sgd(replicas=1), tmp_path / "run", num_steps=3, keep=lambda *what: kept.append(what))
+    fit(training)
+    assert kept == [(3, None)]
+
+
+def test_a_rate_of_the_schedule_reaches_the_optimizer(tmp_path: Path) -> None:
+    training = training_of(plain_sgd(replicas=1), tmp_path / "run", num_steps=2)
+    fit(training)
+    assert isinstance(training.recipe.schedule, values.Cosine)
+    assert [group["lr"] for group in training.optimizer.param_groups] == [pytest.approx(0.075)] * 2
