@@ -199,7 +199,7 @@ def data(run: Run, table: PredictionTable | None) -> Data | None:
 
 
 def _samples(run: Run, table: PredictionTable) -> Iterator[tuple[str, tuple[Picture, ...]]]:
-    """Recognised images, evenly spaced: a row for each of few classes, or one row with one image for each of many."""
+    """Recognised images, evenly spaced: a row for each of few classes, or one unnamed row with one of each of many."""
     each = SAMPLES_PER_CLASS if len(table.classes) <= 4 else 1
     rows: list[tuple[str, tuple[Picture, ...]]] = []
     for target, name in enumerate(table.classes[:MOST_SAMPLES]):
@@ -209,7 +209,7 @@ def _samples(run: Run, table: PredictionTable) -> Iterator[tuple[str, tuple[Pict
         if pictures:
             rows.append((name, pictures))
     if each == 1 and rows:
-        yield "One of each class", tuple(picture for _, pictures in rows for picture in pictures)
+        yield "", tuple(picture for _, pictures in rows for picture in pictures)
     else:
         yield from rows
 
