@@ -110,7 +110,7 @@ def expand(paths: Sequence[str | Path]) -> Iterator[Path | Nothing]:
         elif os.path.lexists(path) or not glob.has_magic(str(given)):
             yield path  # when it is missing, reading it says so
         else:
-            matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))  # noqa: PTH207 - absolute patterns
+            matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
             found = [file for match in matches for file in (pictures(match) if match.is_dir() else [match])]
             yield from found or [Nothing(path=str(given), reason="nothing matches this pattern: check it")]
 
