@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 from reinception.data.sources import open_source
@@ -83,7 +84,7 @@ def three_unseen_cells(predictions: Path) -> tuple[list[str], list[str]]:
     return files, [row["label"] for row in chosen]
 
 
-def beside_others(scores: dict[str, object], *, minutes: float) -> str:
+def beside_others(scores: Mapping[str, object], *, minutes: float) -> str:
     """The held-out accuracy with its interval, the majority class, and the published figures with their protocols."""
     error, majority, images = scores["top1_error"], scores["majority_class_error"], scores["num_images"]
     interval = scores["top1_error_interval"]
