@@ -1,0 +1,308 @@
+"""The way in: a file of anybody's Inception-v3 becomes one of our models, with a report of what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from reinception import family
+from reinception.errors import ReinceptionError, UsageError
+from reinception.model import artifact
+from reinception.model.artifact import Manifest
+from reinception.model.build import Network, skeleton
+from reinception.model.foreign import identify as foreign
+from reinception.model.foreign.identify import Identification, with_scale
+from reinception.model.foreign.keys import Shapes
+from reinception.model.foreign.layouts import AVERAGE_SUFFIX
+from reinception.model.foreign.translate import to_ours
+from reinception.model.normalisation import fold_normalisation
+from reinception.output import refuse_existing
+from reinception.spec import Arch, count_border
+from reinception.weights import peers
+from reinception.weights.classes import BACKGROUND, IMAGENET_CLASSES, class_names
+from reinception.weights.files import WeightFile, read
+from reinception.weights.report import Dropped, Report
+from reinception.weights.sources import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SOURCES,
+    Source,
+    by_digest,
+    candidates,
+    source,
+)
+
+RELEASED: Arch = family.NETWORKS["inception_v3"].arch
+# The one "class" of a model whose file had no classifier: its features are real, its output is no answer.
+NO_CLASSIFIER = ("untrained",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the file cannot say and the user may.
+
+    source: whose weights (see `sources`), where the layout alone leaves it open. border: "source" takes the rule of the
+    source's own code, "counted" and "ignored" override it. background: what becomes of class 0 of 1,001. normalisation:
+    "imagenet" for weights trained on ImageNet-normalised input. classes: names in the order of the outputs.
+    """
+
+    source: str | None = None
+    with_auxiliary: bool = True
+    border: Literal["source", "counted", "ignored"] = "source"
+    background: Literal["drop", "keep"] = "drop"
+    normalisation: Literal["source", "inception", "imagenet"] = "source"
+    classes: Sequence[str] | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A model made from a file: the network in evaluation mode, its manifest, and the report of what was done.
+
+    `found` and `file` are what it was made from; None for a file that was ours already.
+    """
+
+    network: Network
+    manifest: Manifest
+    report: Report
+    file: WeightFile
+    found: Identification | None = None
+    source: Source | None = None
+    choices: Choices = field(default_factory=Choices)
+
+
+def identify(shapes: Shapes) -> Identification:
+    """Which layout and which parts of Inception-v3 tensors of these names and shapes are; ReinceptionError if none."""
+    return foreign.identify(shapes, RELEASED)
+
+
+def obtain(name: str | Path, choices: Choices | None = None) -> Conversion:
+    """The model of a file, of a model or run of ours, or of `torchvision:TAG` or `timm:NAME`, downloaded by them."""
+    wanted = choices or Choices()
+    if isinstance(name, str) and peers.is_published(name):
+        file = peers.download(name)
+        return convert(file, dataclasses.replace(wanted, source=wanted.source or file.kind))
+    path = Path(name)
+    if (path / artifact.MODEL_NAME).is_file():
+        path = path / artifact.MODEL_NAME
+    return convert(read(path), wanted)
+
+
+def convert(file: WeightFile, choices: Choices | None = None) -> Conversion:
+    """The model in `file`. ReinceptionError, one line that names the file, where it is no whole Inception-v3."""
+    wanted = choices or Choices()
+    if file.is_ours:
+        return _already_ours(file, wanted)
+    try:
+        return _convert(file, wanted)
+    except UsageError:
+        raise
+    except ReinceptionError as error:
+        raise ReinceptionError(f"{file.path}: {error}") from None
+
+
+def _already_ours(file: WeightFile, choices: Choices) -> Conversion:
+    network, manifest = artifact.load(file.path, with_aux=choices.with_auxiliary)
+    report = Report(title="a reinception model file", source="reinception", certainty="its manifest says so")
+    return Conversion(network=network, manifest=manifest, report=report, file=file, choices=choices)
+
+
+def _convert(file: WeightFile, choices: Choices) -> Conversion:
+    found = identify(file.shapes)
+    chosen, certainty, others = _source_of(file, found, choices)
+    notes = [*file.remarks, *found.remarks]
+    state = to_ours(found, file.tensors)
+    state, dropped = _without_auxiliary(state, found, chosen, choices)
+    offset = 0
+    if found.num_classes == IMAGENET_CLASSES + 1:
+        state, offset, note = _background(state, choices)
+        notes.append(note)
+    num_classes = state["classifier.weight"].shape[0]
+    counts = {"counted": True, "ignored": False}.get(choices.border, chosen.counts_border)
+    arch = dataclasses.replace(
+        family.NETWORKS[chosen.network].arch,
+        num_classes=num_classes,
+        aux=RELEASED.aux if "aux.classifier.weight" in state else (),
+    )
+    arch = with_scale(count_border(arch, counts), found.has_scale)
+    classes, note = _class_names(num_classes, found, offset, choices)
+    notes += [note, *_notes(file, found, chosen, counts, certainty)]
+    manifest = Manifest(
+        arch=arch,
+        classes=classes,
+        preprocessing=_preprocessing(chosen, choices),
+        origin={
+            "source": chosen.name,
+            "source_is": certainty,
+            "could_also_be": list(others),
+            "layout": found.layout.name,
+            "file": file.path.name,
+            "sha256": file.sha256,
+            "reference": chosen.reference,
+            "licence": _licence(chosen, certainty, choices),
+            "border": "counted" if counts else "ignored",
+            "classifier": "as in the file" if found.has_classifier else "none in the file",
+            "class_offset": offset,
+            "batch_norm_scale": found.has_scale,
+        },
+    )
+    unused = tuple(name for name in found.unused if not any(name in group.names for group in dropped))
+    if unused:
+        dropped.append(Dropped(what="tensors Inception-v3 does not have", names=unused))
+    report = Report(
+        title=f"{file.kind}: {found.layout.title}",
+        source=chosen.name,
+        certainty=certainty,
+        could_also_be=others,
+        dropped=tuple(dropped),
+        added=tuple(name for name in found.absent if name in state),
+        notes=tuple(note for note in notes if note),
+    )
+    return Conversion(
+        network=network_of(arch, state),
+        manifest=manifest,
+        report=report,
+        file=file,
+        found=found,
+        source=chosen,
+        choices=choices,
+    )
+
+
+def network_of(arch: Arch, state: Mapping[str, Tensor]) -> Network:
+    """The network of `arch` with exactly these tensors (shared, not copied), in evaluation mode."""
+    network = skeleton(arch)
+    network.load_state_dict(dict(state), assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    return network.eval()
+
+
+def proven(conversion: Conversion) -> Conversion:
+    """The same, with the publisher's own network run beside it where that library is installed; the result goes into
+    the report and the manifest. ReinceptionError when they differ."""
+    if conversion.found is None or conversion.source is None:
+        return conversion
+    chosen, arch = conversion.source, conversion.network.arch
+    native = network_of(count_border(arch, chosen.counts_border), conversion.network.state_dict())
+    offset = int(conversion.manifest.origin["class_offset"])
+    proof = peers.prove(chosen.name, conversion.file, conversion.found, native, offset=offset)
+    if native.arch != arch and proof.peer is not None:
+        proof = dataclasses.replace(proof, peer=f"{proof.peer} (with its border rule)")
+    origin = {**conversion.manifest.origin, "parity": dataclasses.asdict(proof)}
+    return dataclasses.replace(
+        conversion,
+        manifest=dataclasses.replace(conversion.manifest, origin=origin),
+        report=dataclasses.replace(conversion.report, proof=proof),
+    )
+
+
+def write(conversion: Conversion, path: str | Path) -> None:
+    """Writes the model file; never over an existing one."""
+    refuse_existing(Path(path))
+    artifact.save(conversion.network, path, conversion.manifest)
+
+
+def fold(conversion: Conversion) -> Conversion:
+    """The same model on pixels scaled to [0, 1]: its normalisation moved into the first convolution."""
+    network, preprocessing = fold_normalisation(conversion.network, conversion.manifest.preprocessing)
+    origin = {**conversion.manifest.origin, "normalisation": "folded into the first convolution"}
+    note = "normalisation folded into the first convolution: the network takes pixels scaled to [0, 1]"
+    return dataclasses.replace(
+        conversion,
+        network=network,
+        manifest=dataclasses.replace(conversion.manifest, preprocessing=preprocessing, origin=origin),
+        report=conversion.report.noting(note),
+    )
+
+
+# -- the steps ---------------------------------------------------------------------------------------------------------
+
+
+def _source_of(file: WeightFile, found: Identification, choices: Choices) -> tuple[Source, str, tuple[str, ...]]:
+    """Whose weights, how we know, and whose else they could be."""
+    if choices.source is not None:
+        chosen = source(choices.source)
+        if found.layout.name not in chosen.layouts:
+            fitting = ", ".join(entry.name for entry in SOURCES.values() if found.layout.name in entry.layouts)
+            raise UsageError(f"{file.path}: {chosen.name} does not name tensors like this; those who do: {fitting}")
+        return chosen, "named by the user", ()
+    known = [entry for entry in by_digest(file.sha256, file.md5) if found.layout.name in entry.layouts]
+    if known:
+        return known[0], "known by the file's digest", tuple(entry.name for entry in known[1:])
+    fits = candidates(found.layout.name, num_classes=found.num_classes, has_auxiliary=found.has_auxiliary)
+    return fits[0], "assumed from names and shapes", tuple(entry.name for entry in fits[1:])
+
+
+def _without_auxiliary(
+    state: dict[str, Tensor], found: Identification, chosen: Source, choices: Choices
+) -> tuple[dict[str, Tensor], list[Dropped]]:
+    """The state without what the user or the network has no place for, and what that was, by the file's names."""
+    theirs = [key.theirs for ours, key in found.names.items() if ours.startswith("aux.")]
+    leftover = [name for name in found.unused if "AuxLogits" in name or name.startswith("aux.")]
+    keep = choices.with_auxiliary and bool(family.NETWORKS[chosen.network].arch.aux)
+    if keep:
+        return state, [Dropped(what="the auxiliary head", names=tuple(leftover))] if leftover else []
+    names = tuple(theirs + leftover)
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith("aux.")}
+    return kept, [Dropped(what="the auxiliary head", names=names)] if names else []
+
+
+def _background(state: dict[str, Tensor], choices: Choices) -> tuple[dict[str, Tensor], int, str]:
+    """TF-slim trains 1,001 classes of which the first is never an answer."""
+    if choices.background == "keep":
+        return state, 0, f"1,001 outputs kept; output 0 is {BACKGROUND}"
+    rows = {name: tensor[1:].clone() for name, tensor in state.items() if "classifier." in name}
+    return state | rows, 1, f"1,001 outputs: class 0 ({BACKGROUND}) dropped, output i is the file's class i + 1"
+
+
+def _class_names(num_classes: int, found: Identification, offset: int, choices: Choices) -> tuple[tuple[str, ...], str]:
+    if not found.has_classifier:
+        return NO_CLASSIFIER, "no classifier in the file: features only, until one is trained"
+    if choices.classes is not None:
+        if len(choices.classes) != num_classes:
+            raise UsageError(f"{len(choices.classes)} class names for {num_classes} outputs")
+        return tuple(choices.classes), ""
+    return class_names(num_classes, with_background=num_classes == IMAGENET_CLASSES + 1 and not offset)
+
+
+def _preprocessing(chosen: Source, choices: Choices) -> Any:
+    if choices.normalisation == "imagenet":
+        return dataclasses.replace(chosen.preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    if choices.normalisation == "inception":
+        return dataclasses.replace(chosen.preprocessing, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return chosen.preprocessing
+
+
+def _licence(chosen: Source, certainty: str, choices: Choices) -> str:
+    """A layout is no proof of origin, so a licence is claimed only where the origin is known."""
+    if choices.licence is not None:
+        return choices.licence
+    if certainty.startswith("assumed"):
+        return (
+            f"unknown: the file does not say; {chosen.title} are published under {chosen.licence}"
+            if chosen.licence
+            else "unknown"
+        )
+    return chosen.licence or "unknown"
+
+
+def _notes(file: WeightFile, found: Identification, chosen: Source, counts: bool, certainty: str) -> list[str]:
+    notes = [chosen.remark]
+    if certainty.startswith("assumed") and found.layout.name == "torchvision":
+        notes.append("names and shapes do not tell these apart; the first decides on pixels: --source says whose")
+    if chosen.trained_counting_border is not None and chosen.trained_counting_border != counts:
+        notes.append("trained without counting the border, run by timm and here counting it (--border ignored)")
+    averages = sum(key.theirs.endswith(AVERAGE_SUFFIX) for key in found.names.values())
+    if averages:
+        notes.append(f"running averages taken in place of {averages} trained variables")
+    kinds = {str(file.tensors[key.theirs].dtype).removeprefix("torch.") for key in found.names.values()} - {"float32"}
+    narrow = sorted(kind for kind in kinds if "float" in kind)
+    if narrow:
+        notes.append(f"stored as {', '.join(narrow)}, kept here as float32")
+    return notes

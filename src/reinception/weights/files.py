@@ -1,0 +1,228 @@
+"""Weight files of any kind, read without running anything in them: names and tensors, or one line that says why not."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from reinception.errors import ReinceptionError
+from reinception.model.artifact import METADATA_KEY
+from reinception.weights import hdf5
+
+MAX_BYTES = 4 << 30  # ten times the largest Inception-v3 training checkpoint; more is a mistake or a trap
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# Where training scripts keep the network's state inside a checkpoint, most specific first.
+_STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network", "weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """A file's tensors by name. `kind` is what the file is, `is_ours` that it carries our manifest, `remarks` what was
+    done to get at the tensors, `sha256` and `md5` its digests ("" where it is several files)."""
+
+    path: Path
+    kind: str
+    tensors: Mapping[str, Tensor]
+    is_ours: bool = False
+    remarks: tuple[str, ...] = ()
+    sha256: str = ""
+    md5: str = ""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+
+def read(path: str | Path) -> WeightFile:
+    """The tensors of a .pth/.pt, .safetensors, .npz, .h5, .weights.h5, .keras file or a TensorFlow checkpoint.
+
+    The content decides, not the name. ReinceptionError, one line that names the file, for anything else.
+    """
+    file = Path(path)
+    try:
+        if Path(f"{file}.index").is_file():
+            return WeightFile(path=file, kind="TensorFlow checkpoint", tensors=_tensorflow(file))
+        if file.suffix == ".index" and file.is_file():
+            return read(file.with_suffix(""))
+        if file.is_dir():
+            raise ReinceptionError("is a folder; name the file of weights in it")
+        if not file.is_file():
+            raise ReinceptionError("no such file")
+        return _read_file(file)
+    except ReinceptionError as error:
+        raise ReinceptionError(f"{file}: {error}") from None
+    except OSError as error:
+        raise ReinceptionError(f"{file}: cannot read: {error.strerror or error}") from None
+
+
+def _read_file(file: Path) -> WeightFile:
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        raise ReinceptionError(f"{size / 2**30:.1f} GiB is more than any Inception-v3; not read")
+    with file.open("rb") as stream:
+        head = stream.read(16)
+    remarks: tuple[str, ...] = ()
+    is_ours = False
+    if head.startswith(_HDF5_MAGIC):
+        kind, tensors = "HDF5", hdf5.read(file)
+    elif head.startswith(b"PK"):
+        kind, tensors, remarks = _zip(file)
+    elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
+        kind = "safetensors"
+        tensors, is_ours = _safetensors(file)
+    elif head.startswith((b"\x80", b"(", b"]", b"}", b"c")):
+        kind = "PyTorch"
+        tensors, remarks = _torch(file)
+    elif file.suffix in (".safetensors", ".h5", ".hdf5", ".keras", ".pth", ".pt", ".npz"):
+        raise ReinceptionError(f"is not a whole {file.suffix} file ({size} bytes); copy or download it again")
+    else:
+        raise ReinceptionError("is no kind of weight file known here (.pth, .safetensors, .npz, .h5, .keras, .ckpt)")
+    sha256, md5 = _digests(file)
+    return WeightFile(path=file, kind=kind, tensors=tensors, is_ours=is_ours, remarks=remarks, sha256=sha256, md5=md5)
+
+
+def _digests(file: Path) -> tuple[str, str]:
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            sha256.update(block)
+            md5.update(block)
+    return sha256.hexdigest(), md5.hexdigest()
+
+
+# -- kinds -------------------------------------------------------------------------------------------------------------
+
+
+def _safetensors(file: Path) -> tuple[dict[str, Tensor], bool]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            is_ours = METADATA_KEY in (opened.metadata() or {})
+            return {name: opened.get_tensor(name) for name in opened.keys()}, is_ours  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ReinceptionError(f"not a whole .safetensors file ({error}); copy or download it again") from None
+
+
+def _zip(file: Path) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > MAX_BYTES:
+                raise ReinceptionError("unpacks to more than any Inception-v3; not read")
+            names = [member.filename for member in members]
+            if "model.weights.h5" in names:
+                return "Keras archive", hdf5.read(archive.read("model.weights.h5")), ()
+    except zipfile.BadZipFile:
+        raise ReinceptionError("not a whole file (its directory is missing); copy or download it again") from None
+    if names and all(name.endswith(".npy") for name in names):
+        return "NumPy archive", _npz(file), ()
+    return "PyTorch", *_torch(file)
+
+
+def _npz(file: Path) -> dict[str, Tensor]:
+    tensors = {}
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            for name in archive.files:
+                array = np.asarray(archive[name])
+                if array.dtype.kind not in "fiub":
+                    continue  # a label or a date beside the weights
+                tensors[name] = torch.from_numpy(np.array(array, order="C"))
+    except (ValueError, TypeError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise ReinceptionError(
+                "holds pickled objects, which could run code: refused, nothing of it was run"
+            ) from None
+        raise ReinceptionError(f"not a whole .npz file ({_first_line(error)}); copy or write it again") from None
+    return tensors
+
+
+def _torch(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A pickle can run any code when it is loaded; `weights_only` lets it build tensors and containers only."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if wanted is None:
+            raise ReinceptionError(_torn(error)) from None
+        raise ReinceptionError(
+            f"is a pickle that wants more than tensors ({wanted[1]}), which could run code: refused, nothing of it was "
+            "run; if you trust its maker, load it there and save its state_dict()"
+        ) from None
+    except Exception as error:  # the bytes are anyone's: whatever the unpickler trips over, the file is not usable
+        if "TorchScript" in str(error):
+            raise ReinceptionError(
+                "is a TorchScript program, not a file of weights: refused, nothing of it was run; save its state_dict()"
+            ) from None
+        raise ReinceptionError(_torn(error)) from None
+    return _state_of(content)
+
+
+def _torn(error: Exception) -> str:
+    return f"not a whole PyTorch file ({_first_line(error)}); copy or download it again"
+
+
+def _state_of(content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The dictionary of tensors inside a checkpoint, and what was left aside to get at it."""
+    if isinstance(content, Mapping):
+        for key in _STATE_KEYS:
+            inner = content.get(key)
+            if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
+                others = [str(name) for name in content if name != key]
+                beside = f", beside {', '.join(others[:5])}" if others else ""
+                return _only_tensors(inner), (f"taken: the entry {key!r} of the checkpoint{beside}",)
+        tensors = _only_tensors(content)
+        if tensors:
+            return tensors, ()
+    raise ReinceptionError(f"holds no dictionary of tensors (it is a {type(content).__name__}); save a state_dict()")
+
+
+def _only_tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach()
+        for name, tensor in state.items()
+        if isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout is torch.strided
+    }
+
+
+def _tensorflow(prefix: Path) -> dict[str, Tensor]:
+    try:
+        import tensorflow
+    except ImportError:
+        raise ReinceptionError(
+            "a TensorFlow checkpoint is read with TensorFlow, which is not installed: pip install tensorflow, or where "
+            "it is installed write the variables to an .npz (numpy.savez with name -> array) and give that"
+        ) from None
+    try:
+        reader = tensorflow.train.load_checkpoint(str(prefix))
+        return {name: _numeric(reader.get_tensor(name)) for name in _numeric_names(reader)}
+    except Exception as error:  # TensorFlow raises its own classes for torn files
+        raise ReinceptionError(f"not a whole TensorFlow checkpoint ({_first_line(error)})") from None
+
+
+def _numeric_names(reader: Any) -> Iterator[str]:
+    types = reader.get_variable_to_dtype_map()
+    return (name for name in reader.get_variable_to_shape_map() if types[name].is_floating or types[name].is_integer)
+
+
+def _numeric(array: Any) -> Tensor:
+    return torch.from_numpy(np.array(array))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__
