@@ -86,7 +86,7 @@ def test_a_foreign_safetensors_file_is_refused_for_its_lack_of_a_manifest(tmp_pa
         load(tmp_path / "timm.safetensors")
 
 
-def rewrite(file: Path, change) -> None:  # noqa: ANN001
+def rewrite(file: Path, change) -> None:
     """The file with its manifest changed by hand, as an attacker or a later version might."""
     content = file.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
@@ -113,7 +113,7 @@ def rewrite(file: Path, change) -> None:  # noqa: ANN001
         (lambda m: m | {"arch": m["arch"] | {"stages": [{"name": "forward", "layers": []}], "aux": []}}, "forward"),
     ],
 )
-def test_a_changed_manifest_is_refused_saying_why(file: Path, change, message: str) -> None:  # noqa: ANN001
+def test_a_changed_manifest_is_refused_saying_why(file: Path, change, message: str) -> None:
     rewrite(file, change)
     with pytest.raises(ReinceptionError, match=message) as caught:
         load(file)

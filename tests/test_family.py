@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -82,7 +84,7 @@ def _plain17(arch: Arch) -> Arch:
         ((_stem, _fig5, _plain17), 22_171_048, 4.688),
     ],
 )
-def test_each_switch_is_independent_and_costs_what_was_computed_by_hand(changes, parameters, giga) -> None:  # noqa: ANN001
+def test_each_switch_is_independent_and_costs_what_was_computed_by_hand(changes, parameters, giga) -> None:
     arch = family.INCEPTION_V3
     for change in changes:
         arch = change(arch)
@@ -104,7 +106,7 @@ def test_inception_v3_is_the_last_row_of_table_3() -> None:
 
 
 def test_each_row_of_table_3_changes_one_thing() -> None:
-    for above, below in zip(TABLE_3, TABLE_3[1:], strict=False):
+    for above, below in pairwise(TABLE_3):
         same_arch = dataclasses.replace(above.arch, name="") == dataclasses.replace(below.arch, name="")
         same_recipe = above.recipe == below.recipe
         assert same_arch != same_recipe, below.arch.name
@@ -114,7 +116,9 @@ def test_each_row_of_table_3_changes_one_thing() -> None:
     assert [entry.recipe.label_smoothing for entry in TABLE_3] == [0.0, 0.0, 0.1, 0.1, 0.1]
 
 
-@pytest.mark.parametrize(("name", "grids"), [("inception_v3_151", (73, 35, 17, 8)), ("inception_v3_79", (75, 36, 17, 8))])
+@pytest.mark.parametrize(
+    ("name", "grids"), [("inception_v3_151", (73, 35, 17, 8)), ("inception_v3_79", (75, 36, 17, 8))]
+)
 def test_table_2_reaches_the_grids_of_299_from_smaller_inputs(name: str, grids: tuple[int, ...]) -> None:
     arch = NETWORKS[name].arch
     heights = [step.output.height for step in spec.trace(arch, with_aux=False)]
@@ -131,9 +135,7 @@ def test_the_fid_network_pools_the_maximum_in_its_last_module_only() -> None:
         if isinstance(step.layer, spec.Pool) and step.layer.stride == (1, 1)
     }
     assert [path for path, kind in pools.items() if kind == "max"] == ["grid8.1.pool.0"]
-    assert not any(
-        step.layer.count_include_pad for step in spec.trace(arch) if isinstance(step.layer, spec.Pool)
-    )
+    assert not any(step.layer.count_include_pad for step in spec.trace(arch) if isinstance(step.layer, spec.Pool))
     assert network("inception_v3_fid").num_classes == 1008
 
 
@@ -166,7 +168,7 @@ def test_every_network_trains_one_step_and_survives_json(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_spec_and_parameter_names_equal_their_golden_file(name: str) -> None:
-    """A golden file per network; `make golden` rewrites them, and the difference is then read before it is committed."""
+    """A golden file per network; `make golden` rewrites them, and the difference is read before it is committed."""
     arch = NETWORKS[name].arch
     outside = {f.name: getattr(arch, f.name) for f in dataclasses.fields(arch) if f.name not in ("stages", "aux")}
     heads = [f"{head.name} at {head.at}, dropout {head.dropout}" for head in arch.aux]
@@ -204,7 +206,7 @@ def test_variants_differ_only_where_they_should() -> None:
 # -- the principles, measured -----------------------------------------------------------------------------------------
 
 
-def _pair(before: list[spec.Layer], after: list[spec.Layer]) -> float:
+def _pair(before: Sequence[spec.Layer], after: Sequence[spec.Layer]) -> float:
     """The saving on a 17x17 grid of 64 channels, n in and n out, as section 3 counts it."""
     archs = [
         Arch(name="a", stages=(("only", Chain(tuple(layers))),), input_size=17, input_channels=64)
@@ -225,7 +227,9 @@ def test_the_savings_of_section_3_are_computed_from_specs() -> None:
     assert _pair(five, three * 2) == pytest.approx(0.28)
     assert _pair(three, [conv(64, (3, 1)), conv(64, (1, 3))]) == pytest.approx(1 / 3)
     # Two 2x2 save 11 % of weights; of multiply-adds a little less, for the first works on an 18x18 grid.
-    shapes = [row.parameters for row in cost.rows(Arch(name="t", stages=(("only", Chain(tuple(twos))),), input_channels=64))]
+    shapes = [
+        row.parameters for row in cost.rows(Arch(name="t", stages=(("only", Chain(tuple(twos))),), input_channels=64))
+    ]
     assert 1 - (shapes[0] + shapes[1] - 4 * 64) / (9 * 64 * 64) == pytest.approx(1 / 9)
 
 

@@ -122,7 +122,7 @@ def test_the_border_rule_makes_the_difference_it_should(peer: torchvision.models
     assert agree(got, expected)
 
 
-def _without_border(module: nn.Module):  # noqa: ANN202
+def _without_border(module: nn.Module):
     forward = module.forward
 
     def run(images: Tensor) -> Tensor:
@@ -182,7 +182,9 @@ def review_forward(state: dict[str, Tensor], x: Tensor, *, training: bool) -> tu
         weight = state["aux.body.2.conv.weight"]
         aux = functional.linear(aux.flatten(1), weight.flatten(1), state["aux.body.2.conv.bias"])
         aux = functional.linear(aux.relu(), state["aux.classifier.weight"], state["aux.classifier.bias"])
-    one = cbr(cbr(cbr(x, "reduce17.double.0"), "reduce17.double.1", padding=(0, 3)), "reduce17.double.2", padding=(3, 0))
+    one = cbr(
+        cbr(cbr(x, "reduce17.double.0"), "reduce17.double.1", padding=(0, 3)), "reduce17.double.2", padding=(3, 0)
+    )
     one = cbr(one, "reduce17.double.3", stride=2)
     two = cbr(cbr(x, "reduce17.single.0"), "reduce17.single.1", stride=2)
     x = torch.cat([one, two, functional.max_pool2d(x, 3, 2)], 1)
@@ -239,7 +241,7 @@ def test_endpoints_are_found_by_name_and_have_the_specs_shapes() -> None:
     for name in names:
         height, width, channels = shapes[name]
         assert tuple(found[name].shape) == (2, channels, height, width)
-    with pytest.raises(UsageError, match="no endpoint 'Mixed_5b'; known: stem.0"):
+    with pytest.raises(UsageError, match=r"no endpoint 'Mixed_5b'; known: stem\.0"):
         network.endpoints(IMAGES, at=["Mixed_5b"])
 
 
@@ -287,8 +289,9 @@ def test_initial_weights_are_cut_at_two_standard_deviations() -> None:
             assert weight.abs().max() <= 2 * stddev
             assert weight.std().item() == pytest.approx(0.8796 * stddev, rel=0.02)
         if isinstance(module, BatchNorm):
-            assert torch.all(module.weight == 1) and torch.all(module.bias == 0)
-            assert module.running_var is not None and torch.all(module.running_var == 1)
+            assert module.weight is not None and (module.weight == 1).all()
+            assert not module.bias.any()
+            assert module.running_var is not None and (module.running_var == 1).all()
     head = network.get_submodule("aux.body.2")
     assert isinstance(head, ConvNorm) and head.spec.init_stddev == 0.01
     assert network.classifier.weight.abs().max() <= 0.02

@@ -112,7 +112,7 @@ def test_the_smallest_size_really_is_the_boundary(size: int) -> None:
         (lambda d: d.pop("name"), "name"),
     ],
 )
-def test_a_damaged_document_is_refused_naming_the_field(change, message: str) -> None:  # noqa: ANN001
+def test_a_damaged_document_is_refused_naming_the_field(change, message: str) -> None:
     document = json.loads(json.dumps(RELEASED.to_json()))
     change(document)
     with pytest.raises(SpecError, match=message):

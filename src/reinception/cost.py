@@ -1,4 +1,4 @@
-"""What a network costs and what it sees: parameters, multiply-adds, activations, receptive field and cuts, as folds over a spec."""
+"""What a network costs and sees: parameters, multiply-adds, activations, receptive field, cuts, as folds over a spec."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def weight_layers(arch: Arch) -> int:
 
 
 def cuts(arch: Arch, input_size: int | Size | None = None) -> tuple[Cut, ...]:
-    """Every cut through the main path where all information passes one tensor: after each layer or module of a stage."""
+    """Every cut of the main path where all information passes one tensor: after each layer or module of a stage."""
     shapes = {step.path: step.output for step in trace(arch, input_size, with_aux=False)}
     field: Field = ((1, 1), (1, 1))
     found = []
@@ -157,8 +157,10 @@ def cuts(arch: Arch, input_size: int | Size | None = None) -> tuple[Cut, ...]:
 
 
 def saving(before: Arch, after: Arch, stage: str) -> float:
-    """The share of one stage's multiply-adds that `after` saves against `before`: 0.28 for two 3x3 in place of a 5x5."""
-    costs = [{cost.name: cost.multiply_adds for cost in stages(arch, with_aux=False)}[stage] for arch in (before, after)]
+    """The share of a stage's multiply-adds that `after` saves against `before`: 0.28 for two 3x3 in place of a 5x5."""
+    costs = [
+        {cost.name: cost.multiply_adds for cost in stages(arch, with_aux=False)}[stage] for arch in (before, after)
+    ]
     return 1 - costs[1] / costs[0]
 
 

@@ -1,4 +1,4 @@
-"""The paper's small experiments as values: pairs of networks that differ in one thing, ready to be trained side by side.
+"""The paper's small experiments as values: networks that differ in one thing, ready to be trained side by side.
 
 Each is a base network (Inception-v3) with one part exchanged, listed, costed, drawn and trained like any other.
 """
@@ -53,7 +53,9 @@ def _first_linear(pool: int) -> Concat:
     point, single, (name, double), pooled = figure_5(pool).branches
     reduce, first, second = double.layers
     assert isinstance(first, Conv)
-    return Concat((point, single, (name, chain(reduce, dataclasses.replace(first, activation="linear"), second)), pooled))
+    return Concat(
+        (point, single, (name, chain(reduce, dataclasses.replace(first, activation="linear"), second)), pooled)
+    )
 
 
 def _5x5_double(pool: int) -> Concat:

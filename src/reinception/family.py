@@ -6,7 +6,7 @@ Figures are in `figures.py`; where a number comes from and where the paper contr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -87,7 +87,9 @@ _MOMENTUM = dataclasses.replace(
     optimizer=SGD(momentum=0.9, weight_decay=PAPER_2015.optimizer.weight_decay),
     label_smoothing=0.0,
     sources={
-        path: source for path, source in PAPER_2015.sources.items() if path not in ("optimizer.decay", "optimizer.epsilon")
+        path: source
+        for path, source in PAPER_2015.sources.items()
+        if path not in ("optimizer.decay", "optimizer.epsilon")
     },
 )
 _RMSPROP = dataclasses.replace(PAPER_2015, name="paper_2015_rmsprop", label_smoothing=0.0)
@@ -117,15 +119,17 @@ def bn_auxiliary(arch: Arch) -> Arch:
     return dataclasses.replace(arch, aux=(figure_8(hidden=768, batch_norm=True),))
 
 
-def _cumulative(first: Entry, *rows: tuple[str, dict[str, object], Reported]) -> tuple[Entry, ...]:
-    """Each row is the row above with one thing changed: `arch` by a function, `recipe` by a value."""
+Change = Callable[[Arch], Arch] | Recipe
+
+
+def _cumulative(first: Entry, *rows: tuple[str, Change, Reported]) -> tuple[Entry, ...]:
+    """Each row is the row above with one thing changed: the network, by a function, or the recipe, by a value."""
     entries = [first]
     for name, change, reported in rows:
         above = entries[-1]
-        change_arch = change.get("arch", lambda arch: arch)
-        recipe = change.get("recipe", above.recipe)
-        assert callable(change_arch) and isinstance(recipe, Recipe)
-        arch = dataclasses.replace(change_arch(above.arch), name=f"{first.arch.name}_{name}")
+        recipe = change if isinstance(change, Recipe) else above.recipe
+        changed = above.arch if isinstance(change, Recipe) else change(above.arch)
+        arch = dataclasses.replace(changed, name=f"{first.arch.name}_{name}")
         summary = f"Table 3, cumulative: + {name.replace('_', ' ')}"
         entries.append(Entry(arch=arch, summary=summary, reported=reported, recipe=recipe))
     return tuple(entries)
@@ -138,10 +142,10 @@ TABLE_3 = _cumulative(
         reported=Reported(top1_error=23.4, multiply_adds_billions=3.8),
         recipe=_MOMENTUM,
     ),
-    ("rmsprop", {"recipe": _RMSPROP}, Reported(top1_error=23.1, top5_error=6.3, multiply_adds_billions=3.8)),
-    ("label_smoothing", {"recipe": PAPER_2015}, Reported(top1_error=22.8, top5_error=6.1, multiply_adds_billions=3.8)),
-    ("factorized_7x7", {"arch": factorized_7x7}, Reported(top1_error=21.6, top5_error=5.8, multiply_adds_billions=4.8)),
-    ("bn_auxiliary", {"arch": bn_auxiliary}, Reported(top1_error=21.2, top5_error=5.6, multiply_adds_billions=4.8)),
+    ("rmsprop", _RMSPROP, Reported(top1_error=23.1, top5_error=6.3, multiply_adds_billions=3.8)),
+    ("label_smoothing", PAPER_2015, Reported(top1_error=22.8, top5_error=6.1, multiply_adds_billions=3.8)),
+    ("factorized_7x7", factorized_7x7, Reported(top1_error=21.6, top5_error=5.8, multiply_adds_billions=4.8)),
+    ("bn_auxiliary", bn_auxiliary, Reported(top1_error=21.2, top5_error=5.6, multiply_adds_billions=4.8)),
 )
 
 # "We are referring to the model in the last row of Table 3 as Inception-v3" (section 9 of the paper).
@@ -155,7 +159,7 @@ TABLE_1 = Arch(
     name="inception_v3_paper",
     stages=(
         (
-            "stem",  # fmt: skip
+            "stem",
             chain(
                 valid(32, 3, 2),  # 299x299x3
                 valid(32, 3),  # 149x149x32
@@ -192,7 +196,7 @@ def table_2(input_size: int) -> Arch:
 
 
 def _lucid() -> Arch:
-    """The review's network as changes to Table 1: 1x1 in the stem, maximum pools, biases, epsilon 1e-5, branch order."""
+    """The review's network as changes to Table 1: a 1x1 in the stem, maximum pools, biases, epsilon, branch order."""
     epsilon = BatchNorm(epsilon=1e-5)
 
     def restyle(layer: Layer) -> Layer:
@@ -208,9 +212,7 @@ def _lucid() -> Arch:
     def in_stem(layer: Layer) -> Layer:
         return dataclasses.replace(layer, batch_norm=epsilon) if isinstance(layer, Conv) else layer
 
-    stem = chain(
-        valid(32, 3, 2), valid(32, 3), conv(64, 3), valid_max(3, 2), conv(80), valid(192, 3, 2), conv(288, 3)
-    )
+    stem = chain(valid(32, 3, 2), valid(32, 3), conv(64, 3), valid_max(3, 2), conv(80), valid(192, 3, 2), conv(288, 3))
     head = chain(
         AdaptivePool(output=(5, 5)),
         conv(128, bias=True, batch_norm=epsilon),
@@ -277,7 +279,9 @@ def _googlenet() -> Arch:
     return dataclasses.replace(change_stage(arch, stem=stem), name="googlenet")
 
 
-def _double(point: int, single: tuple[int, int], double: tuple[int, int], pool: int, *, last: Pool | None = None) -> Concat:
+def _double(
+    point: int, single: tuple[int, int], double: tuple[int, int], pool: int, *, last: Pool | None = None
+) -> Concat:
     """BN-Inception's module: the 5x5 of Figure 4 as two 3x3, the pool an average (a maximum in the very last one)."""
     return concat(
         point=[conv(point)],
@@ -393,8 +397,9 @@ def network(
     aux: AuxChoice = "own",
     dropout: float | None = None,
 ) -> Arch:
-    """The network (or variant of an experiment) `name`, for `num_classes`, at `input_size` pixels, `width` times as wide (TF-slim's depth_multiplier).
+    """The network, or variant of an experiment, called `name`.
 
+    It is for `num_classes` and `input_size` pixels, `width` times as wide (TF-slim's depth_multiplier).
     aux: "own" keeps the network's auxiliary classifiers; "strict" refuses an `input_size` they cannot take; "adaptive"
     lets them take any grid; "none" leaves them out. What is None is the network's own.
     """
@@ -422,7 +427,7 @@ def network(
 
 
 def check_input_size(arch: Arch, *, with_aux: bool) -> None:
-    """UsageError, naming the smallest size that fits, when `arch.input_size` is too small for the trunk or its heads."""
+    """UsageError, naming the smallest size that fits, when `arch.input_size` is too small for trunk or heads."""
     least = minimum_input_size(arch, with_aux=False)
     if arch.input_size < least:
         raise UsageError(f"input size {arch.input_size} is too small: {arch.name} needs at least {least} pixels")
@@ -446,4 +451,3 @@ def adaptive(head: Aux) -> Aux:
         assert isinstance(fully_connected, Conv)
         first = AdaptivePool(output=fully_connected.kernel)
     return dataclasses.replace(head, body=Chain((first, *rest)))
-

@@ -167,6 +167,4 @@ def stem_with_7x7() -> Chain:
 
 def stem_with_three_3x3() -> Chain:
     """The stem as released: "we factorized the traditional 7x7 convolution into three 3x3" (section 6)."""
-    return chain(
-        valid(32, 3, 2), valid(32, 3), conv(64, 3), valid_max(3, 2), conv(80), valid(192, 3), valid_max(3, 2)
-    )
+    return chain(valid(32, 3, 2), valid(32, 3), conv(64, 3), valid_max(3, 2), conv(80), valid(192, 3), valid_max(3, 2))

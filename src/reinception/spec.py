@@ -216,7 +216,7 @@ class Step(NamedTuple):
 def trace(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = True) -> Iterator[Step]:
     """Every layer of `arch` in order of execution, containers after what they contain.
 
-    `input_size` is in pixels, one number for a square or (height, width); SpecError where a layer's window does not fit.
+    `input_size` is in pixels, one number for a square or (height, width). SpecError where a window does not fit.
     """
     size = arch.input_size if input_size is None else input_size
     height, width = (size, size) if isinstance(size, int) else size

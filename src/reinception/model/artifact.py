@@ -140,7 +140,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """`content` at `path`, or the old file: a reader never sees half of it, and neither does a machine that lost power."""
+    """`content` at `path`, or the old file: nobody ever sees half of it, not even after a loss of power."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
@@ -174,5 +174,3 @@ def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ReinceptionError(f"the manifest's {name} is not an object")
     return value
-
-

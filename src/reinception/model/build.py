@@ -17,7 +17,7 @@ from reinception.spec import Arch, Aux, SpecError, endpoints, minimum_input_size
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What training asks for: `logits` (n, classes) and each auxiliary classifier's logits (n, classes), earliest first."""
+    """What training asks for: `logits` (n, classes), and each auxiliary classifier's (n, classes), earliest first."""
 
     logits: Tensor
     auxiliaries: tuple[Tensor, ...]
@@ -180,4 +180,3 @@ def skeleton(arch: Arch) -> Network:
     """The network of `arch` without memory behind its parameters: names and shapes only."""
     with torch.device("meta"):
         return Network(arch)
-

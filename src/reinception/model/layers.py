@@ -9,7 +9,7 @@ from reinception.spec import AdaptivePool, Chain, Concat, Conv, Layer, LocalResp
 
 
 class ConvNorm(nn.Module):
-    """Convolution, then batch normalisation and ReLU where the spec asks for them. (n, c, h, w) -> (n, channels, h', w')."""
+    """Convolution, then batch normalisation and ReLU where the spec has them. (n, c, h, w) -> (n, channels, h', w')."""
 
     def __init__(self, spec: Conv, in_channels: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Branches(nn.Module):
             setattr(self, name, branch)  # add_module refuses `double`, see below
 
     @property
-    def double(self) -> nn.Module:
+    def double(self) -> nn.Module:  # pyrefly: ignore[bad-override]
         """The branch called `double` (two 3x3 convolutions), not torch's conversion to float64 of the same name.
 
         Conversions are asked of a whole network, which never calls its children's methods for it.
