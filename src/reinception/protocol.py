@@ -10,6 +10,7 @@ from reinception.errors import ReinceptionError
 
 ResizeRule = Literal["central_crop", "shorter_side", "whole"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
+Scaling = Literal["fixed", "per_image"]
 
 _NUM_CHANNELS = 3
 _MAX_INPUT_SIZE = 8192
@@ -27,8 +28,14 @@ class Preprocessing:
       what torchvision and timm do with the released weights.
     - `whole`: resize the whole picture to the square; nothing is cut away. For pictures without a "scene".
 
-    `mean` and `std` (red, green, blue) apply to values scaled to [0, 1]: the network sees (value / 255 - mean) / std.
-    The default is the released network's range, [-1, 1]. A field that makes no sense is a `ReinceptionError`.
+    `scaling` says how its values become numbers:
+
+    - `fixed`: `mean` and `std` (red, green, blue) apply to values scaled to [0, 1]: the network sees
+      (value / 255 - mean) / std. The default is the released network's range, [-1, 1].
+    - `per_image`: each picture less its own mean, divided by its own standard deviation (TensorFlow's
+      `per_image_standardization`). Exposure then says nothing, as it should where the camera chose it.
+
+    A field that makes no sense is a `ReinceptionError`.
     """
 
     input_size: int = 299
@@ -37,6 +44,7 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    scaling: Scaling = "fixed"
 
     def __post_init__(self) -> None:
         _require(_is_int(self.input_size) and 1 <= self.input_size <= _MAX_INPUT_SIZE, "input_size", self.input_size)
@@ -52,6 +60,7 @@ class Preprocessing:
             triple = isinstance(values, tuple) and len(values) == _NUM_CHANNELS and all(map(_is_number, values))
             _require(triple, name, values)
         _require(all(value > 0 for value in self.std), "std", self.std)
+        _require(self.scaling in get_args(Scaling), "scaling", self.scaling, get_args(Scaling))
 
     @property
     def resized_side(self) -> int:

@@ -16,6 +16,7 @@ from reinception.errors import UsageError
 
 Augmentation = Literal["inception", "gentle", "none"]
 Resize = Literal["central_crop", "shorter_side", "whole"]
+Scaling = Literal["fixed", "per_image"]
 
 
 class RecipeError(UsageError):
@@ -157,6 +158,7 @@ class Recipe:
     augmentation: Annotated[Augmentation, "how training images are distorted"]
     resize: Annotated[Resize, "how an image becomes a square at evaluation"]
     crop_fraction: Annotated[float, "share of each side that evaluation keeps, where its resize rule crops"]
+    scaling: Annotated[Scaling, "values to numbers: by a fixed mean and deviation, or by each image's own"]
     sources: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -170,6 +172,7 @@ class Recipe:
         _check_share("batch_norm_decay", self.batch_norm_decay)
         _require(self.augmentation in get_args(Augmentation), f"unknown augmentation {self.augmentation!r}")
         _require(self.resize in get_args(Resize), f"unknown resize rule {self.resize!r}")
+        _require(self.scaling in get_args(Scaling), f"unknown scaling {self.scaling!r}")
         _require(0 < self.crop_fraction <= 1, f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}")
         unknown = set(self.sources) - {path for path, _, _ in _leaves(self)}
         _require(not unknown, f"sources for values that do not exist: {sorted(unknown)}")
@@ -301,6 +304,7 @@ PAPER_2015 = Recipe(
     augmentation="inception",
     resize="central_crop",
     crop_fraction=0.875,
+    scaling="fixed",
     sources={
         "epochs": _PAPER,
         "batch_size": _PAPER,
@@ -324,6 +328,7 @@ PAPER_2015 = Recipe(
         "augmentation": _TF_IMAGES,
         "resize": _TF_IMAGES,
         "crop_fraction": _TF_IMAGES,
+        "scaling": f"{_TF_IMAGES}: (x - 0.5) * 2",
     },
 )
 
@@ -347,6 +352,7 @@ FROM_SCRATCH = Recipe(
     augmentation="gentle",
     resize="whole",
     crop_fraction=1.0,
+    scaling="per_image",
     sources={
         "epochs": "our choice: about where a few thousand images stop gaining; a time budget replaces it",
         "batch_size": _PAPER,
@@ -369,6 +375,7 @@ FROM_SCRATCH = Recipe(
         "augmentation": "our choice: inspection and medical images have no scene to crop",
         "resize": "our choice: a defect may sit at the border",
         "crop_fraction": "our choice: nothing is cropped",
+        "scaling": "our choice, measured (docs/results.md): exposure differs between cameras and says nothing",
     },
 )
 

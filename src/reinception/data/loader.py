@@ -21,6 +21,8 @@ from reinception.errors import ReinceptionError
 from reinception.protocol import Preprocessing
 
 CACHE_BYTES = 1 << 30
+# A picture of one colour has no contrast to stretch; the least counted is one level of 255.
+LEAST_STD = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +130,14 @@ def normalise(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> torch.Tensor:
-    """What the network reads of uint8 images (n, 3, s, s), on their device: (value / 255 - mean) / std in float32."""
+    """What the network reads of uint8 images (n, 3, s, s), on their device, in float32 up to the last conversion.
+
+    (value / 255 - mean) / std with the colours' fixed numbers, or (value - mean) / std with each picture's own.
+    """
+    if preprocessing.scaling == "per_image":
+        floats = images.to(dtype=torch.float32, memory_format=memory_format, copy=True)
+        std, mean = torch.std_mean(floats, dim=(1, 2, 3), correction=0, keepdim=True)
+        return floats.sub_(mean).div_(std.clamp_(min=LEAST_STD)).to(dtype=dtype, memory_format=memory_format)
     centre, scale = (
         torch.tensor(values, dtype=torch.float32, device=images.device).mul_(255).view(1, 3, 1, 1)
         for values in (preprocessing.mean, preprocessing.std)

@@ -114,6 +114,8 @@ def make_plan(config: TrainConfig) -> Plan:
     preprocessing = dataclasses.replace(
         preprocessing, input_size=arch.input_size, resize=chosen.resize, crop_fraction=chosen.crop_fraction
     )
+    if config.weights is None:  # weights that exist already expect the numbers they were trained on
+        preprocessing = dataclasses.replace(preprocessing, scaling=chosen.scaling)
     return Plan(config=config, recipe=chosen, arch=arch, preprocessing=preprocessing, notes=(note,))
 
 
