@@ -31,7 +31,10 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A validation in numbers, errors in percent; of two, the one with fewer errors is better, then the lower loss."""
+    """A validation in numbers, errors in percent; of two, the one with the lower loss is better.
+
+    On a few hundred images one error more or less is chance, while the loss hears every image.
+    """
 
     top1_error: float
     top5_error: float
@@ -48,7 +51,7 @@ class Score:
 
     @property
     def rank(self) -> tuple[float, float]:
-        return (self.top1_error, self.loss)
+        return (self.loss, self.top1_error)
 
 
 class Journal:
