@@ -1,4 +1,4 @@
-"""What a network costs and sees: parameters, multiply-adds, activations, receptive field, cuts, as folds over a spec."""
+"""What a network costs and sees: parameters, multiply-adds, activations, receptive field, cuts, folded over a spec."""
 
 from __future__ import annotations
 
