@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,17 +15,17 @@ import pytest
 import torch
 
 from reinception import family, metrics, runtime
-from reinception.data.crops import evaluation_pixels
+from reinception.data.crops import crop_boxes, crop_pixels, evaluation_pixels
 from reinception.data.decode import decode
 from reinception.data.records import Record, Source
 from reinception.data.sources import open_source
 from reinception.errors import ReinceptionError, UsageError
-from reinception.evaluate import average, evaluate
+from reinception.evaluate import Evaluation, average, evaluate, without
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, build
 from reinception.predict import Nothing, expand, predict, write_predictions_csv, write_predictions_json
-from reinception.protocol import Preprocessing, ResizeRule
+from reinception.protocol import Preprocessing, ResizeRule, many_crops, single_crop
 
 Model = tuple[Network, Manifest]
 CLASSES = ("defective", "functional")
@@ -270,6 +271,81 @@ def test_bf16_is_refused_on_a_processor_that_would_emulate_it(monkeypatch: pytes
     assert runtime.precision("fp32", cpu) == torch.float32
     with pytest.raises(UsageError, match="fp16"):
         runtime.precision("fp16", cpu)  # type: ignore[arg-type]
+
+
+# -- many crops --------------------------------------------------------------------------------------------------------
+
+
+def test_many_crops_are_the_average_of_separately_computed_tables(model: Model, source: Source) -> None:
+    network, manifest = model
+    crops = many_crops(144, 75)
+    together = evaluate([model], source.records, source.classes, crops=144, batch_size=31)
+    image = decode(source.records[0].path)
+    pixels = crop_pixels(image, [crop for _, crop in crop_boxes(300, 300, crops)], manifest.preprocessing)
+    with torch.no_grad():
+        rows = network(torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)).softmax(dim=1)
+    assert len(rows) == 144
+    assert np.abs(together.table.probabilities[0] - rows.double().mean(dim=0).numpy()).max() < TOLERANCE
+    assert together.summary()["protocol"] == "144 crops (scales 86, 96, 107, 118)"
+    assert together.summary()["crops"] == [{"num_crops": 144, "scales": [86, 96, 107, 118], "num_squares": 3}]
+    one_by_one = [
+        crops_of(model, source, scale).table.probabilities for scale in crops.scales
+    ]  # 4 x 12, square pictures
+    assert np.abs(together.table.probabilities - np.mean(one_by_one, axis=0)).max() < 1e-6 + TOLERANCE
+
+
+def crops_of(model: Model, source: Source, scale: int) -> Evaluation:
+    return evaluate([model], source.records, source.classes, crops=12, scales=(scale,))
+
+
+def test_an_ensemble_over_crops_is_the_average_of_its_members_tables(source: Source) -> None:
+    models = [lively_model(1), lively_model(2)]
+    alone = [evaluate([one], source.records, source.classes, crops=12).table.probabilities for one in models]
+    together = evaluate(models, source.records, source.classes, crops=12)
+    turned = evaluate(models[::-1], source.records, source.classes, crops=12)
+    assert np.abs(together.table.probabilities - np.mean(alone, axis=0, dtype=np.float64)).max() < 1e-6
+    assert together.table.probabilities.tobytes() == turned.table.probabilities.tobytes()
+    one = evaluate(models[:1], source.records, source.classes, crops=12)
+    assert one.table.probabilities.tobytes() == alone[0].tobytes()
+
+
+@pytest.mark.parametrize("crops", [10, 144])
+def test_batch_size_workers_and_bad_files_change_no_crop(model: Model, spoilt: Source, crops: int) -> None:
+    wanted = evaluate([model], spoilt.records, spoilt.classes, crops=crops, batch_size=64)
+    seen: list[tuple[int, int]] = []
+
+    def watch(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    for size, workers in ((7, 0), (50, 2)):
+        seen.clear()
+        got = evaluate(
+            [model], spoilt.records, spoilt.classes, crops=crops, batch_size=size, workers=workers, progress=watch
+        )
+        assert close(got.table, wanted.table)
+        assert [one.path for one in got.refused] == [one.path for one in wanted.refused]
+        assert seen == sorted(seen)
+        assert seen[-1] == (12, 12)
+
+
+def test_a_named_rule_replaces_the_models_own_single_crop(model: Model, source: Source) -> None:
+    network, manifest = model
+    named = evaluate([model], source.records, source.classes, resize="torchvision")
+    changed = dataclasses.replace(manifest, preprocessing=single_crop("torchvision", manifest.preprocessing))
+    assert close(named.table, evaluate([(network, changed)], source.records, source.classes).table)
+    assert named.summary()["protocol"] == "single crop (torchvision rule)"
+    with pytest.raises(UsageError, match="is for a single crop"):
+        evaluate([model], source.records, source.classes, resize="tf", crops=12)
+    with pytest.raises(UsageError, match="scales are for"):
+        evaluate([model], source.records, source.classes, scales=(80,))
+
+
+def test_excluded_images_are_left_out_and_unknown_ones_are_an_error(source: Source) -> None:
+    first, second = source.records[:2]
+    kept = without(source.records, frozenset({first.name, second.path.name}))
+    assert kept == source.records[2:]
+    with pytest.raises(ReinceptionError, match=r"not there: 'gone\.png'"):
+        without(source.records, frozenset({"gone.png"}))
 
 
 # -- predict -----------------------------------------------------------------------------------------------------------

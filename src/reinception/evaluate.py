@@ -11,10 +11,11 @@ import numpy as np
 
 from reinception import metrics, runtime
 from reinception.data.records import Record
-from reinception.errors import ReinceptionError
+from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import PredictionTable, Probabilities, Rate
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network
+from reinception.protocol import Crops, Preprocessing, SingleCrop, many_crops, single_crop
 from reinception.runtime import Precision, Progress, choose_device, prepare, score
 
 SINGLE_CROP = "single crop"
@@ -89,6 +90,9 @@ def evaluate(
     records: Sequence[Record],
     classes: Sequence[str],
     *,
+    crops: int = 1,
+    scales: tuple[int, ...] | None = None,
+    resize: SingleCrop | None = None,
     batch_size: int = 32,
     workers: int = 0,
     precision: Precision = "fp32",
@@ -98,8 +102,9 @@ def evaluate(
 
     Labels are matched to the models' classes by name, so a data set that lacks a class of the model, or lists them in
     another order, is scored right; a class that no model knows is a ReinceptionError, and so are models that disagree
-    about the classes. Each model prepares the pixels its own way; probabilities are averaged in a fixed order, so the
-    order of the models changes nothing. Float32 by default: a published error should not depend on the processor.
+    about the classes. Each model prepares the pixels its own way, or with one crop by the named rule `resize`, or by
+    many `crops` at `scales` (protocol.py). Probabilities are averaged in a fixed order, so the order of the models
+    changes nothing. Float32 by default: a published error should not depend on the processor.
     """
     if not models:
         raise ReinceptionError("evaluate: name at least one model")
@@ -107,17 +112,19 @@ def evaluate(
     for _, manifest in models[1:]:
         _require_equal(manifest.classes, known)
     targets = _targets(records, classes, known)
+    protocols = [_protocol(manifest.preprocessing, crops, scales, resize) for _, manifest in models]
     device = choose_device()
     dtype = runtime.precision(precision, device)
     total = len(models) * len(records)
     scored = []
-    for index, (network, manifest) in enumerate(models):
+    for index, ((network, _), (preprocessing, cut)) in enumerate(zip(models, protocols, strict=True)):
         offset = index * len(records)
         scored.append(
             score(
                 prepare(network, device),
-                manifest.preprocessing,
+                preprocessing,
                 records,
+                crops=cut,
                 batch_size=batch_size,
                 workers=workers,
                 dtype=dtype,
@@ -142,12 +149,39 @@ def evaluate(
             classes=known,
         ),
         protocol={
-            "protocol": SINGLE_CROP,
+            "protocol": _in_words([cut for _, cut in protocols], resize),
+            "crops": [None if cut is None else cut.to_json() for _, cut in protocols],
             "num_models": len(models),
             "precision": "bf16" if dtype.itemsize == 2 else "fp32",
-            "preprocessing": [manifest.preprocessing.to_json() for _, manifest in models],
+            "preprocessing": [preprocessing.to_json() for preprocessing, _ in protocols],
         },
     )
+
+
+def without(records: Sequence[Record], names: frozenset[str]) -> tuple[Record, ...]:
+    """`records` less those on an exclusion list, by name or by file name; a name on it that is nobody's is an error."""
+    known = {name for record in records for name in (record.name, record.path.name)}
+    if unknown := sorted(names - known):
+        raise ReinceptionError(f"the exclusion list names images that are not there: {_listed(unknown)}")
+    return tuple(record for record in records if not {record.name, record.path.name} & names)
+
+
+def _protocol(
+    preprocessing: Preprocessing, crops: int, scales: tuple[int, ...] | None, resize: SingleCrop | None
+) -> tuple[Preprocessing, Crops | None]:
+    if crops == 1:
+        if scales is not None:
+            raise UsageError("scales are for 10, 12 or 144 crops; a single crop has its resize rule")
+        return (preprocessing if resize is None else single_crop(resize, preprocessing)), None
+    if resize is not None:
+        raise UsageError(f"the resize rule {resize!r} is for a single crop; {crops} crops have their scales")
+    return preprocessing, many_crops(crops, preprocessing.input_size, scales)
+
+
+def _in_words(crops: Sequence[Crops | None], resize: SingleCrop | None) -> str:
+    """One phrase for all models where they agree, else each one's; in a fixed order, as the average is."""
+    rule = SINGLE_CROP if resize is None else f"{SINGLE_CROP} ({resize} rule)"
+    return " and ".join(sorted({rule if cut is None else cut.words for cut in crops}))
 
 
 def average(tables: Sequence[Probabilities]) -> Probabilities:

@@ -1,9 +1,10 @@
-"""How a picture becomes the network's input when the network is scored, as a value."""
+"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5, excluded images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from reinception.errors import ReinceptionError
@@ -90,6 +91,166 @@ class Preprocessing:
             if isinstance(read[name], list):
                 read[name] = tuple(read[name])
         return cls(**read)
+
+
+# -- named single-crop rules -------------------------------------------------------------------------------------------
+
+SingleCrop = Literal["tf", "torchvision", "timm"]
+
+
+def single_crop(rule: SingleCrop, preprocessing: Preprocessing) -> Preprocessing:
+    """`preprocessing` with the resize rule of one of the well-known evaluations of Inception-v3; its colours are kept.
+
+    - `tf`: the central 0.875 of each side, resized to the square, bilinear (tensorflow/models, research/inception).
+    - `torchvision`: shorter side to 342 for 299, bilinear, central square (Inception_V3_Weights.IMAGENET1K_V1).
+    - `timm`: shorter side to 341 for 299, as 299 / 0.875 is rounded down, bicubic, central square (inception_v3).
+    """
+    size = preprocessing.input_size
+    if rule == "tf":
+        return replace(preprocessing, resize="central_crop", crop_fraction=0.875, interpolation="bilinear")
+    if rule == "torchvision":
+        return replace(preprocessing, resize="shorter_side", crop_fraction=0.875, interpolation="bilinear")
+    if rule == "timm":
+        fraction = size / int(size / 0.875)
+        return replace(preprocessing, resize="shorter_side", crop_fraction=fraction, interpolation="bicubic")
+    raise ReinceptionError(f"single crop: unknown rule {rule!r}; it is one of {', '.join(get_args(SingleCrop))}")
+
+
+# -- many crops --------------------------------------------------------------------------------------------------------
+
+NumCrops = Literal[10, 12, 144]
+
+_GOOGLENET_SCALES, _GOOGLENET_CROP = (256, 288, 320, 352), 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """Which crops of a picture are scored; their probabilities are averaged.
+
+    For each of `scales` (pixels of the shorter side) the picture is resized; of that, `num_squares` squares are taken:
+    the central one (1), or the two at the ends as well (3: left, centre, right; top, centre, bottom of a portrait). Of
+    each square come the four corners and the centre, `input_size` pixels per side, and with `whole` the square itself,
+    resized; everything also mirrored. GoogLeNet's 144 (arXiv 1409.4842, section 7) are 4 scales of 3 squares of 6.
+    """
+
+    input_size: int
+    scales: tuple[int, ...]
+    num_squares: Literal[1, 3]
+    whole: bool
+
+    def __post_init__(self) -> None:
+        if not self.scales or len(set(self.scales)) != len(self.scales) or min(self.scales) < self.input_size:
+            raise ReinceptionError(
+                f"crops: scales must be distinct and at least the input size {self.input_size}, "
+                f"got {', '.join(map(str, self.scales)) or 'none'}"
+            )
+
+    @property
+    def num(self) -> int:
+        """Crops per picture, counting those that coincide."""
+        return len(self.scales) * self.num_squares * (5 + self.whole) * 2
+
+    @property
+    def words(self) -> str:
+        """What a result says: `144 crops (scales 342, 384, 427, 470)`."""
+        plural = "s" if len(self.scales) > 1 else ""
+        return f"{self.num} crops (scale{plural} {', '.join(map(str, self.scales))})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"num_crops": self.num, "scales": list(self.scales), "num_squares": self.num_squares}
+
+
+def default_scales(input_size: int) -> tuple[int, ...]:
+    """GoogLeNet's 256, 288, 320 and 352 for crops of 224, in proportion: 342, 384, 427 and 470 for 299.
+
+    No paper says which scales Inception-v3 was scored at; this is the usual reading.
+    """
+    return tuple(round(scale * input_size / _GOOGLENET_CROP) for scale in _GOOGLENET_SCALES)
+
+
+def many_crops(num: int, input_size: int, scales: tuple[int, ...] | None = None) -> Crops:
+    """The 10, 12 or 144 crops of a picture, at `default_scales` of which 10 and 12 crops take the first.
+
+    10: the four corners and the centre of the central square, mirrored (Krizhevsky et al. 2012). 12: and the square
+    itself. The papers do not define 12; it is 144 with one scale and one square. ReinceptionError where `scales` are
+    not as many as `num` needs.
+    """
+    if num not in get_args(NumCrops):
+        raise ReinceptionError(f"crops: {num} is not defined; choose 1, {', '.join(map(str, get_args(NumCrops)))}")
+    wanted = 4 if num == 144 else 1
+    chosen = default_scales(input_size)[:wanted] if scales is None else scales
+    if len(chosen) != wanted:
+        raise ReinceptionError(f"crops: {num} crops take {wanted} scale{'s'[: wanted - 1]}, got {len(chosen)}")
+    return Crops(input_size=input_size, scales=chosen, num_squares=3 if num == 144 else 1, whole=num != 10)
+
+
+# -- what the paper reports --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedScore:
+    """A row of Table 4 or 5: errors in percent; None where the table prints none.
+
+    `unverified` names the fields that were remembered and not read again in the paper: print them with that mark.
+    """
+
+    network: str
+    num_models: int | None = 1
+    num_crops: int | None
+    top1_error: float | None = None
+    top5_error: float | None = None
+    unverified: tuple[str, ...] = ()
+
+
+_ALL = ("num_crops", "top1_error", "top5_error")
+
+TABLE_4: tuple[ReportedScore, ...] = (
+    ReportedScore(network="GoogLeNet", num_crops=10, top5_error=9.15, unverified=_ALL),
+    ReportedScore(network="GoogLeNet", num_crops=144, top5_error=7.89, unverified=_ALL),
+    ReportedScore(network="VGG", num_crops=None, top1_error=24.4, top5_error=6.8, unverified=_ALL),
+    ReportedScore(network="BN-Inception", num_crops=144, top1_error=22.0, top5_error=5.82, unverified=_ALL),
+    ReportedScore(network="PReLU", num_crops=10, top1_error=24.27, top5_error=7.38, unverified=_ALL),
+    ReportedScore(network="PReLU", num_crops=None, top1_error=21.59, top5_error=5.71, unverified=_ALL),
+    ReportedScore(network="Inception-v3", num_crops=12, top1_error=19.47, top5_error=4.48),
+    ReportedScore(network="Inception-v3", num_crops=144, top1_error=18.77, top5_error=4.2),
+)
+"""One model, several crops, on the validation images that are not on the exclusion list."""
+
+TABLE_5: tuple[ReportedScore, ...] = (
+    ReportedScore(network="VGGNet", num_models=2, num_crops=None, top1_error=23.7, top5_error=6.8, unverified=_ALL),
+    ReportedScore(network="GoogLeNet", num_models=7, num_crops=144, top5_error=6.67, unverified=_ALL),
+    ReportedScore(network="PReLU", num_models=None, num_crops=None, top5_error=4.94, unverified=_ALL),
+    ReportedScore(
+        network="BN-Inception", num_models=6, num_crops=144, top1_error=20.1, top5_error=4.9, unverified=_ALL
+    ),
+    ReportedScore(
+        network="Inception-v3",
+        num_models=4,
+        num_crops=144,
+        top1_error=17.2,
+        top5_error=3.58,
+        unverified=("top1_error",),
+    ),
+)
+"""Ensembles. The abstract prints a top-1 error of 17.3 for the last row."""
+
+NUM_SCORED_BY_THE_PAPER, NUM_VALIDATION_IMAGES = 48_238, 50_000
+"""Section 8 scores the validation images without the 1,762 of the ILSVRC devkit's list of doubtful ones."""
+
+
+def read_exclusions(path: str | Path) -> frozenset[str]:
+    """Names of the images that a list excludes: one a line, `#` starts a comment.
+
+    A bare number, as in ILSVRC2014_clsloc_validation_blacklist.txt, means ILSVRC2012_val_<eight digits>.JPEG.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise ReinceptionError(f"{path}: cannot read the exclusion list: {error.strerror}") from None
+    names = {line.split("#")[0].strip() for line in text.splitlines()} - {""}
+    if not names:
+        raise ReinceptionError(f"{path}: the exclusion list names no image; one name a line is expected")
+    return frozenset(f"ILSVRC2012_val_{int(name):08d}.JPEG" if name.isdecimal() else name for name in names)
 
 
 def _is_int(value: object) -> bool:

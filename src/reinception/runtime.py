@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from reinception.data.crop_stream import crop_batches
 from reinception.data.decode import Refused
 from reinception.data.loader import evaluation_batches, normalise
 from reinception.data.records import Record
 from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import Probabilities
 from reinception.model.build import Network
-from reinception.protocol import Preprocessing
+from reinception.protocol import Crops, Preprocessing
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -85,35 +87,86 @@ def score(
     preprocessing: Preprocessing,
     records: Sequence[Record],
     *,
+    crops: Crops | None = None,
     batch_size: int = 32,
     workers: int = 0,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> Scored:
-    """Softmax of the network's logits for each record once, single crop, on the device the network is on.
+    """Softmax of the network's logits for each record once, on the device the network is on.
 
-    An image that cannot be read is listed in `refused` and the rest go on. ReinceptionError where the network itself
-    gives something that is no number.
+    Without `crops` the single crop of `preprocessing`; with them the average of their probabilities, `batch_size` crops
+    at a time, whichever pictures they come from. An image that cannot be read is listed in `refused`, the rest go on.
+    ReinceptionError where the network itself gives something that is no number.
     """
-    device = next(network.parameters()).device
-    probabilities = np.zeros((len(records), network.arch.num_classes), dtype=np.float32)
+    sums = np.zeros((len(records), network.arch.num_classes), dtype=np.float64)
+    refused: dict[int, Refused] = {}
+    finished = 0
+
+    def say(done: int) -> None:
+        nonlocal finished
+        if progress and done > finished:
+            finished = done
+            progress(done, len(records))
+
+    with evaluating(network), autocast(dtype, next(network.parameters()).device):
+        if crops is None:
+            for batch, bad in evaluation_batches(records, preprocessing, batch_size=batch_size, workers=workers):
+                refused.update(bad)
+                if len(batch.indices):
+                    sums[batch.indices.numpy()] = _probabilities(network, batch.images, preprocessing)
+                say(finished + len(batch.indices) + len(bad))
+        else:
+            for cut, bad in crop_batches(records, preprocessing, crops, batch_size=batch_size, workers=workers):
+                refused.update(bad)
+                if len(cut.indices):
+                    for images in (cut.images, cut.images.flip(3)):
+                        rows = _probabilities(network, images, preprocessing)
+                        np.add.at(sums, cut.indices, rows * cut.shares[:, None])
+                say(max([0, *cut.indices[-1:], *(index + 1 for index, _ in bad)]))
+    if progress:
+        say(len(records))
+    return Scored(probabilities=sums.astype(np.float32), refused=refused)
+
+
+def features(
+    network: Network,
+    preprocessing: Preprocessing,
+    records: Sequence[Record],
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float32], Mapping[int, Refused]]:
+    """The pooled features (n, num_features) of each record's single crop, and which rows stayed zero, and why."""
+    rows = np.zeros((len(records), network.num_features), dtype=np.float32)
     refused: dict[int, Refused] = {}
     done = 0
-    with evaluating(network), autocast(dtype, device):
+    with evaluating(network), autocast(dtype, next(network.parameters()).device):
         for batch, bad in evaluation_batches(records, preprocessing, batch_size=batch_size, workers=workers):
             refused.update(bad)
             if len(batch.indices):
-                images = normalise(
-                    batch.images.to(device),
-                    preprocessing,
-                    dtype=torch.float32,
-                    memory_format=torch.channels_last,
-                )
-                rows = network(images).float().softmax(dim=1)
-                if not bool(rows.isfinite().all()):
-                    raise ReinceptionError("the network's output is not a number: its weights are damaged or diverged")
-                probabilities[batch.indices.numpy()] = rows.cpu().numpy()
+                values = network.features(_on_device(network, batch.images, preprocessing)).float()
+                rows[batch.indices.numpy()] = _finite(values).cpu().numpy()
             done += len(batch.indices) + len(bad)
             if progress:
                 progress(done, len(records))
-    return Scored(probabilities=probabilities, refused=refused)
+    return rows, refused
+
+
+def _probabilities(network: Network, images: torch.Tensor, preprocessing: Preprocessing) -> Probabilities:
+    """Float32 (n, k), whatever precision the network runs in."""
+    logits = network(_on_device(network, images, preprocessing)).float()
+    return _finite(logits.softmax(dim=1)).cpu().numpy()
+
+
+def _on_device(network: Network, images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    device = next(network.parameters()).device
+    return normalise(images.to(device), preprocessing, dtype=torch.float32, memory_format=torch.channels_last)
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    if not bool(values.isfinite().all()):
+        raise ReinceptionError("the network's output is not a number: its weights are damaged or diverged")
+    return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from reinception import __version__
-from reinception.cli.parsing import Parser, duration, fraction, natural_int, positive_float, positive_int
+from reinception.cli.parsing import Parser, duration, fraction, natural_int, positive_float, positive_int, sizes
 
 
 def parser() -> Parser:
@@ -211,9 +211,28 @@ def _evaluate(verbs: Verbs[Parser]) -> None:
     verb.add_argument(
         "--crops",
         type=int,
-        choices=(1,),
+        choices=(1, 10, 12, 144),
         default=1,
-        help="crops per image whose probabilities are averaged (default: %(default)s)",
+        help="crops per image whose probabilities are averaged; the paper's Tables 4 and 5 have 12 and 144 "
+        "(default: %(default)s)",
+    )
+    verb.add_argument(
+        "--scales",
+        metavar="S,...",
+        type=sizes,
+        help="pixels of the image's shorter side, four for 144 crops, one for 10 or 12: the paper names none "
+        "(default: 342,384,427,470 for an input of 299, in proportion for others)",
+    )
+    verb.add_argument(
+        "--resize",
+        choices=("tf", "torchvision", "timm"),
+        help="cut the single crop as that library's evaluation does, to compare with its figures (default: as the "
+        "model was trained)",
+    )
+    verb.add_argument(
+        "--exclude",
+        metavar="FILE",
+        help="leave out the images it names, one a line, as the paper did with 1,762 of ImageNet's",
     )
     _batches(verb)
     verb.add_argument(

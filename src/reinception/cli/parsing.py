@@ -70,6 +70,11 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value < 1, "a share, at least 0 and below 1")
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """(342, 384) from `342,384`."""
+    return tuple(positive_int(part.strip()) for part in text.split(","))
+
+
 def _number(text: str, kind: Callable[[str], N], fits: Callable[[N], bool], what: str) -> N:
     try:
         value = kind(text)

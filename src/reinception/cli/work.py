@@ -11,7 +11,7 @@ from pathlib import Path
 from reinception.cli.table import aligned, count
 from reinception.data.sources import Source, open_source
 from reinception.errors import ReinceptionError, UsageError
-from reinception.evaluate import Evaluation
+from reinception.evaluate import Evaluation, without
 from reinception.evaluate import evaluate as score
 from reinception.held_out import Selection, select
 from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
@@ -19,6 +19,7 @@ from reinception.model.artifact import load
 from reinception.output import refuse_existing, write_json
 from reinception.predict import Prediction, write_predictions_csv, write_predictions_json
 from reinception.predict import predict as name_images
+from reinception.protocol import read_exclusions
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -47,10 +48,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     models = [load(path, with_aux=False) for path in arguments.models]
     source = open_source(arguments.data)
     selection = select(source, [manifest for _, manifest in models], arguments.split)
+    records = selection.records
+    if arguments.exclude is not None:
+        records = without(records, read_exclusions(arguments.exclude))
     evaluation = score(
         models,
-        selection.records,
+        records,
         source.classes,
+        crops=arguments.crops,
+        scales=arguments.scales,
+        resize=arguments.resize,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
         precision=arguments.precision,
@@ -61,7 +68,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.predictions is not None:
         evaluation.save_csv(arguments.predictions)
     if arguments.json is not None:
-        asked = {"models": arguments.models, "data": arguments.data, "split": selection.split}
+        asked = {
+            "models": arguments.models,
+            "data": arguments.data,
+            "split": selection.split,
+            "num_excluded": len(selection.records) - len(records),
+        }
         write_json(evaluation.summary() | asked, arguments.json)
     if arguments.json != "-":
         print(_judgement(evaluation, source, selection))

@@ -1,12 +1,16 @@
-"""The part of a picture the network is scored on, as exactly the pixels it will see."""
+"""What of a picture the network is scored on: single and many crops, as boxes and as exactly the pixels it sees."""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from reinception.data.decode import Pixels
-from reinception.protocol import Interpolation, Preprocessing
+from reinception.protocol import Crops, Interpolation, Preprocessing
 
 FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -38,16 +42,86 @@ def evaluation_pixels(image: Pixels, preprocessing: Preprocessing) -> Pixels:
     resample = FILTERS[preprocessing.interpolation]
     width, height = picture.size
     if preprocessing.resize == "shorter_side":
-        side = preprocessing.resized_side
-        shorter = min(width, height)
-        resized = picture.resize((side * width // shorter, side * height // shorter), resample)
-        left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
-        square = resized.crop((left, top, left + size, top + size))
+        smaller = picture.resize(resized(width, height, preprocessing.resized_side), resample)
+        left, top = round((smaller.width - size) / 2), round((smaller.height - size) / 2)
+        square = smaller.crop((left, top, left + size, top + size))
     else:
         fraction = preprocessing.crop_fraction if preprocessing.resize == "central_crop" else 1.0
         left, top = int((width - width * fraction) / 2), int((height - height * fraction) / 2)
         square = picture.resize((size, size), resample, box=(left, top, width - left, height - top))
     return in_colour(np.array(square))
+
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are just outside."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Crop:
+    """Of the picture whose shorter side is `scale` the pixels of `box`, resized to the input where they are more."""
+
+    scale: int
+    box: Box
+    mirrored: bool
+
+
+def crop_boxes(width: int, height: int, crops: Crops) -> Iterator[tuple[tuple[str, str], Crop]]:
+    """Every crop of a picture of that size, `crops.num` of them, each with its names: (square, place in the square).
+
+    Some coincide: the three squares of a square picture, or all places where a scale is the input size.
+    """
+    for scale in crops.scales:
+        for square, (left, top) in _squares(*resized(width, height, scale), scale, crops.num_squares):
+            for place, (x, y, side) in _places(scale, crops):
+                box = (left + x, top + y, left + x + side, top + y + side)
+                for mirrored in (False, True):
+                    yield (square, place), Crop(scale=scale, box=box, mirrored=mirrored)
+
+
+def distinct_crops(width: int, height: int, crops: Crops) -> dict[Crop, int]:
+    """The crops to compute and how many of `crops.num` each stands for; mirrored ones are their twins' and left out."""
+    return Counter(crop for _, crop in crop_boxes(width, height, crops) if not crop.mirrored)
+
+
+def crop_pixels(image: Pixels, crops: list[Crop], preprocessing: Preprocessing) -> Pixels:
+    """(len(crops), s, s, 3) uint8 of a decoded picture, which is resized once per scale."""
+    size, resample = preprocessing.input_size, FILTERS[preprocessing.interpolation]
+    picture = Image.fromarray(image)
+    at_scale = {
+        scale: picture.resize(resized(*picture.size, scale), resample) for scale in {crop.scale for crop in crops}
+    }
+    pixels = np.empty((len(crops), size, size, 3), dtype=np.uint8)
+    for out, crop in zip(pixels, crops, strict=True):
+        cut = at_scale[crop.scale].crop(crop.box)
+        # A square is cut first and resized then: it must not see what lies outside it.
+        square = in_colour(np.asarray(cut if cut.width == size else cut.resize((size, size), resample)))
+        out[:] = square[:, ::-1] if crop.mirrored else square
+    return pixels
+
+
+def resized(width: int, height: int, shorter: int) -> tuple[int, int]:
+    """Width and height when the shorter side becomes `shorter`; the longer one in proportion, rounded down."""
+    side = min(width, height)
+    return shorter * width // side, shorter * height // side
+
+
+def _squares(width: int, height: int, side: int, num: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    free = max(width, height) - side
+    ends = {"first": 0, "centre": round(free / 2), "last": free}
+    for name in ("centre",) if num == 1 else tuple(ends):
+        yield name, ((ends[name], 0) if width >= height else (0, ends[name]))
+
+
+def _places(side: int, crops: Crops) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """(name, (left, top, side)) of the crops of a square."""
+    size, free = crops.input_size, side - crops.input_size
+    yield "top left", (0, 0, size)
+    yield "top right", (free, 0, size)
+    yield "bottom left", (0, free, size)
+    yield "bottom right", (free, free, size)
+    yield "centre", (round(free / 2), round(free / 2), size)
+    if crops.whole:
+        yield "whole", (0, 0, side)
 
 
 def in_colour(image: Pixels) -> Pixels:
