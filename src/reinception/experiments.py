@@ -88,6 +88,17 @@ def _with_head(base: Arch, *, batch_norm: bool, dropout: float = 0.0) -> Arch:
     return dataclasses.replace(base, aux=(figure_8(hidden=768, batch_norm=batch_norm, dropout=dropout),))
 
 
+EXPERIMENT_SUMMARIES: Mapping[str, str] = MappingProxyType(
+    {
+        "figure_2": "Figure 2, a 5x5 or two 3x3 with a linear or rectified layer between",
+        "section_3_2": "section 3.2, a 3x3 in smaller pieces",
+        "figure_9": "Figures 9 and 10, grid reductions",
+        "auxiliary": "section 4, the auxiliary classifier",
+        "factorization_place": "section 3.2, where to factorize into 1xn and nx1",
+    }
+)
+
+
 def experiments_on(base: Arch) -> Mapping[str, Mapping[str, Arch]]:
     """Experiment -> variant -> network, each network called `experiment_variant`."""
     widen = figure_6(128)  # a module with 768 channels out, before or after the pool of Figure 9

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from reinception.errors import UsageError
-from reinception.experiments import experiments_on
+from reinception.experiments import EXPERIMENT_SUMMARIES, experiments_on
 from reinception.figures import (
     avg,
     chain,
@@ -383,7 +383,24 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType({entry.arch.name: entry for ent
 
 # The paper's small experiments: experiment -> variant -> Inception-v3 with one part exchanged.
 EXPERIMENTS = experiments_on(INCEPTION_V3)
-_EXPERIMENT_ARCHS = {arch.name: arch for variants in EXPERIMENTS.values() for arch in variants.values()}
+VARIANTS: Mapping[str, Entry] = MappingProxyType(
+    {
+        arch.name: Entry(arch=arch, summary=f"{EXPERIMENT_SUMMARIES[experiment]}: {variant.replace('_', ' ')}")
+        for experiment, variants in EXPERIMENTS.items()
+        for variant, arch in variants.items()
+    }
+)
+
+
+def entry(name: str) -> Entry:
+    """The network, or variant of an experiment, called `name`; UsageError lists the names there are."""
+    found = NETWORKS.get(name) or VARIANTS.get(name)
+    if found is None:
+        raise UsageError(
+            f"unknown network {name!r}; known: {', '.join(NETWORKS)}, and those of `reinception models --experiments`"
+        )
+    return found
+
 
 AuxChoice = Literal["own", "strict", "adaptive", "none"]
 
@@ -403,13 +420,7 @@ def network(
     aux: "own" keeps the network's auxiliary classifiers; "strict" refuses an `input_size` they cannot take; "adaptive"
     lets them take any grid; "none" leaves them out. What is None is the network's own.
     """
-    if name in NETWORKS:
-        arch = NETWORKS[name].arch
-    elif name in _EXPERIMENT_ARCHS:
-        arch = _EXPERIMENT_ARCHS[name]
-    else:
-        raise UsageError(f"unknown network {name!r}; known: {', '.join([*NETWORKS, *_EXPERIMENT_ARCHS])}")
-    arch = scale_width(arch, width)
+    arch = scale_width(entry(name).arch, width)
     heads: Iterable[Aux] = arch.aux
     if aux == "none":
         heads = ()

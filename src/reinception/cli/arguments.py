@@ -43,9 +43,14 @@ def _models(verbs: Verbs[Parser]) -> None:
         verbs,
         "models",
         call="look:models",
-        usage="[--json [FILE]]",
+        usage="[--experiments] [--json [FILE]]",
         does="list every network, what it costs and what the paper reports",
         more="Sizes and costs are computed from the network itself; reported figures are the paper's.",
+    )
+    verb.add_argument(
+        "--experiments",
+        action="store_true",
+        help="list the variants of the paper's small experiments instead: Inception-v3 with one part exchanged",
     )
     _json_or_stdout(verb)
 
@@ -60,7 +65,9 @@ def _show(verbs: Verbs[Parser]) -> None:
         more="Shapes, parameters and multiply-adds of each layer, totals by stage, and at each cut of the network what "
         "one unit sees of the image.",
     )
-    verb.add_argument("name", metavar="NAME", help="a network of `reinception models`")
+    verb.add_argument(
+        "name", metavar="NAME", help="a network of `reinception models`, or a variant of its --experiments"
+    )
     _input_size(verb)
     _width(verb)
     _json_or_stdout(verb)

@@ -14,7 +14,8 @@ from reinception.spec import Arch, SpecError, minimum_input_size
 
 def models(arguments: argparse.Namespace) -> None:
     """Every network, computed numbers beside reported ones."""
-    records = [_record(entry) for entry in family.NETWORKS.values()]
+    entries = (family.VARIANTS if arguments.experiments else family.NETWORKS).values()
+    records = [_record(entry) for entry in entries]
     if arguments.json is not None:
         write_json(records, arguments.json)
         return
@@ -29,7 +30,7 @@ def models(arguments: argparse.Namespace) -> None:
             reported_in_words(entry.reported),
             record["summary"],
         )
-        for record, entry in zip(records, family.NETWORKS.values(), strict=True)
+        for record, entry in zip(records, entries, strict=True)
     ]
     print(aligned(header, rows, right=(1, 2, 3, 4)))
 
@@ -66,7 +67,7 @@ def show(arguments: argparse.Namespace) -> None:
         write_json(_document(arch, trunk, auxiliary), arguments.json)
         return
     size = arch.input_size
-    print(f"{arch.name}: {family.NETWORKS[arch.name].summary}")
+    print(f"{arch.name}: {family.entry(arch.name).summary}")
     print(f"input {size}x{size}x{arch.input_channels}, {arch.num_classes} classes, dropout {arch.dropout}\n")
     header = ("LAYER", "KIND", "KERNEL", "STRIDE", "PADDING", "OUTPUT", "PARAMETERS", "MULTIPLY-ADDS")
     print(aligned(header, [_cells(row) for row in [*trunk, *(auxiliary or ())]], right=(6, 7)))
