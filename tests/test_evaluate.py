@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from reinception import family, metrics, runtime
+from reinception import calibration, family, metrics, runtime
 from reinception.data.crops import crop_boxes, crop_pixels, evaluation_pixels
 from reinception.data.decode import decode
 from reinception.data.records import Record, Source
@@ -222,6 +222,13 @@ def test_the_summary_is_strict_json_with_errors_in_percent_and_exact_counts(mode
     assert [one["label"] for one in summary["per_class"]] == list(CLASSES)
     assert sum(one["support"] for one in summary["per_class"]) == 10
     assert np.array(summary["confusion"]).sum() == 10
+    assert summary["calibration_error"] == calibration.calibration_error(evaluation.table)
+    assert sum(one["n"] for one in summary["reliability"]) == 10
+    low, high = summary["bootstrap_intervals"]["balanced_accuracy"]
+    assert low <= summary["balanced_accuracy"] <= high
+    assert summary["per_class"][0]["auroc"] + summary["per_class"][1]["auroc"] == pytest.approx(
+        2 * summary["per_class"][0]["auroc"]
+    )
     assert summary["majority_class_error"] == pytest.approx(100 * 4 / 10)
     assert [one["path"] for one in summary["refused"]] == [one.path for one in evaluation.refused]
     assert (summary["precision"], summary["preprocessing"][0]["input_size"]) == ("fp32", 75)

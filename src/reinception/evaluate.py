@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from reinception import metrics, runtime
+from reinception import calibration, metrics, resampling, runtime
 from reinception.data.records import Record
 from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import PredictionTable, Probabilities, Rate
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network
 from reinception.protocol import Crops, Preprocessing, SingleCrop, many_crops, single_crop
+from reinception.ranking import rankings
 from reinception.runtime import Precision, Progress, choose_device, prepare, score
 
 SINGLE_CROP = "single crop"
@@ -51,6 +52,7 @@ class Evaluation:
         """
         table = self.table
         majority, baseline = metrics.majority(table)
+        ranked = rankings(table)
         return {
             "num_listed": self.num_listed,
             "num_images": self.num_images,
@@ -60,6 +62,14 @@ class Evaluation:
             "confidence": 0.95,
             "balanced_accuracy": metrics.balanced_accuracy(table),
             "macro_f1": metrics.macro_f1(table),
+            "negative_log_likelihood": calibration.negative_log_likelihood(table),
+            "brier_score": calibration.brier_score(table),
+            "calibration_error": calibration.calibration_error(table),
+            "reliability": [
+                {"low": one.low, "high": one.high, "n": one.n, "confidence": one.confidence, "accuracy": one.accuracy}
+                for one in calibration.reliability(table)
+            ],
+            "bootstrap_intervals": {name: list(ends) for name, ends in resampling.bootstrap(table).items()},
             "majority_class": majority,
             "majority_class_error": 100 - baseline.percent,
             "classes": list(table.classes),
@@ -73,8 +83,10 @@ class Evaluation:
                     "recall": one.recall,
                     "recall_interval": list(metrics.wilson(one.correct, one.support)) if one.support else None,
                     "f1": one.f1,
+                    "average_precision": rank.average_precision,
+                    "auroc": rank.auroc,
                 }
-                for one in metrics.per_class(table)
+                for one, rank in zip(metrics.per_class(table), ranked, strict=True)
             ],
             "confusion": metrics.confusion(table).tolist(),
             "refused": [{"path": bad.path, "kind": bad.kind, "reason": bad.reason} for bad in self.refused],

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from reinception.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.cli.table import aligned, count
 from reinception.data.sources import Source, open_source
 from reinception.errors import ReinceptionError, UsageError
@@ -94,6 +95,10 @@ def _judgement(evaluation: Evaluation, source: Source, selection: Selection) -> 
     right, (common, baseline) = accuracy(table), majority(table)
     low, high = right.interval()
     lines.append(f"accuracy {right.percent:.2f} % ({low:.2f} to {high:.2f}); always {common}: {baseline.percent:.2f} %")
+    lines.append(
+        f"negative log-likelihood {negative_log_likelihood(table):.3f}, Brier score {brier_score(table):.3f}, "
+        f"calibration error {100 * calibration_error(table):.1f} %"
+    )
     header = ("CLASS", "IMAGES", "RIGHT", "PRECISION", "RECALL", "95 % INTERVAL", "F1")
     rows = [_class_cells(one) for one in per_class(table)]
     return "\n".join([*lines, "", aligned(header, rows, right=range(1, len(header)))])

@@ -1,0 +1,203 @@
+"""Whether probabilities can be taken at their word: calibration, temperature, thresholds, conformal sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from reinception.errors import ReinceptionError
+from reinception.metrics import PredictionTable, Rate
+
+NUM_BINS = 15
+
+_LEAST = float(np.finfo(np.float32).tiny)
+"""What a probability of zero is taken for in a logarithm: the least that float32 holds at full precision."""
+
+
+def negative_log_likelihood(table: PredictionTable) -> float:
+    """Mean of -log p(target), in nats."""
+    return float(losses(table).mean())
+
+
+def losses(table: PredictionTable) -> npt.NDArray[np.float64]:
+    """(n,) -log p(target); a probability of zero counts as 1.2e-38."""
+    return -np.log(np.maximum(_own(table).astype(np.float64), _LEAST))
+
+
+def brier_score(table: PredictionTable) -> float:
+    """Mean over images of the sum over classes of (probability - truth) squared: 0 is best, 2 is worst."""
+    return float(squared_distances(table).mean())
+
+
+def squared_distances(table: PredictionTable) -> npt.NDArray[np.float64]:
+    """(n,) what `brier_score` is the mean of."""
+    wide = table.probabilities.astype(np.float64)
+    return (wide**2).sum(axis=1) - 2 * _own(table) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Images whose highest probability is above `low` and at most `high`: how sure the model was, how often right."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.n
+
+
+def reliability(table: PredictionTable, *, num_bins: int = NUM_BINS) -> tuple[Bin, ...]:
+    """The bins of equal width that hold an image, from the least sure."""
+    sure = _confidence(table)
+    edges = np.linspace(0, 1, num_bins + 1)
+    place = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, num_bins - 1)
+    return tuple(
+        Bin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            n=int(inside.sum()),
+            confidence=float(sure[inside].mean()),
+            right=int(table.correct[inside].sum()),
+        )
+        for i in range(num_bins)
+        if (inside := place == i).any()
+    )
+
+
+def calibration_error(table: PredictionTable, *, num_bins: int = NUM_BINS) -> float:
+    """Expected calibration error of the top class: mean distance of confidence from accuracy over the bins, 0 to 1."""
+    return sum(one.n * abs(one.confidence - one.accuracy) for one in reliability(table, num_bins=num_bins)) / len(table)
+
+
+# -- temperature -------------------------------------------------------------------------------------------------------
+
+
+def fit_temperature(validation: PredictionTable) -> float:
+    """The T for which p^(1/T), normalised, has the least negative log-likelihood on `validation` (Guo et al. 2017).
+
+    Between 0.01 and 100; above 1 where the model is too sure of itself. Fit it on images that are not the ones it is
+    judged on: on those it flatters.
+    """
+    if not len(validation):
+        raise ReinceptionError("temperature: there is no validation image to fit it on")
+    logs = _logs(validation)
+    own = np.take_along_axis(logs, validation.targets[:, None], axis=1)[:, 0]
+    # The loss is convex in 1/T, so its slope crosses zero once: Newton's steps, kept inside a shrinking bracket.
+    low, high, inverse = 0.01, 100.0, 1.0
+    for _ in range(60):
+        shares = _softmax(logs * inverse)
+        mean = (shares * logs).sum(axis=1)
+        slope = float((mean - own).mean())
+        low, high = (low, inverse) if slope > 0 else (inverse, high)
+        curve = float(((shares * logs**2).sum(axis=1) - mean**2).mean())
+        step = inverse - slope / curve if curve > 0 else low
+        if abs(step - inverse) <= 1e-9 * inverse:
+            break
+        inverse = step if low < step < high else math.sqrt(low * high)
+    return 1 / inverse
+
+
+def with_temperature(table: PredictionTable, temperature: float) -> PredictionTable:
+    """The same table with p^(1/temperature), normalised: the ranking of the classes does not change."""
+    if not temperature > 0:
+        raise ReinceptionError(f"temperature must be above 0, got {temperature}")
+    return dataclasses.replace(table, probabilities=_softmax(_logs(table) / temperature).astype(np.float32))
+
+
+# -- when not to answer ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What happens when only images with a top probability of at least `threshold` are answered."""
+
+    threshold: float
+    answered: int
+    right: int
+    n: int
+
+    @property
+    def coverage(self) -> float:
+        """The share that is answered."""
+        return self.answered / self.n
+
+    @property
+    def precision(self) -> Rate | None:
+        """Of the answered, those that are right; None where nothing is answered."""
+        return Rate(count=self.right, n=self.answered) if self.answered else None
+
+
+def risk_coverage(table: PredictionTable) -> tuple[Answered, ...]:
+    """One point for each distinct top probability, from the surest: more is answered, and more of it is wrong."""
+    sure = _confidence(table)
+    order = np.argsort(-sure, kind="stable")
+    last_of_its_value = np.flatnonzero(np.append(np.diff(sure[order]) != 0, True))
+    right = np.cumsum(table.correct[order])
+    return tuple(
+        Answered(threshold=float(sure[order[i]]), answered=int(i) + 1, right=int(right[i]), n=len(table))
+        for i in last_of_its_value
+    )
+
+
+def threshold_for(table: PredictionTable, precision: float) -> Answered | None:
+    """The threshold that answers most of `table` while the wanted share of the answers is right; None where none does.
+
+    It is a choice made on these images: what it keeps of its promise must be seen on others (`answered_at`).
+    """
+    good = [point for point in risk_coverage(table) if point.right >= precision * point.answered]
+    return good[-1] if good else None
+
+
+def answered_at(table: PredictionTable, threshold: float) -> Answered:
+    """What a threshold chosen elsewhere does on `table`."""
+    chosen = _confidence(table) >= threshold
+    return Answered(
+        threshold=threshold, answered=int(chosen.sum()), right=int(table.correct[chosen].sum()), n=len(table)
+    )
+
+
+def conformal_threshold(calibration: PredictionTable, coverage: float) -> float:
+    """The probability from which on a class belongs to an image's set, for sets that hold the truth `coverage` often.
+
+    Split-conformal, with one less the target's probability as the score: whatever the model, a new image drawn like
+    those of `calibration` has its class in its set with at least that probability. 0 (every class) where the images are
+    too few for the promise.
+    """
+    if not 0 < coverage < 1:
+        raise ReinceptionError(f"conformal: coverage must be between 0 and 1, got {coverage}")
+    rank = math.ceil((len(calibration) + 1) * coverage)
+    return float(np.sort(_own(calibration))[::-1][rank - 1]) if rank <= len(calibration) else 0.0
+
+
+def conformal_sets(table: PredictionTable, threshold: float) -> npt.NDArray[np.bool_]:
+    """(n, k) whether the class is in the image's set; a set may be empty."""
+    return table.probabilities >= np.float32(threshold)
+
+
+def _own(table: PredictionTable) -> npt.NDArray[np.float32]:
+    if not len(table):
+        raise ReinceptionError("prediction table: there is no image to score")
+    return np.take_along_axis(table.probabilities, table.targets[:, None], axis=1)[:, 0]
+
+
+def _confidence(table: PredictionTable) -> npt.NDArray[np.float32]:
+    if not len(table):
+        raise ReinceptionError("prediction table: there is no image to score")
+    return table.probabilities.max(axis=1)
+
+
+def _logs(table: PredictionTable) -> npt.NDArray[np.float64]:
+    return np.log(np.maximum(table.probabilities.astype(np.float64), _LEAST))
+
+
+def _softmax(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
