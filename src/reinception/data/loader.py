@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
 import numpy as np
 import torch
@@ -75,12 +76,16 @@ class TrainingStream:
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Batches start_step, start_step + 1, ... without end. A file that can not be read raises its `Refused`."""
-        for plan, images in in_order(self._load, self._plans(start_step), self._workers):
+        return self.numbered(count(start_step))
+
+    def numbered(self, steps: Iterable[int]) -> Iterator[Batch]:
+        """The batches of those numbers, in that order: one process's share of what several train on."""
+        for plan, images in in_order(self._load, self._plans(steps), self._workers):
             yield _batch(plan, images, self._records)
 
-    def _plans(self, step: int) -> Iterator[_Plan]:
+    def _plans(self, steps: Iterable[int]) -> Iterator[_Plan]:
         num, known, order = len(self._records), -1, np.empty(0, dtype=np.int64)
-        while True:
+        for step in steps:
             samples: list[tuple[int, int]] = []
             for position in range(step * self._batch_size, (step + 1) * self._batch_size):
                 epoch, place = divmod(position, num)
@@ -88,7 +93,6 @@ class TrainingStream:
                     known, order = epoch, Draws("order", self._seed, epoch).permutation(num)
                 samples.append((epoch, int(order[place])))
             yield _Plan(step=step, samples=tuple(samples))
-            step += 1
 
     def _load(self, plan: _Plan) -> tuple[_Plan, NDArray[np.uint8]]:
         images = np.empty((len(plan.samples), self._input_size, self._input_size, 3), dtype=np.uint8)
