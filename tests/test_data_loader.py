@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from reinception.protocol import Preprocessing
 
 
 @pytest.fixture(scope="module")
-def cells() -> tuple[Record, ...]:
+def cells() -> Sequence[Record]:
     """Forty real solar cells of both classes."""
     return open_source("elpv").records[::66]
 
@@ -173,7 +173,7 @@ def test_what_one_worker_decodes_the_others_and_the_parent_find(cells):
     assert training._cache.num_bytes_used >= len(cells) * 90_000
 
 
-def spoil(cells: tuple[Record, ...], folder: Path) -> list[Record]:
+def spoil(cells: Sequence[Record], folder: Path) -> list[Record]:
     """Ten cells of which the fourth is cut in half and the last two are not there."""
     bad = folder / "bad.png"
     bad.write_bytes(cells[3].path.read_bytes()[:9000])

@@ -128,16 +128,16 @@ def test_a_grey_picture_gives_the_crops_of_the_same_picture_in_colour() -> None:
 
 def test_each_picture_is_decoded_once_and_resized_once_a_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     records = open_source("elpv").records[:5]
-    decoded: list[Path] = []
-    true_decode = crop_stream.decode
+    decoded: list[Record] = []
+    true_decode = crop_stream.pixels_of
 
-    def counting(path: Path, *, keep_grey: bool) -> NDArray[np.uint8]:
-        decoded.append(path)
-        return true_decode(path, keep_grey=keep_grey)
+    def counting(record: Record) -> NDArray[np.uint8]:
+        decoded.append(record)
+        return true_decode(record)
 
-    monkeypatch.setattr(crop_stream, "decode", counting)
+    monkeypatch.setattr(crop_stream, "pixels_of", counting)
     batches = list(crop_batches(records, Preprocessing(input_size=75), many_crops(144, 75), batch_size=50, workers=0))
-    assert decoded == [record.path for record in records]
+    assert decoded == list(records)
     assert [len(batch.indices) for batch, _ in batches] == [50, 50, 20]  # 24 distinct crops of each square picture
     indices = np.concatenate([batch.indices for batch, _ in batches])
     shares = np.concatenate([batch.shares for batch, _ in batches])

@@ -6,15 +6,18 @@ import math
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from reinception.data.counter import Draws
 from reinception.data.crops import FILTERS, in_colour
 from reinception.data.decode import Pixels
+from reinception.data.jpeg import ScaledJpeg, shrink_for
 from reinception.protocol import Interpolation
 
-Augmentation = Literal["inception", "gentle", "none"]
+Augmentation = Literal["inception", "crop", "gentle", "none"]
+Picture = Pixels | ScaledJpeg
 Box = tuple[float, float, float, float]
 
 # The Inception crop and colours: tensorflow/models, research/inception, image_processing.py. GoogLeNet's paper has
@@ -34,35 +37,78 @@ GENTLE_BRIGHTNESS = 12.0
 GENTLE_CONTRAST = (0.9, 1.1)
 
 
-def augment(image: Pixels, *, kind: Augmentation, input_size: int, seed: int, epoch: int, index: int) -> Pixels:
+def augment(image: Picture, *, kind: Augmentation, input_size: int, seed: int, epoch: int, index: int) -> Pixels:
     """The square (input_size, input_size, 3) uint8 that training sees of a decoded (h, w, 3) or (h, w) picture.
 
     - `inception`: a random crop (`inception_box`), resized with a random interpolation, mirrored in half of the cases,
       its colours distorted (`distort_colours`). For photographs of a scene.
+    - `crop`: such a crop, resized bilinearly, and mirrored in half of the cases; the colours stay. What most recipes
+      for photographs do.
     - `gentle`: one of the eight flips and quarter turns, a box of 94 to 100 % of each side at a random place (scale and
       translation of a few per cent), brightness up to 12 levels and contrast up to 10 % up or down.
     - `none`: the whole picture, resized.
 
-    Equal arguments give equal pixels, in any process and order. A grey picture (h, w) gives the same as its (h, w, 3).
+    A large JPEG that is not decoded yet is decoded at the smallest of its scales that has a pixel for every pixel of
+    the result. Equal arguments give equal pixels, in any process and order. A grey picture (h, w) gives the same as its
+    (h, w, 3).
     """
     if kind == "inception":
         return _inception(image, input_size, Draws("augment", seed, epoch, index))
+    if kind == "crop":
+        return _crop(image, input_size, Draws("augment", seed, epoch, index))
     if kind == "gentle":
-        return _gentle(image, input_size, Draws("augment", seed, epoch, index))
+        return _gentle(_whole(image, input_size), input_size, Draws("augment", seed, epoch, index))
     if kind == "none":
-        return in_colour(np.array(Image.fromarray(image).resize((input_size, input_size), FILTERS["bilinear"])))
+        whole = Image.fromarray(_whole(image, input_size))
+        return in_colour(np.array(whole.resize((input_size, input_size), FILTERS["bilinear"])))
     raise ValueError(f"augmentation {kind!r} is none of {get_args(Augmentation)}")
 
 
-def _inception(image: Pixels, size: int, draws: Draws) -> Pixels:
-    height, width = image.shape[:2]
-    left, top, right, bottom = inception_box(width, height, draws)
-    resample = FILTERS[INCEPTION_INTERPOLATIONS[draws.integer(len(INCEPTION_INTERPOLATIONS))]]
-    crop = Image.fromarray(image[top:bottom, left:right])
-    square = np.asarray(crop.resize((size, size), resample))
+def _inception(image: Picture, size: int, draws: Draws) -> Pixels:
+    box = inception_box(*_size(image), draws)
+    interpolation = INCEPTION_INTERPOLATIONS[draws.integer(len(INCEPTION_INTERPOLATIONS))]
+    square = resized_to(_part(image, box, size), size, interpolation)
     if draws.integer(2):
         square = square[:, ::-1]
     return in_colour(distort_colours(square, draws))
+
+
+def _crop(image: Picture, size: int, draws: Draws) -> Pixels:
+    square = resized_to(_part(image, inception_box(*_size(image), draws), size), size, "bilinear")
+    return in_colour(square[:, ::-1] if draws.integer(2) else square)
+
+
+def _size(image: Picture) -> tuple[int, int]:
+    return (image.width, image.height) if isinstance(image, ScaledJpeg) else (image.shape[1], image.shape[0])
+
+
+def _part(image: Picture, box: tuple[int, int, int, int], size: int) -> Pixels:
+    """The pixels of the box, or of the decoder's smaller picture those it covers, whole ones at the edges."""
+    left, top, right, bottom = box
+    if not isinstance(image, ScaledJpeg):
+        return image[top:bottom, left:right]
+    shrink = shrink_for(right - left, bottom - top, size)
+    return image.pixels(shrink)[top // shrink : -(-bottom // shrink), left // shrink : -(-right // shrink)]
+
+
+def _whole(image: Picture, size: int) -> Pixels:
+    if not isinstance(image, ScaledJpeg):
+        return image
+    return image.pixels(shrink_for(image.width * GENTLE_SIDE[0], image.height * GENTLE_SIDE[0], size))
+
+
+def resized_to(image: Pixels, size: int, interpolation: Interpolation) -> Pixels:
+    """(size, size) or (size, size, 3) of a picture (h, w) or (h, w, 3): Pillow's `resize`, bilinear within one level.
+
+    torch's bilinear resize of bytes uses the processor's vector instructions, and rounds its weights more coarsely.
+    """
+    if interpolation != "bilinear":
+        return np.asarray(Image.fromarray(image).resize((size, size), FILTERS[interpolation]))
+    planes = torch.from_numpy(image if image.flags.writeable else image.copy())
+    planes = (planes[:, :, None] if image.ndim == 2 else planes).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)
+    square = small[0].permute(1, 2, 0).numpy()
+    return square[:, :, 0] if image.ndim == 2 else square
 
 
 def inception_box(width: int, height: int, draws: Draws) -> tuple[int, int, int, int]:

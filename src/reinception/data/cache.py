@@ -5,11 +5,14 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
 from reinception.data.decode import Pixels
 from reinception.data.workers import START_METHOD
+
+Other = TypeVar("Other")
 
 
 class PixelCache:
@@ -32,13 +35,17 @@ class PixelCache:
         """Bytes of pixels kept so far."""
         return int(self._used[0])
 
-    def get(self, index: int, decode: Callable[[], Pixels]) -> Pixels:
-        """The picture at `index`, read-only when it comes from memory; `decode` is called when it is not there yet."""
+    def get(self, index: int, decode: Callable[[], Pixels | Other]) -> Pixels | Other:
+        """The picture at `index`, read-only when it comes from memory; `decode` is called when it is not there yet.
+
+        Only pixels are kept: what else `decode` may return is handed on.
+        """
         with self._lock:
             height, width, channels, offset = self._table[index].tolist()
         if height == 0:
             pixels = decode()
-            self._keep(index, pixels)
+            if isinstance(pixels, np.ndarray):
+                self._keep(index, pixels)
             return pixels
         kept = self._pixels[offset : offset + height * width * channels]
         kept.flags.writeable = False

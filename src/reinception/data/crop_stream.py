@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from reinception.data.crops import crop_pixels, distinct_crops
-from reinception.data.decode import Refused, decode
+from reinception.data.decode import Refused
+from reinception.data.reading import pixels_of
 from reinception.data.records import Record
-from reinception.data.workers import in_order
+from reinception.data.workers import in_order, turn_to
 from reinception.protocol import Crops, Preprocessing
 
 
@@ -69,7 +70,8 @@ def crop_batches(
 def _cut(records: Sequence[Record], preprocessing: Preprocessing, crops: Crops, index: int) -> _Cut:
     record, size = records[index], preprocessing.input_size
     try:
-        image = decode(record.path, keep_grey=True)
+        turn_to(index)
+        image = pixels_of(record)
     except Refused as error:
         nothing = np.empty((0, size, size, 3), dtype=np.uint8)
         return _Cut(index=index, pixels=nothing, shares=np.empty(0), refused=error.named(record.name))

@@ -88,13 +88,13 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_gre
     """
     name = None if isinstance(source, bytes) else os.fspath(source)
     try:
-        data = source if isinstance(source, bytes) else _read(Path(source), max_pixels)
+        data = source if isinstance(source, bytes) else allowed_bytes(Path(source), max_pixels)
         found = _require_format(data)
         if found == "PNG":
             _require_whole_png(data)
         if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
             raise Refused("truncated", _TRUNCATED.format("the WebP is shorter than it says"))
-        with _strict_quiet_pillow():
+        with strict_quiet_pillow():
             return _decode_pixels(data, found, max_pixels, keep_grey)
     except Refused as refused:
         raise (refused if name is None else refused.named(name)) from refused.__cause__
@@ -105,7 +105,8 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_gre
         raise Refused(kind, reason, name) from error
 
 
-def _read(path: Path, max_pixels: int) -> bytes:
+def allowed_bytes(path: Path, max_pixels: int) -> bytes:
+    """A file's content. `Refused` when it is not there, no file, or larger than a picture of `max_pixels` can be."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -155,7 +156,7 @@ def _decode_pixels(data: bytes, found: str, max_pixels: int, keep_grey: bool) ->
             raise Refused("too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
         opened.load()
         image: Image.Image = opened
-        turn = _TRANSPOSE.get(_orientation(image))
+        orientation = _orientation(image)
         transparent = None if image.mode == "P" else _transparent_colour(image, data)
         info = _deep_grey_range(opened)
         if image.mode in _GREY_16 or image.mode in ("I", "F"):
@@ -166,11 +167,16 @@ def _decode_pixels(data: bytes, found: str, max_pixels: int, keep_grey: bool) ->
             is_clear = None if transparent is None else _equals(pixels, transparent)
     if is_clear is not None:
         pixels[is_clear] = 255
-    if turn is not None:
-        pixels = np.array(Image.fromarray(pixels).transpose(turn))
+    pixels = upright(pixels, orientation)
     if pixels.ndim == 2 and not keep_grey:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     return pixels
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """The stored pixels (h, w) or (h, w, 3) turned as EXIF's `orientation` says; unknown numbers change nothing."""
+    turn = _TRANSPOSE.get(orientation)
+    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -269,7 +275,7 @@ _before = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
-def _strict_quiet_pillow() -> Iterator[None]:
+def strict_quiet_pillow() -> Iterator[None]:
     """Pillow with its verdict reduced to a picture or an exception: no warnings, no truncated file filled with grey.
 
     Warning filters and Pillow's switch belong to the process, so the first thread to enter sets them and the last one

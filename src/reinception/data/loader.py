@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reinception.data.augment import Augmentation, augment
+from reinception.data.augment import Augmentation, Picture, augment
 from reinception.data.cache import PixelCache
 from reinception.data.counter import Draws
 from reinception.data.crops import evaluation_pixels
-from reinception.data.decode import Pixels, Refused, decode
+from reinception.data.decode import Pixels, Refused
+from reinception.data.reading import pixels_of, training_picture, under_the_name_of
 from reinception.data.records import Record
-from reinception.data.workers import START_METHOD, in_order
+from reinception.data.workers import START_METHOD, in_order, turn_to
 from reinception.errors import ReinceptionError
 from reinception.protocol import Preprocessing
 
@@ -46,8 +47,9 @@ class TrainingStream:
 
     The pictures are one permutation per epoch, a function of (seed, epoch), laid end to end; batch k is positions
     [k * batch_size, (k + 1) * batch_size) of that sequence, so a batch may run over the end of an epoch and no picture
-    is dropped or repeated. Each is distorted by `augment` with random numbers of (seed, epoch, index). Neither workers
-    nor the cache (up to `cache_bytes` of decoded pictures; 0 for none) change a bit.
+    is dropped or repeated. Each is distorted by `augment` with random numbers of (seed, epoch, index); large JPEGs are
+    decoded no larger than their crop needs. Neither workers nor the cache (up to `cache_bytes` of decoded pictures; 0
+    for none) change a bit.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class TrainingStream:
     ) -> None:
         if not records:
             raise ReinceptionError("there are no pictures to train on: check the training split")
-        self._records = tuple(records)
+        self._records = records
         self._input_size, self._augmentation = input_size, augmentation
         self._batch_size, self._seed, self._workers = batch_size, seed, workers
         is_shared = workers == 0 or START_METHOD == "fork"
@@ -98,7 +100,7 @@ class TrainingStream:
         images = np.empty((len(plan.samples), self._input_size, self._input_size, 3), dtype=np.uint8)
         for image, (epoch, index) in zip(images, plan.samples, strict=True):
             image[:] = augment(
-                self._pixels(index),
+                self._picture(index),
                 kind=self._augmentation,
                 input_size=self._input_size,
                 seed=self._seed,
@@ -107,9 +109,9 @@ class TrainingStream:
             )
         return plan, images
 
-    def _pixels(self, index: int) -> Pixels:
-        decode_it = partial(_decode, self._records[index])
-        return self._cache.get(index, decode_it) if self._cache else decode_it()
+    def _picture(self, index: int) -> Picture:
+        read_it = partial(_training_picture, self._records, index)
+        return self._cache.get(index, read_it) if self._cache else read_it()
 
 
 def evaluation_batches(
@@ -168,18 +170,23 @@ def _load_evaluation(
     refused: list[tuple[int, Refused]] = []
     for epoch, index in plan.samples:
         try:
-            images[len(samples)] = evaluation_pixels(_decode(records[index]), preprocessing)
+            images[len(samples)] = evaluation_pixels(_pixels(records, index), preprocessing)
             samples.append((epoch, index))
         except Refused as error:
             refused.append((index, error))
     return _Plan(step=plan.step, samples=tuple(samples)), images[: len(samples)], refused
 
 
-def _decode(record: Record) -> Pixels:
-    try:
-        return decode(record.path, keep_grey=True)
-    except Refused as error:
-        raise error.named(record.name) from error.__cause__
+def _pixels(records: Sequence[Record], index: int) -> Pixels:
+    with under_the_name_of(records[index]):
+        turn_to(index)
+    return pixels_of(records[index])
+
+
+def _training_picture(records: Sequence[Record], index: int) -> Picture:
+    with under_the_name_of(records[index]):
+        turn_to(index)
+    return training_picture(records[index])
 
 
 def _batch(plan: _Plan, images: NDArray[np.uint8], records: Sequence[Record]) -> Batch:

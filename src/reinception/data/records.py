@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reinception.errors import ReinceptionError
 
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """One picture: where it lies, what people call it, and what it shows.
 
     `name` is relative to its source, with forward slashes. `target` is the class index. `split` is None until somebody
     has decided; `group` names what must not be torn apart by a split (a patient, a solar module); `stratum` names a
-    difference inside a class that every split should share (a material, a degree of certainty).
+    difference inside a class that every split should share (a material, a degree of certainty). `certainty` is the
+    probability that the label is right; the rest belongs to the other classes in equal parts. A picture inside a tar
+    file is the `size` bytes at `offset` of `path`.
     """
 
     path: Path
@@ -28,6 +35,89 @@ class Record:
     split: str | None = None
     group: str | None = None
     stratum: str | None = None
+    certainty: float = 1.0
+    offset: int | None = None
+    size: int | None = None
+
+    def num_bytes(self) -> int:
+        """The size of the picture's file, or of its part of a tar file. OSError where it can not be asked for."""
+        return self.path.stat().st_size if self.size is None else self.size
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Columns:
+    """What many records say, by kind: `files` index `paths`, or are None where a name under `root` is the path.
+
+    `splits` holds positions in SPLITS, -1 for none; texts that repeat are one object each.
+    """
+
+    root: Path
+    names: list[str]
+    targets: NDArray[np.int32]
+    splits: NDArray[np.int8]
+    groups: list[str | None] | None = None
+    strata: list[str | None] | None = None
+    certainties: NDArray[np.float64] | None = None
+    paths: tuple[Path, ...] = ()
+    files: NDArray[np.int32] | None = None
+    offsets: NDArray[np.int64] | None = None
+    sizes: NDArray[np.int64] | None = None
+
+
+class RecordTable(Sequence[Record]):
+    """Records that are made when they are asked for: a million take about 100 bytes each instead of a thousand."""
+
+    def __init__(self, columns: Columns, chosen: NDArray[np.int64] | None = None) -> None:
+        self._columns = columns
+        self._chosen = np.arange(len(columns.names)) if chosen is None else chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> RecordTable: ...
+    def __getitem__(self, index: int | slice) -> Record | RecordTable:
+        if isinstance(index, slice):
+            return RecordTable(self._columns, self._chosen[index])
+        row, columns = int(self._chosen[index]), self._columns
+        name, split = columns.names[row], int(columns.splits[row])
+        return Record(
+            path=columns.root / name if columns.files is None else columns.paths[columns.files[row]],
+            name=name,
+            target=int(columns.targets[row]),
+            split=None if split < 0 else SPLITS[split],
+            group=None if columns.groups is None else columns.groups[row],
+            stratum=None if columns.strata is None else columns.strata[row],
+            certainty=1.0 if columns.certainties is None else float(columns.certainties[row]),
+            offset=None if columns.offsets is None else int(columns.offsets[row]),
+            size=None if columns.sizes is None else int(columns.sizes[row]),
+        )
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Record.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def splits_present(self) -> frozenset[str]:
+        """The splits that occur."""
+        return frozenset(SPLITS[code] for code in np.unique(self._columns.splits[self._chosen]) if code >= 0)
+
+    def of_split(self, name: str) -> RecordTable:
+        """The records of one split."""
+        return RecordTable(self._columns, self._chosen[self._columns.splits[self._chosen] == SPLITS.index(name)])
+
+    def with_splits(self, splits: Mapping[str, str]) -> RecordTable:
+        """The same records, each in the split that `splits` has for its name."""
+        codes = self._columns.splits.copy()
+        for row in self._chosen:
+            codes[row] = SPLITS.index(splits[self._columns.names[row]])
+        return RecordTable(replace(self._columns, splits=codes), self._chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +127,7 @@ class Source:
     name: str
     root: Path
     classes: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     num_ignored: int = 0
 
     @cached_property
@@ -52,7 +142,7 @@ class Source:
             digest.update(b"class\0" + os.fsencode(name) + b"\0")
         for record in sorted(self.records, key=lambda record: record.name):
             try:
-                size = record.path.stat().st_size
+                size = record.num_bytes()
             except OSError as error:
                 raise ReinceptionError(
                     f"{record.path}: vanished or unreadable ({error.strerror}): restore it"
@@ -63,12 +153,17 @@ class Source:
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """The splits that occur, in the order train, val, test."""
-        present = {record.split for record in self.records}
+        if isinstance(self.records, RecordTable):
+            present = self.records.splits_present
+        else:
+            present = frozenset(record.split for record in self.records if record.split is not None)
         return tuple(split for split in SPLITS if split in present)
 
-    def split(self, name: str) -> tuple[Record, ...]:
+    def split(self, name: str) -> Sequence[Record]:
         """The records of one split, in the source's order. A `ReinceptionError` says which splits there are."""
         if name not in self.splits:
             there = f"it has {', '.join(self.splits)}" if self.splits else "it is not split"
             raise ReinceptionError(f"{self.name} has no split {name!r}: {there}")
+        if isinstance(self.records, RecordTable):
+            return self.records.of_split(name)
         return tuple(record for record in self.records if record.split == name)

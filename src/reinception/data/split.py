@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from reinception.data.counter import Draws
-from reinception.data.records import Record, Source
+from reinception.data.records import Record, RecordTable, Source
 from reinception.errors import UsageError
 
 
@@ -37,8 +38,14 @@ def assign_splits(source: Source, *, seed: int = 0, val_fraction: float = 0.1, t
         undecided, test = [record for record in source.records if record.split == "train"], Fraction(0)
     for records in _by(undecided, "target").values():
         splits |= _divide(records, seed, test, val)
-    records = tuple(replace(record, split=splits[record.name]) for record in source.records)
-    return replace(source, records=records)
+    return replace(source, records=with_splits(source.records, splits))
+
+
+def with_splits(records: Sequence[Record], splits: Mapping[str, str]) -> Sequence[Record]:
+    """The same records, each in the split that `splits` has for its name."""
+    if isinstance(records, RecordTable):
+        return records.with_splits(splits)
+    return tuple(replace(record, split=splits[record.name]) for record in records)
 
 
 def _divide(records: list[Record], seed: int, test_fraction: Fraction, val_fraction: Fraction) -> dict[str, str]:

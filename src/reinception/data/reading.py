@@ -1,0 +1,54 @@
+"""From a record to its picture: the bytes of a file or of a part of a tar file, whole or as small as training needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from reinception.data.decode import MAX_PIXELS, Pixels, Refused, allowed_bytes, decode
+from reinception.data.jpeg import ScaledJpeg, open_jpeg
+from reinception.data.records import Record
+
+
+def pixels_of(record: Record) -> Pixels:
+    """The decoded picture, (h, w, 3) or (h, w) uint8: the reference. `Refused` under the record's name."""
+    with under_the_name_of(record):
+        return decode(record.path if record.offset is None else bytes_of(record), keep_grey=True)
+
+
+def training_picture(record: Record) -> Pixels | ScaledJpeg:
+    """What training distorts: the same pixels as `pixels_of`, or a large JPEG that is decoded at a reduced size.
+
+    JPEG goes through libjpeg-turbo where simplejpeg is installed; everything it is in doubt about, and every other
+    format, goes through `decode`. `Refused` under the record's name.
+    """
+    with under_the_name_of(record):
+        data = bytes_of(record)
+        picture = open_jpeg(data)
+        return decode(data, keep_grey=True) if picture is None else picture
+
+
+@contextlib.contextmanager
+def under_the_name_of(record: Record) -> Iterator[None]:
+    """A `Refused` from inside the block leaves it under the name by which people know the picture."""
+    try:
+        yield
+    except Refused as error:
+        raise error.named(record.name) from error.__cause__
+
+
+def bytes_of(record: Record) -> bytes:
+    """The encoded picture. `Refused` when it is not there or larger than any picture we accept."""
+    if record.offset is None or record.size is None:
+        return allowed_bytes(record.path, MAX_PIXELS)
+    try:
+        with record.path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), record.size, record.offset)
+    except OSError as error:
+        raise Refused(
+            "unreadable", f"{record.path} can not be read ({error.strerror}): check it", record.name
+        ) from error
+    if len(data) < record.size:
+        raise Refused("truncated", f"{record.path} ends inside it: get a fresh copy of that file", record.name)
+    return data
