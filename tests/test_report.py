@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -22,14 +23,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from reinception import metrics
+from reinception import calibration, metrics
 from reinception.data.sources import open_source
 from reinception.errors import ReinceptionError
 from reinception.metrics import PredictionTable
-from reinception.report import sections, svg, words, write_report
+from reinception.recipe import RECIPES
+from reinception.report import sections, svg, trust, words, write_report
+from reinception.report.card import card
+from reinception.report.confusion import confusion
+from reinception.report.cost import changes, costs
+from reinception.report.evidence import evidence
 from reinception.report.page import render
 from reinception.report.run import Run, read_run
 from reinception.train.run import TrainConfig, train
+from test_metrics import random_table
 
 HOSTILE_CLASS = "<script>alert(1)<script>"
 HOSTILE_FILE = '"><img src=x onerror=alert(1)>.png'
@@ -124,9 +131,8 @@ def test_the_page_asks_for_nothing_and_runs_nothing(page: Page) -> None:
     names = Counter(tag for tag, _ in page.tags)
     assert not names.keys() & {"script", "link", "iframe", "object", "embed", "form", "base", "audio", "video"}
     for tag, attributes in page.tags:
-        assert not [
-            name for name in attributes if name.startswith("on") or name in {"style", "srcset", "href", "action"}
-        ]
+        assert not [name for name in attributes if name.startswith("on") or name in {"style", "srcset", "action"}]
+        assert (attributes.get("href") or "#").startswith("#"), "a link may only lead to a place on the page"
         if "src" in attributes:
             assert (attributes["src"] or "").startswith("data:image/jpeg;base64,"), tag
 
@@ -204,14 +210,28 @@ def test_the_curves_are_those_of_the_log(run: Run) -> None:
 
 def test_the_confusion_table_holds_the_counts(run: Run) -> None:
     table = _table(run)
-    shown = sections.confusion(table)
+    shown = confusion(run, table)
     counts = metrics.confusion(table)
     cells = [[int(cell.count) if cell.count != "·" else 0 for cell in row] for _, row in shown.rows]
     assert cells == counts.tolist()
     assert [name for name, _ in shown.rows] == list(table.classes)
 
 
-def test_many_classes_are_drawn_by_their_filled_cells_only() -> None:
+def test_every_cell_opens_its_images(page: Page, run: Run) -> None:
+    table = _table(run)
+    shown = confusion(run, table)
+    anchors = {attributes["id"] for tag, attributes in page.tags if tag == "div" and "id" in attributes}
+    links = {attributes["href"] for tag, attributes in page.tags if tag == "a"} - {"#confusion"}
+    assert links == {f"#{anchor}" for anchor in anchors} == {f"#{one.anchor}" for one in shown.opened}
+    assert {cell.opens for _, row in shown.rows for cell in row if cell.count != "·"} == anchors
+    for one in shown.opened:
+        row, column = map(int, one.anchor.split("-")[1:])
+        inside = {table.names[i] for i in np.flatnonzero((table.targets == row) & (table.predicted == column))}
+        assert {picture.name for picture in one.pictures} <= inside
+        assert len(one.pictures) == min(len(inside), 12)
+
+
+def test_many_classes_are_drawn_by_their_filled_cells_only(run: Run) -> None:
     n, k = 500, 300
     rng = np.random.default_rng(0)
     table = PredictionTable(
@@ -220,7 +240,7 @@ def test_many_classes_are_drawn_by_their_filled_cells_only() -> None:
         probabilities=rng.dirichlet(np.ones(k), n).astype(np.float32),
         classes=tuple(f"class {i}" for i in range(k)),
     )
-    shown = sections.confusion(table)
+    shown = confusion(run, table)
     assert shown.rows == ()
     assert str(shown.picture).count("<rect") == np.count_nonzero(metrics.confusion(table)) + 1
     f1 = [float(row.f1) for row in sections.classes(table) if row.f1 != "–"]
@@ -254,7 +274,7 @@ def test_what_is_needed_to_do_it_again_is_there_and_the_folder_is_not(page: Page
     assert str(run.config["fingerprint"]) in page.text
     assert torch.__version__ in page.text
     assert '"root"' not in page.text
-    assert "M parameters" in page.text
+    assert "multiply-adds" in page.text
 
 
 def test_the_report_in_the_run_is_renewed_and_no_other_file_is_written_over(folder: Path, tmp_path: Path) -> None:
@@ -269,8 +289,9 @@ def test_the_report_in_the_run_is_renewed_and_no_other_file_is_written_over(fold
 
 
 def test_the_same_run_gives_the_same_page(folder: Path) -> None:
-    first = write_report(folder).read_bytes()
+    first, card_first = write_report(folder).read_bytes(), (folder / "MODEL_CARD.md").read_bytes()
     assert write_report(folder).read_bytes() == first
+    assert (folder / "MODEL_CARD.md").read_bytes() == card_first
 
 
 def test_a_run_that_was_not_judged_shows_what_it_has(folder: Path) -> None:
@@ -323,6 +344,154 @@ def test_ten_thousand_images_stay_small(run: Run) -> None:
         classes=table.classes,
     )
     assert len(render(dataclasses.replace(run, table=many)).encode()) < 2_000_000
+
+
+def test_ten_thousand_noisy_images_of_many_classes_stay_under_15_mb(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = [tmp_path / f"{i}.png" for i in range(20)]
+    for path in noise:
+        Image.fromarray(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(path, compress_level=1)
+    table = PredictionTable(
+        names=tuple(noise[i % 20].name for i in range(10_000)),
+        targets=rng.integers(0, 16, 10_000),
+        probabilities=rng.dirichlet(np.ones(16), 10_000).astype(np.float32),
+        classes=tuple(f"class {i}" for i in range(16)),
+    )
+    spread = dataclasses.replace(
+        run, folder=tmp_path, table=table, validation=None, config={**run.config, "root": str(tmp_path)}
+    )
+    assert len(render(spread).encode()) < 15_000_000
+
+
+# -- trust, evidence, cost ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_fitted_is_fitted_on_validation_and_shown_on_test(page: Page, run: Run) -> None:
+    assert run.split == "test" and run.validation is not None
+    temperature = calibration.fit_temperature(run.validation)
+    shown = trust.calibrated(_table(run), run.validation)
+    after = calibration.calibration_error(calibration.with_temperature(_table(run), temperature))
+    assert [name for name, *_ in shown.rows] == ["as it is", f"temperature {temperature:.2f}"]
+    assert shown.rows[1][3] == words.percent(100 * after)
+    assert shown.sentence in page.text
+    without = trust.calibrated(_table(run), None)
+    assert [name for name, *_ in without.rows] == ["as it is"]
+    assert trust.thresholds(_table(run), None).rows == ()
+
+
+def test_thresholds_are_those_of_the_validation_images() -> None:
+    table, validation = random_table(1, n=300, skill=2), random_table(2, n=200, skill=2)
+    shown = trust.thresholds(table, validation)
+    chosen = calibration.threshold_for(validation, 0.9)
+    assert chosen is not None
+    here = calibration.answered_at(table, chosen.threshold)
+    assert here.precision is not None
+    row = next(row for row in shown.rows if row[0] == words.percent(90))
+    assert row[1:4] == (
+        f"{chosen.threshold:.3f}",
+        words.percent(100 * here.coverage),
+        words.percent(here.precision.percent),
+    )
+    assert [promised for promised, *_ in shown.sets] == [words.percent(90, 0), words.percent(95, 0)]
+
+
+def test_the_evidence_of_a_mistake_is_drawn_over_what_the_network_saw(page: Page, run: Run) -> None:
+    table = _table(run)
+    wrong = [int(row) for row in np.flatnonzero(~table.correct)]
+    drawn = evidence(run, table, wrong)
+    assert sorted(drawn) == wrong
+    assert set(page.pictures()) >= {picture.evidence for picture in sections.mistakes(run, table)}
+    with Image.open(io.BytesIO(base64.b64decode(drawn[wrong[0]].partition(",")[2]))) as picture:
+        colours = np.asarray(picture).astype(int)
+    assert picture.size == (192, 192)
+    assert np.abs(colours[:, :, 0] - colours[:, :, 2]).max() > 40
+    assert evidence(dataclasses.replace(run, folder=Path("/nowhere")), table, wrong) == {}
+
+
+def test_costs_and_changes_are_those_of_the_run(page: Page, run: Run) -> None:
+    known = dict(costs(run))
+    assert {"parameters", "multiply-adds", "model file", "training", "training speed"} == set(known)
+    assert ("epochs", str(RECIPES["from_scratch"].epochs), "2") in changes(run)
+    assert ("batch_size", "32", "8") in changes(run)
+    assert "Changed from the recipe" in page.text
+
+
+# -- the model card ----------------------------------------------------------------------------------------------------
+
+
+def test_the_model_card_has_no_empty_section_and_no_live_html(run: Run) -> None:
+    text = card(run)
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        title, _, body = part.partition("\n")
+        assert len(body.strip()) > 20, title
+    assert "More information" not in text and "None" not in text
+    assert words.percent(metrics.accuracy(_table(run)).percent, 2) in text
+    assert "<script>" not in text
+    assert r"\<script\>" in text
+    assert str(run.config["command"]) in text
+
+
+def test_a_card_leaves_out_what_the_run_does_not_know(run: Run) -> None:
+    bare = dataclasses.replace(
+        run, folder=Path("/nowhere"), config={}, environment={}, log=(), table=None, split=None, validation=None
+    )
+    titles = re.findall(r"^## (.*)$", card(bare), flags=re.MULTILINE)
+    assert titles == ["Training"]
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_in_a_browser_nothing_is_asked_for_nothing_runs_and_nothing_is_complained_about(
+    run: Run, tmp_path: Path
+) -> None:
+    table = _table(run)
+    names = (f"{HOSTILE_CLASS}/{HOSTILE_FILE}", *table.names[1:])
+    page = tmp_path / "report.html"
+    page.write_text(render(dataclasses.replace(run, table=dataclasses.replace(table, names=names))), encoding="utf-8")
+    log = tmp_path / "net.json"
+    dump = browse(page.as_uri() + "#cell-0-1", "--dump-dom", f"--log-net-log={log}", profile=tmp_path / "profile")
+    assert f"Verdict on {len(table)} images" in re.sub(r"\s+", " ", dump.stdout)
+    assert "CONSOLE" not in dump.stderr, dump.stderr
+    assert requested(log) == []
+    tags = Page(dump.stdout).tags
+    assert "script" not in {tag for tag, _ in tags}
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+    assert HOSTILE_CLASS in Page(dump.stdout).text and HOSTILE_FILE in Page(dump.stdout).text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_browser_test_would_see_a_request_and_a_complaint(tmp_path: Path) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text("<script>console.error('seen')</script><img src='http://127.0.0.1:9/x.png'>")
+    log = tmp_path / "net.json"
+    dump = browse(page.as_uri(), "--dump-dom", f"--log-net-log={log}", profile=tmp_path / "profile")
+    assert "CONSOLE" in dump.stderr and "seen" in dump.stderr
+    assert requested(log) == ["http://127.0.0.1:9/x.png"]
+
+
+def browse(address: str, *flags: str, profile: Path) -> subprocess.CompletedProcess[str]:
+    """A real browser without network on one page; its complaints are on the error stream."""
+    assert CHROMIUM is not None
+    quiet = ("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+    return subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={profile}",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--enable-logging=stderr", "--v=0",
+            *flags, address,
+        ],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+
+
+def requested(log: Path) -> list[str]:
+    """The addresses that a page asked for, by the browser's own record; what the browser itself wants has no origin."""
+    events = [one.get("params", {}) for one in json.loads(log.read_text(encoding="utf-8"))["events"]]
+    return [one["url"] for one in events if one.get("initiator", "not an origin") != "not an origin"]
 
 
 # -- charts and words --------------------------------------------------------------------------------------------------

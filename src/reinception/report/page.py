@@ -9,17 +9,18 @@ import shlex
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from statistics import median
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reinception import __version__, cost
+from reinception import __version__
 from reinception.output import new_text_file
-from reinception.report import sections
+from reinception.report import sections, trust
+from reinception.report.card import CARD_NAME, card
+from reinception.report.confusion import MOST_CLASSES_IN_A_TABLE, confusion
+from reinception.report.cost import changes, costs
 from reinception.report.run import Run, read_run
-from reinception.report.words import count, duration
-from reinception.spec import Arch
+from reinception.report.words import count
 
 REPORT_NAME = "report.html"
 
@@ -43,15 +44,20 @@ class Reproduction:
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a RUN folder to `out`, and say where it is.
 
-    Without `out` it goes to RUN/report.html, which is renewed: nothing in it is anyone's own work. An `out` that exists
-    is refused. Image files that have moved since are left out of the page, everything else must be readable.
+    Without `out` it goes to RUN/report.html, and the model card to RUN/MODEL_CARD.md; both are renewed, as nothing in
+    them is anyone's own work. An `out` that exists is refused. Image files that have moved since are left out of the
+    page, everything else must be readable.
     """
     folder = Path(run)
     path = folder / REPORT_NAME if out is None else Path(out)
-    html = render(read_run(folder))
-    with new_text_file(path, replace=out is None) as file:
-        # A file name that is not UTF-8 must not make the page invalid.
-        file.write(html.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    read = read_run(folder)
+    pages = {path: render(read)}
+    if out is None:
+        pages[folder / CARD_NAME] = card(read)
+    for file_path, text in pages.items():
+        with new_text_file(file_path, replace=out is None) as file:
+            # A file name that is not UTF-8 must not make the page invalid.
+            file.write(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
     return path
 
 
@@ -78,13 +84,16 @@ def render(run: Run) -> str:
         verdict=sections.verdict(table, run.split) if table else None,
         data=sections.data(run, table),
         curves=sections.curves(run),
-        curves_note=_training_in_words(run),
-        confusion=sections.confusion(table) if table else None,
+        confusion=confusion(run, table) if table else None,
         classes=sections.classes(table) if table else (),
-        most_classes=sections.MOST_CLASSES_IN_A_TABLE,
+        most_classes=MOST_CLASSES_IN_A_TABLE,
+        calibration=trust.calibrated(table, run.validation) if table else None,
+        thresholds=trust.thresholds(table, run.validation) if table else None,
         mistakes=sections.mistakes(run, table) if table else (),
         num_wrong=int((~table.correct).sum()) if table else 0,
         num_images=count(len(table), "image") if table else "",
+        costs=costs(run),
+        changes=changes(run),
         reproduction=reproduction(run),
         version=__version__,
     )
@@ -114,25 +123,8 @@ def _subtitle(run: Run) -> str:
         config.get("model"),
         f"width {config['width']:g}" if config.get("width", 1) != 1 else None,
         f"{config['input_size']} × {config['input_size']} pixels" if config.get("input_size") else None,
-        *_cost_in_words(run),
         f"recipe {recipe['name']}" if isinstance(recipe, dict) and "name" in recipe else None,
         f"data {Path(str(config['data'])).name}" if config.get("data") else None,
         str(run.environment["started"])[:10] if run.environment.get("started") else None,
     ]
     return " · ".join(part for part in parts if part)
-
-
-def _cost_in_words(run: Run) -> list[str]:
-    if "arch" not in run.config:
-        return []
-    arch = Arch.from_json(run.config["arch"])
-    parameters, multiply_adds = cost.parameters(arch, with_aux=False), cost.multiply_adds(arch)
-    return [f"{parameters / 1e6:.3g} M parameters", f"{multiply_adds / 1e9:.3g} G multiply-adds"]
-
-
-def _training_in_words(run: Run) -> str:
-    rates = [rate for _, rate in run.curve("train", "images_per_second")]
-    if not rates:
-        return ""
-    epochs = max(epoch for epoch, _ in run.curve("train", "images_per_second"))
-    return f"{duration(run.seconds)}, {epochs:.1f} epochs, {median(rates):,.0f} images a second."

@@ -17,7 +17,11 @@ _SPLITS = {"test": "test", "val": "validation"}
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run. `log` are the lines of metrics.jsonl; `table` is None while nothing has been evaluated."""
+    """One run. `log` are the lines of metrics.jsonl; `table` is None while nothing has been evaluated.
+
+    `validation` are the predictions for the images that chose the weights, where `table` is of others; what is fitted
+    (a temperature, a threshold) is fitted on them.
+    """
 
     folder: Path
     config: Mapping[str, Any]
@@ -25,6 +29,7 @@ class Run:
     log: tuple[Mapping[str, Any], ...]
     split: str | None
     table: PredictionTable | None
+    validation: PredictionTable | None
 
     @property
     def name(self) -> str:
@@ -53,6 +58,7 @@ def read_run(folder: str | Path) -> Run:
     if not (folder / "config.json").is_file():
         raise ReinceptionError(f"{folder}: no config.json in this folder; is it a run that `train` made?")
     split = next((name for name in _SPLITS if (folder / "predictions" / f"{name}.csv").is_file()), None)
+    validation = folder / "predictions" / "val.csv"
     environment = folder / "environment.json"
     return Run(
         folder=folder,
@@ -61,6 +67,7 @@ def read_run(folder: str | Path) -> Run:
         log=_read_log(folder / "metrics.jsonl"),
         split=split,
         table=PredictionTable.load_csv(folder / "predictions" / f"{split}.csv") if split else None,
+        validation=PredictionTable.load_csv(validation) if split == "test" and validation.is_file() else None,
     )
 
 

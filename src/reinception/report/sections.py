@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
 import numpy as np
 from markupsafe import Markup
 
 from reinception import metrics
+from reinception.calibration import calibration_error
 from reinception.metrics import ClassScore, PredictionTable
+from reinception.ranking import Ranking, rankings
 from reinception.report import svg
+from reinception.report.confusion import MOST_CLASSES_IN_A_TABLE
+from reinception.report.evidence import evidence
+from reinception.report.pictures import Picture, picture
 from reinception.report.run import Run
-from reinception.report.thumbnails import thumbnail
 from reinception.report.words import count, interval, percent
+from reinception.resampling import bootstrap
 
 MOST_MISTAKES = 24
 MOST_SAMPLES = 40
 SAMPLES_PER_CLASS = 8
-MOST_CLASSES_IN_A_TABLE = 16
-"""A confusion matrix with more classes than this is drawn, not tabulated."""
-
 SPLITS = ("train", "val", "test")
 
 
@@ -56,19 +57,6 @@ class ClassCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One image of a gallery; `uri` is None where the file is no longer readable."""
-
-    name: str
-    file: str
-    uri: str | None
-    actual: str
-    predicted: str
-    p_actual: str
-    p_predicted: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Data:
     """What the run learnt from and was judged on; `folded` closes a long table behind its sentence."""
 
@@ -91,27 +79,6 @@ class Chart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of the confusion table; an empty one has neither count nor share."""
-
-    count: str
-    share: str
-    style: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confusion:
-    """Who is taken for whom: a table for few classes, a picture for many, and the most frequent pairs in words."""
-
-    sentence: str
-    classes: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    dense: bool
-    picture: Markup | None
-    pairs: tuple[tuple[str, str, int, str], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class ClassRow:
     """One class of the per-class table, ready to print."""
 
@@ -122,6 +89,8 @@ class ClassRow:
     recall_interval: str
     recall_bar: Markup | None
     f1: str
+    average_precision: str
+    auroc: str
 
 
 def verdict(table: PredictionTable, split: str | None) -> Verdict:
@@ -129,6 +98,7 @@ def verdict(table: PredictionTable, split: str | None) -> Verdict:
     right = metrics.accuracy(table)
     low, high = right.interval()
     name, base = metrics.majority(table)
+    drawn = bootstrap(table)
     if low > base.percent:
         against = "better than"
     elif high < base.percent:
@@ -140,9 +110,18 @@ def verdict(table: PredictionTable, split: str | None) -> Verdict:
         Fact(
             name="balanced accuracy",
             value=percent(100 * metrics.balanced_accuracy(table)),
-            note="mean recall of the classes",
+            note=interval(*(100 * end for end in drawn["balanced_accuracy"])),
         ),
-        Fact(name="macro F1", value=f"{metrics.macro_f1(table):.3f}", note="mean over the classes"),
+        Fact(
+            name="macro F1",
+            value=f"{metrics.macro_f1(table):.3f}",
+            note=f"{drawn['macro_f1'][0]:.3f} to {drawn['macro_f1'][1]:.3f}",
+        ),
+        Fact(
+            name="calibration error",
+            value=percent(100 * calibration_error(table)),
+            note="mean gap between claimed and right",
+        ),
     ]
     if len(table.classes) > 5:
         error = metrics.top_k_error(table, 5)
@@ -205,11 +184,11 @@ def _samples(run: Run, table: PredictionTable) -> Iterator[tuple[str, tuple[Pict
     for target, name in enumerate(table.classes[:MOST_SAMPLES]):
         right = np.flatnonzero((table.targets == target) & table.correct)
         chosen = right[np.linspace(0, len(right) - 1, min(each, len(right))).astype(int)]
-        pictures = tuple(picture for row in chosen if (picture := _picture(run, table, int(row))).uri)
+        pictures = tuple(shown for row in chosen if (shown := picture(run, table, int(row))).uri)
         if pictures:
             rows.append((name, pictures))
     if each == 1 and rows:
-        yield "", tuple(picture for _, pictures in rows for picture in pictures)
+        yield "", tuple(one for _, pictures in rows for one in pictures)
     else:
         yield from rows
 
@@ -256,62 +235,15 @@ def _chart(title: str, note: str, lines: Sequence[svg.Line], *, from_zero: bool 
     )
 
 
-def confusion(table: PredictionTable) -> Confusion:
-    """Rows are what the images are, columns what they were called; shades are shares of the row."""
-    counts = metrics.confusion(table)
-    support = counts.sum(axis=1)
-    share = counts / np.maximum(support, 1)[:, None]
-    off = counts - np.diag(counts.diagonal())
-    order = [int(i) for i in np.argsort(-off, axis=None, kind="stable")[:8] if off.flat[i]]
-    k = len(table.classes)
-    pairs = tuple(
-        (table.classes[i // k], table.classes[i % k], int(off.flat[i]), percent(100 * share.flat[i])) for i in order
-    )
-    if pairs:
-        actual, predicted, number, part = pairs[0]
-        sentence = f"Most often “{actual}” is called “{predicted}”: {count(number, 'image')}, {part} of that class."
-    else:
-        sentence = "Nothing is confused: every image is called what it is."
-
-    def level(row: int, column: int) -> int:
-        return min(9, int(10 * share[row, column]))
-
-    def cell(row: int, column: int) -> Cell:
-        if not counts[row, column]:
-            return Cell(count="·", share="", style="none")
-        return Cell(
-            count=f"{counts[row, column]:,}",
-            share=percent(100 * share[row, column]),
-            style=f"{'right' if row == column else 'wrong'} share-{level(row, column)}",
-        )
-
-    tabulated = k <= MOST_CLASSES_IN_A_TABLE
-    rows = tuple(
-        (table.classes[row], tuple(cell(row, column) for column in range(k))) for row in (range(k) if tabulated else ())
-    )
-    picture = None
-    if not tabulated:
-        filled = [(int(r), int(c), int(counts[r, c]), level(r, c)) for r, c in np.argwhere(counts)]
-        picture = svg.heat_map(filled, size=k, title=f"confusion of {k} classes", names=table.classes)
-    return Confusion(
-        sentence=sentence,
-        classes=table.classes,
-        rows=rows,
-        dense=k > 4,
-        picture=picture,
-        pairs=pairs if k > 2 else (),
-    )
-
-
 def classes(table: PredictionTable) -> tuple[ClassRow, ...]:
     """The per-class table: in the order of the classes when they are few, weakest first when they are many."""
-    scores = metrics.per_class(table)
+    scores = list(zip(metrics.per_class(table), rankings(table), strict=True))
     if len(scores) > MOST_CLASSES_IN_A_TABLE:
-        scores = tuple(sorted(scores, key=lambda score: (score.f1 is None, score.f1)))
-    return tuple(_class_row(score) for score in scores)
+        scores.sort(key=lambda pair: (pair[0].f1 is None, pair[0].f1))
+    return tuple(_class_row(score, ranking) for score, ranking in scores)
 
 
-def _class_row(score: ClassScore) -> ClassRow:
+def _class_row(score: ClassScore, ranking: Ranking) -> ClassRow:
     bar, words = None, ""
     if score.recall is not None:
         low, high = metrics.wilson(score.correct, score.support)
@@ -323,7 +255,9 @@ def _class_row(score: ClassScore) -> ClassRow:
         recall=_percent_or_dash(score.recall),
         recall_interval=words,
         recall_bar=bar,
-        f1="–" if score.f1 is None else f"{score.f1:.3f}",
+        f1=_number_or_dash(score.f1),
+        average_precision=_number_or_dash(ranking.average_precision),
+        auroc=_number_or_dash(ranking.auroc),
     )
 
 
@@ -331,24 +265,14 @@ def _percent_or_dash(share: float | None) -> str:
     return "–" if share is None else percent(100 * share)
 
 
+def _number_or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
 def mistakes(run: Run, table: PredictionTable) -> tuple[Picture, ...]:
     """The wrong images, the one whose own class got the least probability first."""
     rows = np.flatnonzero(~table.correct)
     own = table.probabilities[rows, table.targets[rows]]
     hardest = rows[np.argsort(own, kind="stable")][:MOST_MISTAKES]
-    return tuple(_picture(run, table, int(row)) for row in hardest)
-
-
-def _picture(run: Run, table: PredictionTable, row: int) -> Picture:
-    target, predicted = int(table.targets[row]), int(table.predicted[row])
-    name = table.names[row]
-    root = run.config.get("root")
-    return Picture(
-        name=name,
-        file=PurePosixPath(name).name,
-        uri=thumbnail(Path(root, name)) if root else None,
-        actual=table.classes[target],
-        predicted=table.classes[predicted],
-        p_actual=percent(100 * float(table.probabilities[row, target])),
-        p_predicted=percent(100 * float(table.probabilities[row, predicted])),
-    )
+    drawn = evidence(run, table, [int(row) for row in hardest])
+    return tuple(picture(run, table, int(row), evidence=drawn.get(int(row))) for row in hardest)

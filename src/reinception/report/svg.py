@@ -110,6 +110,40 @@ def interval_chart(
     return Markup("\n").join(out)
 
 
+def reliability_chart(
+    series: Sequence[tuple[str, Sequence[tuple[float, float, float, float, int]]]], *, title: str
+) -> Markup:
+    """How often right (up) against how sure (across), 0 to 1, with the diagonal of perfect honesty.
+
+    Each series is a style and its bins: confidence, accuracy, the ends of its interval, and how many images.
+    """
+    left, right, top, bottom = _LEFT, _RIGHT, _TOP, _BOTTOM
+
+    def px(x: float) -> float:
+        return left + x * (WIDTH - left - right)
+
+    def py(y: float) -> float:
+        return HEIGHT - bottom - y * (HEIGHT - top - bottom)
+
+    out = [open_svg(WIDTH, HEIGHT, title)]
+    for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
+        out.append(_rule(left, py(mark), WIDTH - right, py(mark), "grid"))
+        out.append(text(left - 7, py(mark) + 4, f"{100 * mark:.0f}", "tick end"))
+        out.append(text(px(mark), HEIGHT - bottom + 17, f"{100 * mark:.0f}", "tick mid"))
+    out.append(_rule(px(0), py(0), px(1), py(1), "baseline"))
+    out.append(text(WIDTH - right, HEIGHT - 3, "percent claimed; upwards, percent right", "tick end"))
+    for style, bins in series:
+        for confidence, accuracy, low, high, n in bins:
+            out.append(_rule(px(confidence), py(low), px(confidence), py(high), f"whisker {style}"))
+            hint = f"claims {100 * confidence:.0f} %, right {100 * accuracy:.0f} % of {n:,}"
+            out.append(
+                Markup('<circle class="{}" cx="{}" cy="{}" r="3"><title>{}</title></circle>').format(
+                    f"{style} dot", f"{px(confidence):.1f}", f"{py(accuracy):.1f}", hint
+                )
+            )
+    return Markup("\n").join([*out, Markup("</svg>")])
+
+
 def bar(share: float, style: str = "bar") -> Markup:
     """A horizontal bar filled to `share` (0 to 1) for a table cell."""
     return Markup(

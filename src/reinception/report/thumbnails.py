@@ -13,6 +13,9 @@ from reinception.data.decode import Refused, decode
 SIDE = 192
 """Longest side in pixels: sharp at the size the page shows it, on a screen with two pixels to a point."""
 
+SMALL_SIDE = 128
+"""The same for pictures that are many and open on demand."""
+
 _QUALITY = 80
 
 
@@ -23,6 +26,11 @@ def thumbnail(path: Path, *, side: int = SIDE) -> str | None:
     except Refused:
         return None
     picture.thumbnail((side, side), Image.Resampling.BOX if max(picture.size) > 4 * side else Image.Resampling.LANCZOS)
+    return data_uri(picture)
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The picture as a JPEG inside a URI."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

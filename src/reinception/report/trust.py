@@ -1,0 +1,140 @@
+"""The sections on trust as values: calibration before and after temperature, thresholds, and sets with a promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from reinception import calibration, metrics
+from reinception.metrics import PredictionTable, wilson
+from reinception.report import svg
+from reinception.report.words import count, interval, percent
+
+_WANTED = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+_MOST_WANTED = 3
+_PROMISED = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How far its probabilities can be taken at their word. `rows`: name, NLL, Brier score, calibration error."""
+
+    sentence: str
+    rows: tuple[tuple[str, str, str, str], ...]
+    legend: tuple[tuple[str, str], ...]
+    chart: Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What is gained by not always answering.
+
+    `rows`: wanted precision, threshold, share answered, share of those right and its interval. `sets`: promised
+    coverage, coverage and its interval, mean number of classes in a set.
+    """
+
+    sentence: str
+    chart: Markup
+    rows: tuple[tuple[str, str, str, str, str], ...]
+    sets: tuple[tuple[str, str, str, str], ...]
+
+
+def calibrated(table: PredictionTable, validation: PredictionTable | None) -> Calibration:
+    """`validation` is what the temperature is fitted on; without it there is no temperature."""
+    sure, right = 100 * float(table.probabilities.max(axis=1).mean()), metrics.accuracy(table).percent
+    low, high = metrics.accuracy(table).interval()
+    if low <= sure <= high:
+        verdict = "as sure as it should be, as far as so many images can tell"
+    else:
+        verdict = "too sure of itself" if sure > right else "less sure than it could be"
+    sentence = f"On average it claims {percent(sure)} and is right for {percent(right)}: {verdict}."
+    tables = [("as it is", table)]
+    if validation is not None and len(validation):
+        temperature = calibration.fit_temperature(validation)
+        tables.append((f"temperature {temperature:.2f}", calibration.with_temperature(table, temperature)))
+        before, after = (calibration.calibration_error(one) for _, one in tables)
+        helped = "lowers" if after < before else "does not lower"
+        sentence += (
+            f" A temperature of {temperature:.2f}, fitted on {count(len(validation), 'validation image')}, {helped} "
+            f"the calibration error here: {percent(100 * before)} before, {percent(100 * after)} after."
+        )
+    styles = ("line-a", "line-b")
+    return Calibration(
+        sentence=sentence,
+        rows=tuple(
+            (
+                name,
+                f"{calibration.negative_log_likelihood(one):.3f}",
+                f"{calibration.brier_score(one):.3f}",
+                percent(100 * calibration.calibration_error(one)),
+            )
+            for name, one in tables
+        ),
+        legend=tuple(zip(styles, (name for name, _ in tables), strict=False)),
+        chart=svg.reliability_chart(
+            [
+                (style, [(one.confidence, one.accuracy, *wilson(one.right, one.n), one.n) for one in bins])
+                for style, bins in zip(styles, (calibration.reliability(one) for _, one in tables), strict=False)
+            ],
+            title="reliability: how often right against how sure",
+        ),
+    )
+
+
+def thresholds(table: PredictionTable, validation: PredictionTable | None) -> Thresholds:
+    """Thresholds and sets are chosen on `validation` and shown on `table`; without the former just the curve is."""
+    points = calibration.risk_coverage(table)
+    curve = [(100 * point.coverage, 100 * (1 - point.right / point.answered)) for point in points]
+    half = next(point for point in points if point.coverage >= 0.5)
+    error, rest = metrics.top_k_error(table).percent, 100 * (1 - half.right / half.answered)
+    sentence = f"Of all images {percent(error)} are wrong; of the surer half {percent(rest)}."
+    rows: list[tuple[str, str, str, str, str]] = []
+    sets: list[tuple[str, str, str, str]] = []
+    if validation is not None and len(validation):
+        sentence += (
+            f" The thresholds were chosen on {count(len(validation), 'validation image')}; what they keep of their "
+            "promise is shown on these images, which had no say."
+        )
+        already = metrics.accuracy(validation).percent / 100
+        for wanted in [share for share in _WANTED if share > already][:_MOST_WANTED]:
+            chosen = calibration.threshold_for(validation, wanted)
+            if chosen is None:
+                rows.append((percent(100 * wanted), "none found", "–", "–", ""))
+                continue
+            here = calibration.answered_at(table, chosen.threshold)
+            kept = here.precision
+            rows.append(
+                (
+                    percent(100 * wanted),
+                    f"{chosen.threshold:.3f}",
+                    percent(100 * here.coverage),
+                    "–" if kept is None else percent(kept.percent),
+                    "" if kept is None else interval(*kept.interval()),
+                )
+            )
+        sets = [_promise(table, validation, promised) for promised in _PROMISED]
+    return Thresholds(
+        sentence=sentence,
+        chart=svg.line_chart(
+            [svg.Line(name="", points=curve, style="line-a")],
+            title="error of the answered images against how many are answered",
+            x_label="percent answered, the surest first",
+            from_zero=True,
+        ),
+        rows=tuple(rows),
+        sets=tuple(sets),
+    )
+
+
+def _promise(table: PredictionTable, validation: PredictionTable, promised: float) -> tuple[str, str, str, str]:
+    sets = calibration.conformal_sets(table, calibration.conformal_threshold(validation, promised))
+    held = int(np.take_along_axis(sets, table.targets[:, None], axis=1).sum())
+    low, high = wilson(held, len(table))
+    return (
+        percent(100 * promised, 0),
+        percent(100 * held / len(table)),
+        interval(100 * low, 100 * high),
+        f"{sets.sum(axis=1).mean():.2f}",
+    )
