@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reinception import family
-from reinception.model.build import Network, build
+from reinception.model.build import Network, skeleton
 from reinception.model.foreign.identify import with_scale
 from reinception.spec import count_border
 
@@ -56,7 +56,7 @@ def random_network(
     """The released network (or FID's) with random weights, in evaluation mode."""
     base = FID if fid else RELEASED
     arch = dataclasses.replace(base, num_classes=num_classes, aux=base.aux if aux else ())
-    network = build(with_scale(count_border(arch, border), scale), seed=0)
+    network = skeleton(with_scale(count_border(arch, border), scale)).to_empty(device="cpu")
     randomise(network, seed)
     return network.eval()
 

@@ -22,10 +22,11 @@ from reinception.cli.parsing import duration
 from reinception.errors import ReinceptionError, UsageError
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
-VERBS = ("models", "show", "draw", "train", "evaluate", "predict", "report", "doctor")
+VERBS = ("models", "show", "draw", "train", "evaluate", "predict", "report", "weights", "doctor")
 SCREENS = {
     "reinception": ["--help"],
     **{verb: [verb, "--help"] for verb in VERBS},
+    **{f"weights_{verb}": ["weights", verb, "--help"] for verb in ("identify", "convert")},
     "show_inception_v3": ["show", "inception_v3"],
 }
 

@@ -20,7 +20,7 @@ from reinception.model.build import skeleton
 from reinception.model.foreign.identify import their_shape
 from reinception.model.foreign.layouts import LAYOUTS
 from reinception.model.foreign.places import keras_layers, places
-from reinception.weights.convert import identify
+from reinception.weights.finding import identify
 from reinception.weights.sources import candidates
 
 Shapes = dict[str, tuple[int, ...]]

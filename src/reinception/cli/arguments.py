@@ -6,6 +6,7 @@ import argparse
 
 from reinception import __version__
 from reinception.cli.parsing import Parser, duration, fraction, natural_int, positive_float, positive_int, sizes
+from reinception.cli.weights_words import add_weights
 
 
 def parser() -> Parser:
@@ -18,18 +19,22 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"reinception {__version__}", help="print the version")
     verbs = top.add_subparsers(prog="reinception", title="verbs", metavar="VERB", required=True, parser_class=Parser)
-    for add in (_models, _show, _draw, _train, _evaluate, _predict, _report, _doctor):
+    for add in (_models, _show, _draw, _train, _evaluate, _predict, _report):
         add(verbs)
+    add_weights(verbs, _verb)
+    _doctor(verbs)
     return top
 
 
 Verbs = argparse._SubParsersAction
 
 
-def _verb(verbs: Verbs[Parser], name: str, *, call: str, usage: str, does: str, more: str = "") -> Parser:
+def _verb(
+    verbs: Verbs[Parser], name: str, *, call: str, usage: str, does: str, more: str = "", under: str = ""
+) -> Parser:
     verb = verbs.add_parser(
         name,
-        usage=f"reinception {name} {usage}",
+        usage=" ".join(filter(None, ("reinception", under, name, usage))),
         help=does,
         description=f"{does[0].upper()}{does[1:]}. {more}".strip(),
     )

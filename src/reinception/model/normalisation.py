@@ -22,6 +22,8 @@ def fold_normalisation(network: Network, preprocessing: Preprocessing) -> tuple[
     That is exact because the first convolution has no padding: a padded zero would mean `mean` before and black after,
     and ReinceptionError refuses such a network. Computed in float64, stored in the network's own type.
     """
+    if preprocessing.scaling != "fixed":
+        raise ReinceptionError("each picture is normalised by its own mean and deviation: no fixed weights can do that")
     first = next(trace(network.arch, with_aux=False))
     layer = first.layer
     if not isinstance(layer, Conv) or layer.padding != (0, 0):

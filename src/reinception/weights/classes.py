@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reinception.weights import peers
+from reinception.weights.published import imagenet_classes
 
 IMAGENET_CLASSES = 1000
 # The graph of 2015-12-05 has 1,008: ImageNet's in an order of its own, and some that were never trained.
@@ -14,7 +14,7 @@ def class_names(num_classes: int, *, with_background: bool) -> tuple[tuple[str, 
     """A name for each output, and where the names come from. `with_background` puts one more before ImageNet's."""
     background = (BACKGROUND,) if with_background else ()
     if num_classes - len(background) == IMAGENET_CLASSES:
-        names, whence = peers.imagenet_classes()
+        names, whence = imagenet_classes()
         if names:
             return background + names, f"1,000 classes are taken for ImageNet's; names from {whence}"
         note = "ImageNet's classes are numbered: install torchvision, or give names with --classes"

@@ -15,9 +15,7 @@ from reinception.errors import ReinceptionError, UsageError
 from reinception.model import artifact
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, skeleton
-from reinception.model.foreign import identify as foreign
 from reinception.model.foreign.identify import Identification, with_scale
-from reinception.model.foreign.keys import Shapes
 from reinception.model.foreign.layouts import AVERAGE_SUFFIX
 from reinception.model.foreign.translate import to_ours
 from reinception.model.normalisation import fold_normalisation
@@ -26,18 +24,15 @@ from reinception.spec import Arch, count_border
 from reinception.weights import peers
 from reinception.weights.classes import BACKGROUND, IMAGENET_CLASSES, class_names
 from reinception.weights.files import WeightFile, read
+from reinception.weights.finding import RELEASED, Finding, find
+from reinception.weights.published import download, is_published
 from reinception.weights.report import Dropped, Report
 from reinception.weights.sources import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    SOURCES,
     Source,
-    by_digest,
-    candidates,
-    source,
 )
 
-RELEASED: Arch = family.NETWORKS["inception_v3"].arch
 # The one "class" of a model whose file had no classifier: its features are real, its output is no answer.
 NO_CLASSIFIER = ("untrained",)
 
@@ -76,17 +71,11 @@ class Conversion:
     choices: Choices = field(default_factory=Choices)
 
 
-def identify(shapes: Shapes) -> Identification:
-    """Which layout and which parts of Inception-v3 tensors of these names and shapes are; ReinceptionError if none."""
-    return foreign.identify(shapes, RELEASED)
-
-
 def obtain(name: str | Path, choices: Choices | None = None) -> Conversion:
     """The model of a file, of a model or run of ours, or of `torchvision:TAG` or `timm:NAME`, downloaded by them."""
     wanted = choices or Choices()
-    if isinstance(name, str) and peers.is_published(name):
-        file = peers.download(name)
-        return convert(file, dataclasses.replace(wanted, source=wanted.source or file.kind))
+    if isinstance(name, str) and is_published(name):
+        return convert(download(name), wanted)
     path = Path(name)
     if (path / artifact.MODEL_NAME).is_file():
         path = path / artifact.MODEL_NAME
@@ -98,25 +87,24 @@ def convert(file: WeightFile, choices: Choices | None = None) -> Conversion:
     wanted = choices or Choices()
     if file.is_ours:
         return _already_ours(file, wanted)
+    finding = find(file, wanted.source)
     try:
-        return _convert(file, wanted)
-    except UsageError:
-        raise
+        state = to_ours(finding.found, file.tensors)
     except ReinceptionError as error:
         raise ReinceptionError(f"{file.path}: {error}") from None
+    return _converted(finding, state, wanted)
 
 
 def _already_ours(file: WeightFile, choices: Choices) -> Conversion:
     network, manifest = artifact.load(file.path, with_aux=choices.with_auxiliary)
-    report = Report(title="a reinception model file", source="reinception", certainty="its manifest says so")
+    origin = str(manifest.origin.get("source", "reinception"))
+    report = Report(title="a reinception model file", source=origin, certainty="its manifest says so")
     return Conversion(network=network, manifest=manifest, report=report, file=file, choices=choices)
 
 
-def _convert(file: WeightFile, choices: Choices) -> Conversion:
-    found = identify(file.shapes)
-    chosen, certainty, others = _source_of(file, found, choices)
+def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> Conversion:
+    file, found, chosen = finding.file, finding.found, finding.source
     notes = [*file.remarks, *found.remarks]
-    state = to_ours(found, file.tensors)
     state, dropped = _without_auxiliary(state, found, chosen, choices)
     offset = 0
     if found.num_classes == IMAGENET_CLASSES + 1:
@@ -131,20 +119,20 @@ def _convert(file: WeightFile, choices: Choices) -> Conversion:
     )
     arch = with_scale(count_border(arch, counts), found.has_scale)
     classes, note = _class_names(num_classes, found, offset, choices)
-    notes += [note, *_notes(file, found, chosen, counts, certainty)]
+    notes += [note, *_notes(finding, counts)]
     manifest = Manifest(
         arch=arch,
         classes=classes,
         preprocessing=_preprocessing(chosen, choices),
         origin={
             "source": chosen.name,
-            "source_is": certainty,
-            "could_also_be": list(others),
+            "source_is": finding.certainty,
+            "could_also_be": list(finding.could_also_be),
             "layout": found.layout.name,
             "file": file.path.name,
             "sha256": file.sha256,
             "reference": chosen.reference,
-            "licence": _licence(chosen, certainty, choices),
+            "licence": finding.licence if choices.licence is None else choices.licence,
             "border": "counted" if counts else "ignored",
             "classifier": "as in the file" if found.has_classifier else "none in the file",
             "class_offset": offset,
@@ -157,8 +145,8 @@ def _convert(file: WeightFile, choices: Choices) -> Conversion:
     report = Report(
         title=f"{file.kind}: {found.layout.title}",
         source=chosen.name,
-        certainty=certainty,
-        could_also_be=others,
+        certainty=finding.certainty,
+        could_also_be=finding.could_also_be,
         dropped=tuple(dropped),
         added=tuple(name for name in found.absent if name in state),
         notes=tuple(note for note in notes if note),
@@ -198,7 +186,7 @@ def proven(conversion: Conversion) -> Conversion:
     return dataclasses.replace(
         conversion,
         manifest=dataclasses.replace(conversion.manifest, origin=origin),
-        report=dataclasses.replace(conversion.report, proof=proof),
+        report=conversion.report.with_proof(proof),
     )
 
 
@@ -222,21 +210,6 @@ def fold(conversion: Conversion) -> Conversion:
 
 
 # -- the steps ---------------------------------------------------------------------------------------------------------
-
-
-def _source_of(file: WeightFile, found: Identification, choices: Choices) -> tuple[Source, str, tuple[str, ...]]:
-    """Whose weights, how we know, and whose else they could be."""
-    if choices.source is not None:
-        chosen = source(choices.source)
-        if found.layout.name not in chosen.layouts:
-            fitting = ", ".join(entry.name for entry in SOURCES.values() if found.layout.name in entry.layouts)
-            raise UsageError(f"{file.path}: {chosen.name} does not name tensors like this; those who do: {fitting}")
-        return chosen, "named by the user", ()
-    known = [entry for entry in by_digest(file.sha256, file.md5) if found.layout.name in entry.layouts]
-    if known:
-        return known[0], "known by the file's digest", tuple(entry.name for entry in known[1:])
-    fits = candidates(found.layout.name, num_classes=found.num_classes, has_auxiliary=found.has_auxiliary)
-    return fits[0], "assumed from names and shapes", tuple(entry.name for entry in fits[1:])
 
 
 def _without_auxiliary(
@@ -279,22 +252,10 @@ def _preprocessing(chosen: Source, choices: Choices) -> Any:
     return chosen.preprocessing
 
 
-def _licence(chosen: Source, certainty: str, choices: Choices) -> str:
-    """A layout is no proof of origin, so a licence is claimed only where the origin is known."""
-    if choices.licence is not None:
-        return choices.licence
-    if certainty.startswith("assumed"):
-        return (
-            f"unknown: the file does not say; {chosen.title} are published under {chosen.licence}"
-            if chosen.licence
-            else "unknown"
-        )
-    return chosen.licence or "unknown"
-
-
-def _notes(file: WeightFile, found: Identification, chosen: Source, counts: bool, certainty: str) -> list[str]:
+def _notes(finding: Finding, counts: bool) -> list[str]:
+    file, found, chosen = finding.file, finding.found, finding.source
     notes = [chosen.remark]
-    if certainty.startswith("assumed") and found.layout.name == "torchvision":
+    if finding.is_assumed and found.layout.name == "torchvision":
         notes.append("names and shapes do not tell these apart; the first decides on pixels: --source says whose")
     if chosen.trained_counting_border is not None and chosen.trained_counting_border != counts:
         notes.append("trained without counting the border, run by timm and here counting it (--border ignored)")

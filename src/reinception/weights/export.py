@@ -25,9 +25,11 @@ from reinception.model.foreign.places import keras_layers
 from reinception.model.foreign.translate import fold_scale, to_theirs
 from reinception.output import refuse_existing
 from reinception.spec import Arch, count_border
-from reinception.weights import hdf5
-from reinception.weights.convert import NO_CLASSIFIER, RELEASED
-from reinception.weights.report import Dropped, Report
+from reinception.weights import hdf5, peers
+from reinception.weights.convert import NO_CLASSIFIER, network_of
+from reinception.weights.files import read
+from reinception.weights.finding import RELEASED, identify
+from reinception.weights.report import Dropped, Proof, Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +106,15 @@ TARGETS: Mapping[str, Target] = {
 }
 
 
-def target(name: str) -> Target:
-    """The library called `name`; UsageError names what there is to choose from."""
+def target(name: str, out: Path) -> tuple[Target, str]:
+    """The library called `name` and the ending `out` has; UsageError names what there is to choose from."""
     if name not in TARGETS:
         raise UsageError(f"cannot write for {name!r}; known: {', '.join(TARGETS)}")
-    return TARGETS[name]
+    goal = TARGETS[name]
+    suffix = next((known for known in goal.suffixes if out.name.endswith(known)), None)
+    if suffix is None:
+        raise UsageError(f"{out}: {goal.title} is written to {' or '.join(goal.suffixes)}")
+    return goal, suffix
 
 
 def export(network: Network, manifest: Manifest, library: str, path: str | Path) -> Report:
@@ -117,10 +123,8 @@ def export(network: Network, manifest: Manifest, library: str, path: str | Path)
     ReinceptionError for a network the library does not have. Where the library's network has no gamma it is folded into
     the convolution before it (`fold_scale`); where ours has none it is written as 1.
     """
-    goal, out = target(library), Path(path)
-    suffix = next((known for known in goal.suffixes if out.name.endswith(known)), None)
-    if suffix is None:
-        raise UsageError(f"{out}: {goal.title} is written to {' or '.join(goal.suffixes)}")
+    out = Path(path)
+    goal, suffix = target(library, out)
     refuse_existing(out)
     refuse_other_networks(network.arch, goal)
     layout = LAYOUTS["keras-3" if suffix == ".weights.h5" else goal.layout]
@@ -149,7 +153,10 @@ def export(network: Network, manifest: Manifest, library: str, path: str | Path)
         notes.append(f"{goal.title} {counts} the border in average pools, unlike this model: outputs will differ")
     _write(out, suffix, tensors, network.arch)
     pixels = manifest.preprocessing
-    notes.append(f"it expects (v - mean) / std on [0, 1], mean {list(pixels.mean)}, std {list(pixels.std)}")
+    if pixels.scaling == "fixed":
+        notes.append(f"it expects (v - mean) / std on [0, 1], mean {list(pixels.mean)}, std {list(pixels.std)}")
+    else:
+        notes.append("it expects each picture less its own mean, divided by its own standard deviation")
     return Report(
         title=f"written for {goal.title} ({layout.name})",
         source=str(manifest.origin.get("source", "a model of ours")),
@@ -157,6 +164,20 @@ def export(network: Network, manifest: Manifest, library: str, path: str | Path)
         dropped=tuple(dropped),
         notes=tuple(note for note in (*notes, goal.remark) if note),
     )
+
+
+def prove_export(network: Network, library: str, path: str | Path) -> Proof:
+    """Runs `library`'s own network with the file just written beside `network`, under the library's border rule.
+
+    ReinceptionError, and the file is gone again, when they differ.
+    """
+    (goal, _), file = target(library, Path(path)), read(path)
+    native = network_of(count_border(network.arch, goal.counts_border), network.state_dict())
+    try:
+        return peers.prove(goal.name, file, identify(file.shapes), native)
+    except ReinceptionError:
+        Path(path).unlink()
+        raise
 
 
 def refuse_other_networks(arch: Arch, goal: Target) -> None:

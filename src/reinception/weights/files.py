@@ -31,7 +31,8 @@ _STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", 
 @dataclass(frozen=True, kw_only=True)
 class WeightFile:
     """A file's tensors by name. `kind` is what the file is, `is_ours` that it carries our manifest, `remarks` what was
-    done to get at the tensors, `sha256` and `md5` its digests ("" where it is several files)."""
+    done to get at the tensors, `sha256` and `md5` its digests ("" where it is several files or none), `published_as`
+    the source whose own library downloaded it."""
 
     path: Path
     kind: str
@@ -40,6 +41,7 @@ class WeightFile:
     remarks: tuple[str, ...] = ()
     sha256: str = ""
     md5: str = ""
+    published_as: str = ""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -124,8 +126,10 @@ def _zip(file: Path) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
             names = [member.filename for member in members]
             if "model.weights.h5" in names:
                 return "Keras archive", hdf5.read(archive.read("model.weights.h5")), ()
-    except zipfile.BadZipFile:
-        raise ReinceptionError("not a whole file (its directory is missing); copy or download it again") from None
+    except ReinceptionError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
+        raise ReinceptionError(f"not a whole archive ({_first_line(error)}); copy or download it again") from None
     if names and all(name.endswith(".npy") for name in names):
         return "NumPy archive", _npz(file), ()
     return "PyTorch", *_torch(file)
@@ -140,7 +144,17 @@ def _npz(file: Path) -> dict[str, Tensor]:
                 if array.dtype.kind not in "fiub":
                     continue  # a label or a date beside the weights
                 tensors[name] = torch.from_numpy(np.array(array, order="C"))
-    except (ValueError, TypeError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        OSError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise ReinceptionError(
                 "holds pickled objects, which could run code: refused, nothing of it was run"
@@ -156,12 +170,12 @@ def _torch(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        wanted = re.search(r"GLOBAL ([\w.]+)|(Unsupported operand \d+)", str(error))
         if wanted is None:
             raise ReinceptionError(_torn(error)) from None
         raise ReinceptionError(
-            f"is a pickle that wants more than tensors ({wanted[1]}), which could run code: refused, nothing of it was "
-            "run; if you trust its maker, load it there and save its state_dict()"
+            f"is a pickle that wants more than tensors ({wanted[0].removeprefix('GLOBAL ')}), which could run code: "
+            "refused, nothing of it was run; if you trust its maker, load it there and save its state_dict()"
         ) from None
     except Exception as error:  # the bytes are anyone's: whatever the unpickler trips over, the file is not usable
         if "TorchScript" in str(error):
@@ -224,5 +238,6 @@ def _numeric(array: Any) -> Tensor:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    # torch puts a lecture on `weights_only` before what went wrong
+    lines = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__

@@ -1,6 +1,6 @@
-"""The libraries whose weights are read: they download, they name ImageNet's classes, they prove parity.
+"""The libraries whose weights are read, run beside ours on the same images: the proof of a conversion.
 
-The only file that imports them, and only inside functions: none of them is needed to convert a file.
+They are imported inside functions only: none of them is needed to convert a file.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,90 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reinception.errors import ReinceptionError, UsageError
+from reinception.errors import ReinceptionError
 from reinception.model.build import Network
 from reinception.model.foreign.identify import Identification
 from reinception.weights.files import WeightFile
 from reinception.weights.report import Proof
 
 TOLERANCE = 1e-5  # of the largest output; float32 convolutions in another order differ by less
-_PUBLISHERS = ("torchvision", "timm")
 Outputs = tuple[Tensor, Tensor | None]  # features, logits
 
 
 class NoPeer(Exception):
     """Why the other library could not be run; never the user's fault."""
-
-
-def is_published(name: str) -> bool:
-    """Whether `name` is a download, `torchvision:IMAGENET1K_V1` or `timm:inception_v3.tf_in1k`, and not a path."""
-    publisher, colon, _ = name.partition(":")
-    return bool(colon) and publisher in _PUBLISHERS and not Path(name).exists()
-
-
-# -- download ----------------------------------------------------------------------------------------------------------
-
-
-def download(name: str) -> WeightFile:
-    """The published weights `name`, fetched and checked by the library that publishes them (kept in its cache)."""
-    publisher, _, tag = name.partition(":")
-    loader = {"torchvision": _from_torchvision, "timm": _from_timm}[publisher]
-    try:
-        kind, state, where = loader(tag)
-    except ImportError:
-        raise ReinceptionError(
-            f"{name}: {publisher} downloads and checks its own weights and is not installed: pip install {publisher}"
-        ) from None
-    except (OSError, RuntimeError) as error:  # no network, a torn download, or a digest that does not fit
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise ReinceptionError(
-            f"{name}: could not be downloaded ({reason}); with a network try again, or fetch it elsewhere and give the "
-            "file itself"
-        ) from None
-    tensors = {key: tensor.detach().cpu() for key, tensor in state.items()}
-    return WeightFile(path=Path(where), kind=kind, tensors=tensors)
-
-
-def _from_torchvision(tag: str) -> tuple[str, Mapping[str, Tensor], str]:
-    from torchvision.models import Inception_V3_Weights
-
-    if tag not in Inception_V3_Weights.__members__:
-        known = ", ".join(Inception_V3_Weights.__members__)
-        raise UsageError(f"torchvision publishes no Inception-v3 weights {tag!r}; known: {known}")
-    weights = Inception_V3_Weights[tag]
-    return "torchvision", weights.get_state_dict(progress=False, check_hash=True), weights.url.rsplit("/", 1)[1]
-
-
-def _from_timm(tag: str) -> tuple[str, Mapping[str, Tensor], str]:
-    import timm
-
-    known = [name for name in timm.list_pretrained("inception_v3*") if name.startswith("inception_v3.")]
-    full = tag if "." in tag else f"inception_v3.{tag}"
-    if full not in known:
-        raise UsageError(f"timm publishes no Inception-v3 weights {tag!r}; known: {', '.join(known)}")
-    has_aux = full.endswith(".tv_in1k")
-    model = timm.create_model(full, pretrained=True, aux_logits=has_aux)
-    return f"timm:{full}", model.state_dict(), full
-
-
-# -- names -------------------------------------------------------------------------------------------------------------
-
-
-def imagenet_classes() -> tuple[tuple[str, ...], str]:
-    """ImageNet-1k's class names, and who gave them; empty where no library that knows them is installed.
-
-    Two different classes are called "crane" and two "maillot": such names get their number, so that each is one class.
-    """
-    try:
-        from torchvision.models import Inception_V3_Weights
-    except ImportError:
-        return (), ""
-    names = Inception_V3_Weights.IMAGENET1K_V1.meta["categories"]
-    twice = {name for name in names if names.count(name) > 1}
-    return tuple(f"{name} ({index})" if name in twice else name for index, name in enumerate(names)), "torchvision"
-
-
-# -- parity ------------------------------------------------------------------------------------------------------------
 
 
 def prove(
@@ -111,35 +40,35 @@ def prove(
     ReinceptionError when the outputs differ by more than `TOLERANCE`: then the conversion is wrong.
     """
     publisher = source.partition(":")[0]
+    generator = torch.Generator().manual_seed(0)
+    size = network.arch.input_size
+    images = torch.rand(num_images, network.arch.input_channels, size, size, generator=generator) * 2 - 1
     try:
         if publisher not in _PEERS:
             raise NoPeer(f"there is no other implementation of {source} to run here")
-        run, version = _PEERS[publisher](file, found)
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what another library says about itself helps nobody here
+            run, version = _PEERS[publisher](file, found)
+            features, logits = run(images)
     except ImportError as error:
         return Proof(peer=None, why_not=f"{error.name or publisher} is not installed")
     except NoPeer as error:
         return Proof(peer=None, why_not=str(error))
-    generator = torch.Generator().manual_seed(0)
-    size = network.arch.input_size
-    images = torch.rand(num_images, network.arch.input_channels, size, size, generator=generator) * 2 - 1
     with torch.inference_mode():
-        features, logits = run(images)
         ours = network.features(images)
         pairs = {"features": (ours, features)}
         if logits is not None and found.has_classifier:
             pairs["logits"] = (network.classifier(ours), logits[:, offset:])
-    difference = max((mine - theirs).abs().max().item() for mine, theirs in pairs.values())
-    relative = max(
-        ((mine - theirs).abs().max() / theirs.abs().max().clamp(min=1)).item() for mine, theirs in pairs.values()
-    )
+    differences = {name: (mine - theirs).abs().max() for name, (mine, theirs) in pairs.items()}
+    largest = {name: theirs.abs().max().clamp(min=1) for name, (_, theirs) in pairs.items()}
     proof = Proof(
         peer=version,
         num_images=num_images,
         what=tuple(pairs),
-        difference=difference,
-        relative=relative,
+        difference=max(difference.item() for difference in differences.values()),
+        relative=max((differences[name] / largest[name]).item() for name in pairs),
     )
-    if not relative <= TOLERANCE:
+    if not (proof.relative is not None and proof.relative <= TOLERANCE):
         raise ReinceptionError(f"{proof}: more than {TOLERANCE:.0e}, so nothing was written; please report this file")
     return proof
 

@@ -59,11 +59,14 @@ class Report:
     def noting(self, *notes: str) -> Report:
         return dataclasses.replace(self, notes=(*self.notes, *notes))
 
+    def with_proof(self, proof: Proof) -> Report:
+        return dataclasses.replace(self, proof=proof)
+
     def lines(self) -> tuple[str, ...]:
         """One fact a line, for people."""
-        lines = [f"{self.title}", f"source {self.source} ({self.certainty})"]
+        lines = [self.title, f"source: {self.source} ({self.certainty})"]
         if self.could_also_be:
-            lines.append(f"could also be {', '.join(self.could_also_be)}")
+            lines.append(f"could also be: {', '.join(self.could_also_be)}")
         lines += [str(group) for group in self.dropped]
         if self.added:
             lines.append(f"added {len(self.added)} batch norm step counters at 0")

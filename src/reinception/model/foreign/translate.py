@@ -51,7 +51,9 @@ def to_theirs(layout: Layout, arch: Arch, state: Mapping[str, Tensor]) -> tuple[
             tensors[key.theirs] = _turn_out(state[key.ours].detach().cpu(), key.form).contiguous()
             placed.add(key.ours)
         elif key.ours.endswith(".bn.weight") and layout.has_scale:
-            tensors[key.theirs] = torch.ones_like(state[key.ours.removesuffix("weight") + "bias"]).cpu()
+            beta = state.get(key.ours.removesuffix("weight") + "bias")  # none: the whole head was left out
+            if beta is not None:
+                tensors[key.theirs] = torch.ones_like(beta).cpu()
     return tensors, tuple(name for name in state if name not in placed)
 
 

@@ -1,0 +1,580 @@
+"""Converted weights compute what their publisher's network computes, both ways round, and come back bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn import functional
+
+from foreign_weights import (
+    GOLDEN,
+    assert_same_bits,
+    assert_same_outputs,
+    images,
+    random_network,
+    randomise,
+)
+from reinception import networks
+from reinception.errors import ReinceptionError, UsageError
+from reinception.model import artifact
+from reinception.model.artifact import Manifest
+from reinception.model.build import Network
+from reinception.model.normalisation import fold_normalisation
+from reinception.protocol import Preprocessing
+from reinception.spec import Conv, trace
+from reinception.weights.convert import NO_CLASSIFIER, Choices, Conversion, convert, fold, obtain, proven, write
+from reinception.weights.export import counts_border, export
+from reinception.weights.files import read
+from reinception.weights.published import imagenet_classes
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def manifest_of(network: Network) -> Manifest:
+    names = tuple(f"class_{index}" for index in range(network.arch.num_classes))
+    return Manifest(arch=network.arch, classes=names, preprocessing=Preprocessing())
+
+
+def saved(state: dict[str, Tensor], file: Path) -> Path:
+    torch.save(state, file)
+    return file
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keras calls its own HDF5 legacy, and NumPy's new rules are news to it: not what is tested here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# -- the peers, each built once ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def torchvision_model() -> torchvision.models.Inception3:
+    model = torchvision.models.Inception3(init_weights=False)
+    randomise(model, 1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def torchvision_file(
+    torchvision_model: torchvision.models.Inception3, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return saved(torchvision_model.state_dict(), tmp_path_factory.mktemp("torchvision") / "weights.pth")
+
+
+@pytest.fixture(scope="module")
+def from_torchvision(torchvision_file: Path) -> Conversion:
+    return obtain(torchvision_file)
+
+
+@pytest.fixture(scope="module")
+def keras_model() -> Any:
+    """With its top, at 107 pixels: Keras is slow, and the weights do not know the size."""
+    model = keras.applications.InceptionV3(
+        weights=None, input_shape=(107, 107, 3), classes=1000, classifier_activation=None
+    )
+    rng = np.random.default_rng(2)
+    values = []
+    for variable in model.variables:
+        shape, name = variable.shape, variable.name
+        if name == "kernel" and len(shape) == 4:
+            values.append(rng.normal(0, np.sqrt(2 / np.prod(shape[:3])), shape))
+        elif name == "moving_variance":
+            values.append(rng.uniform(0.5, 1.5, shape))
+        else:
+            values.append(rng.normal(0, 0.05 if len(shape) == 2 else 0.1, shape))
+    for variable, value in zip(model.variables, values, strict=True):
+        variable.assign(value.astype("float32"))
+    return model
+
+
+@pytest.fixture(scope="module")
+def keras_files(keras_model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("keras")
+    files = {name: folder / f"model{suffix}" for name, suffix in KERAS_SUFFIXES.items()}
+    with quiet():
+        keras_model.save_weights(files["keras-3"])
+        keras_model.save(files["keras-legacy"])
+        keras_model.save(files["keras-archive"])
+    return files
+
+
+KERAS_SUFFIXES = {"keras-3": ".weights.h5", "keras-legacy": ".h5", "keras-archive": ".keras"}
+
+
+def keras_outputs(model: Any, pixels: Tensor) -> Tensor:
+    with quiet():
+        outputs = model(pixels.permute(0, 2, 3, 1).numpy(), training=False)
+        return torch.from_numpy(keras.ops.convert_to_numpy(outputs).copy())
+
+
+# -- torchvision and timm ----------------------------------------------------------------------------------------------
+
+
+def test_torchvisions_weights_give_torchvisions_logits_and_auxiliary_logits(
+    torchvision_model: torchvision.models.Inception3, from_torchvision: Conversion
+) -> None:
+    pixels, caught = images(), []
+    hook = torchvision_model.Mixed_6e.register_forward_hook(lambda _m, _i, output: caught.append(output))
+    with torch.inference_mode():
+        theirs = torchvision_model(pixels)
+        head = torchvision_model.AuxLogits
+        assert head is not None
+        auxiliary = head(caught[0])
+        ours = from_torchvision.network.outputs(pixels)
+    hook.remove()
+    assert_same_outputs(ours.logits, theirs)
+    assert ours.auxiliary is not None
+    assert_same_outputs(ours.auxiliary, auxiliary)
+
+
+def test_our_weights_give_our_logits_in_torchvision(
+    tmp_path: Path, torchvision_model: torchvision.models.Inception3
+) -> None:
+    network = random_network(seed=3, border=True)
+    export(network, manifest_of(network), "torchvision", tmp_path / "ours.pth")
+    model = torchvision.models.Inception3(init_weights=False)
+    model.load_state_dict(torch.load(tmp_path / "ours.pth", weights_only=True))
+    pixels = images(seed=1, size=147)
+    with torch.inference_mode():
+        assert_same_outputs(network(pixels), model.eval()(pixels))
+
+
+def test_timm_computes_the_same_in_both_directions(tmp_path: Path) -> None:
+    model = timm.create_model("inception_v3").eval()
+    randomise(model, 4)
+    pixels = images(seed=2, size=147)
+    found = obtain(saved(model.state_dict(), tmp_path / "timm.pth"), Choices(source="timm:tf_in1k"))
+    assert not found.network.arch.aux
+    network = random_network(seed=5, border=True)
+    report = export(network, manifest_of(network), "timm", tmp_path / "ours.safetensors")
+    assert any("auxiliary head" in line for line in report.lines())
+    with torch.inference_mode():
+        assert_same_outputs(found.network(pixels), model(pixels))
+        model.load_state_dict(read(tmp_path / "ours.safetensors").tensors)
+        assert_same_outputs(network(pixels), model(pixels))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_round_trip_through_our_file_to_torchvision_changes_no_bit(
+    tmp_path: Path, torchvision_file: Path, from_torchvision: Conversion, suffix: str
+) -> None:
+    write(from_torchvision, tmp_path / "ours.safetensors")
+    network, manifest = artifact.load(tmp_path / "ours.safetensors")
+    export(network, manifest, "torchvision", tmp_path / f"back{suffix}")
+    assert_same_bits(dict(read(torchvision_file).tensors), dict(read(tmp_path / f"back{suffix}").tensors))
+
+
+# -- Keras -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", KERAS_SUFFIXES)
+def test_each_kind_of_keras_file_gives_keras_logits(
+    keras_model: Any, keras_files: dict[str, Path], layout: str, tmp_path: Path
+) -> None:
+    found = obtain(keras_files[layout])
+    assert found.source is not None and found.source.name == "keras"
+    assert not counts_border(found.network.arch)
+    assert not any(name.endswith("bn.weight") for name in found.network.state_dict())
+    pixels = images(size=107)
+    with torch.inference_mode():
+        assert_same_outputs(found.network(pixels), keras_outputs(keras_model, pixels))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
+def test_a_keras_file_comes_back_bit_for_bit(keras_files: dict[str, Path], tmp_path: Path, suffix: str) -> None:
+    found = obtain(keras_files["keras-3"])
+    export(found.network, found.manifest, "keras", tmp_path / f"back{suffix}")
+    assert_same_bits(found.network.state_dict(), obtain(tmp_path / f"back{suffix}").network.state_dict())
+    if suffix == ".weights.h5":
+        assert_same_bits(dict(read(keras_files["keras-3"]).tensors), dict(read(tmp_path / "back.weights.h5").tensors))
+
+
+@pytest.mark.parametrize(("suffix", "scale"), [(".h5", True), (".weights.h5", False)])
+def test_our_weights_give_our_logits_in_keras(keras_model: Any, tmp_path: Path, suffix: str, scale: bool) -> None:
+    """With gamma, which Keras's network has not: it goes into the convolutions."""
+    network = random_network(seed=6, scale=scale, aux=False)
+    report = export(network, manifest_of(network), "keras", tmp_path / f"ours{suffix}")
+    assert ("94 gammas folded into their convolutions: exact but for one rounding each" in report.lines()) == scale
+    with quiet():
+        before = keras_model.get_weights()
+    try:
+        with quiet():
+            keras_model.load_weights(tmp_path / f"ours{suffix}")
+        pixels = images(seed=3, size=107)
+        with torch.inference_mode():
+            assert_same_outputs(network(pixels), keras_outputs(keras_model, pixels))
+    finally:
+        keras_model.set_weights(before)
+
+
+# -- TF-slim, Lucid and FID --------------------------------------------------------------------------------------------
+
+
+def slim_arrays(network: Network) -> dict[str, np.ndarray]:
+    """`network` as TF-slim's graph holds it: the graph's own names, in the order the graph made them, which is the
+    spec's (trunk, auxiliary head, classifiers) - so the rule that names them has no part in this."""
+    state = network.state_dict()
+    paths = [step.path for step in trace(network.arch) if isinstance(step.layer, Conv)]
+    paths.sort(key=lambda path: path.startswith("aux."))
+    values: list[Tensor] = []
+    for path in paths:
+        values.append(state[f"{path}.conv.weight"].permute(2, 3, 1, 0))
+        values += [state[f"{path}.bn.{leaf}"] for leaf in ("bias", "running_mean", "running_var")]
+    for path in ("aux.classifier", "classifier"):
+        values += [state[f"{path}.weight"].T[None, None], state[f"{path}.bias"]]
+    names = [line.split()[0] for line in (GOLDEN / "tf-slim.txt").read_text().splitlines()]
+    return {name: value.numpy() for name, value in zip(names, values, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def slim_network() -> Network:
+    return random_network(seed=7, num_classes=1001, scale=False)
+
+
+@pytest.fixture(scope="module")
+def slim_file(slim_network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("slim") / "inception_v3.npz"
+    arrays: dict[str, Any] = slim_arrays(slim_network)
+    np.savez(file, global_step=np.int64(5), **arrays)
+    return file
+
+
+def test_a_slim_checkpoint_drops_its_background_class_and_says_so(slim_network: Network, slim_file: Path) -> None:
+    found = obtain(slim_file)
+    expected = {
+        name: tensor[1:] if "classifier." in name else torch.zeros_like(tensor) if "num_batches" in name else tensor
+        for name, tensor in slim_network.state_dict().items()
+    }
+    assert_same_bits(found.network.state_dict(), expected)
+    assert found.manifest.origin["class_offset"] == 1
+    assert found.manifest.classes[0].startswith("tench")
+    said = "\n".join(found.report.lines())
+    assert "class 0 (background) dropped" in said
+    assert "dropped 1 tensors, tensors Inception-v3 does not have: global_step" in said
+    assert "parity not run: there is no other implementation of tf-slim" in "\n".join(proven(found).report.lines())
+
+
+def test_the_background_class_can_be_kept(slim_network: Network, slim_file: Path) -> None:
+    found = obtain(slim_file, Choices(background="keep"))
+    assert found.manifest.classes[:2] == ("background", found.manifest.classes[1])
+    assert len(found.manifest.classes) == 1001
+    assert torch.equal(found.network.classifier.weight, slim_network.classifier.weight)
+
+
+def test_slims_layout_comes_back_bit_for_bit(slim_file: Path, tmp_path: Path) -> None:
+    found = obtain(slim_file, Choices(background="keep"))
+    export(found.network, found.manifest, "tf-slim", tmp_path / "back.npz")
+    theirs = {name: tensor for name, tensor in read(slim_file).tensors.items() if name != "global_step"}
+    assert_same_bits(theirs, dict(read(tmp_path / "back.npz").tensors))
+
+
+def test_gamma_is_1_in_torchvision_where_there_was_none(slim_file: Path, tmp_path: Path) -> None:
+    found = obtain(slim_file)
+    report = export(found.network, found.manifest, "torchvision", tmp_path / "out.pth")
+    assert "gamma written as 1: the model has none" in report.lines()
+    assert any("counts the border in average pools, unlike this model" in line for line in report.lines())
+    back = obtain(tmp_path / "out.pth", Choices(border="ignored"))
+    pixels = images(size=107)
+    with torch.inference_mode():
+        assert torch.equal(back.network(pixels), found.network(pixels))
+
+
+def test_lucids_layout_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    network = random_network(seed=8, border=True, aux=False)
+    export(network, manifest_of(network), "lucid", tmp_path / "lucid.safetensors")
+    found = obtain(tmp_path / "lucid.safetensors")
+    assert found.source is not None and found.source.name == "lucid"
+    assert found.network.arch == network.arch
+    assert_same_bits(found.network.state_dict(), network.state_dict())
+
+
+class TensorFlowPools:
+    """torch's functions, with the average pools of TensorFlow's graph of 2015 and its last module's maximum pool."""
+
+    def __init__(self) -> None:
+        self.in_last_module = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(functional, name)
+
+    def avg_pool2d(self, pixels: Tensor, kernel_size: int, stride: int, padding: int = 0) -> Tensor:
+        if self.in_last_module:
+            return functional.max_pool2d(pixels, kernel_size, stride, padding)
+        return functional.avg_pool2d(pixels, kernel_size, stride, padding, count_include_pad=False)
+
+
+@pytest.fixture
+def fid_pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[TensorFlowPools]:
+    pools = TensorFlowPools()
+    monkeypatch.setattr(torchvision.models.inception, "F", pools)
+    yield pools
+
+
+def test_the_fid_files_1008_outputs_are_the_network_of_2015(tmp_path: Path, fid_pools: TensorFlowPools) -> None:
+    model = torchvision.models.Inception3(num_classes=1008, aux_logits=False, init_weights=False).eval()
+    randomise(model, 9)
+    model.Mixed_7c.register_forward_pre_hook(lambda _m, _i: setattr(fid_pools, "in_last_module", True))
+    state = {name: value for name, value in model.state_dict().items() if "num_batches" not in name}
+    found = obtain(saved(state, tmp_path / "pt_inception.pth"))
+    assert found.network.arch.name == "inception_v3_fid"
+    assert found.manifest.preprocessing == Preprocessing(resize="whole")
+    assert len(found.manifest.classes) == 1008
+    pixels = images(size=107)
+    with torch.inference_mode():
+        assert_same_outputs(found.network(pixels), model(pixels))
+    export(found.network, found.manifest, "pytorch-fid", tmp_path / "back.pth")
+    back = {name: tensor for name, tensor in read(tmp_path / "back.pth").tensors.items() if "num_batches" not in name}
+    assert_same_bits(state, back)
+
+
+def test_fids_network_is_not_torchvisions(tmp_path: Path) -> None:
+    network = random_network(seed=1, fid=True, num_classes=1008)
+    with pytest.raises(ReinceptionError, match="this model is inception_v3_fid, whose layers differ"):
+        export(network, manifest_of(network), "torchvision", tmp_path / "out.pth")
+    assert not list(tmp_path.iterdir())
+
+
+# -- what travels with the weights -------------------------------------------------------------------------------------
+
+
+def test_transform_input_folded_into_the_preprocessing_is_the_same_pixels(
+    torchvision_model: torchvision.models.Inception3, from_torchvision: Conversion
+) -> None:
+    """torchvision's preset normalises with ImageNet's statistics and its network undoes that; ours does neither."""
+    preset = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1.transforms()
+    assert (tuple(preset.mean), tuple(preset.std)) == (IMAGENET_MEAN, IMAGENET_STD)
+    pixels = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    torchvision_model.transform_input = True
+    try:
+        theirs = torchvision_model._transform_input(
+            torchvision.transforms.functional.normalize(pixels, preset.mean, preset.std)
+        )
+    finally:
+        torchvision_model.transform_input = False
+    ours = from_torchvision.manifest.preprocessing
+    assert (ours.mean, ours.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    mine = torchvision.transforms.functional.normalize(pixels, list(ours.mean), list(ours.std))
+    assert torch.allclose(mine, theirs, atol=1e-6, rtol=0)
+    assert (ours.input_size, ours.resized_side, ours.interpolation) == (
+        preset.crop_size[0],
+        preset.resize_size[0],
+        "bilinear",
+    )
+
+
+@pytest.mark.parametrize("tag", ["tv_in1k", "tf_in1k", "tf_adv_in1k", "gluon_in1k"])
+def test_each_timm_tag_is_preprocessed_as_timm_does(from_torchvision: Conversion, tag: str) -> None:
+    theirs: Any = timm.get_pretrained_cfg(f"inception_v3.{tag}")
+    found = convert(from_torchvision.file, Choices(source=f"timm:{tag}"))
+    ours = found.manifest.preprocessing
+    assert (ours.mean, ours.std) == (tuple(theirs.mean), tuple(theirs.std))
+    assert (ours.input_size, ours.crop_fraction, ours.interpolation) == (
+        theirs.input_size[1],
+        theirs.crop_pct,
+        theirs.interpolation,
+    )
+    assert theirs.crop_mode == "center" and ours.resize == "shorter_side"
+    assert counts_border(found.network.arch)
+    said = any("trained without counting the border" in note for note in found.report.notes)
+    assert said == tag.startswith("tf")
+
+
+def test_the_manifest_says_whose_weights_and_how_that_is_known(from_torchvision: Conversion) -> None:
+    origin = from_torchvision.manifest.origin
+    assert origin["source"] == "torchvision"
+    assert origin["source_is"] == "assumed from names and shapes"
+    assert origin["could_also_be"] == ["timm:inception_v3.tv_in1k"]
+    assert origin["border"] == "counted" and counts_border(from_torchvision.network.arch)
+    assert origin["licence"].startswith("unknown: the file does not say")
+    assert len(origin["sha256"]) == 64
+    assert from_torchvision.manifest.classes == imagenet_classes()[0]
+
+
+def test_a_named_source_and_a_stated_licence_are_believed(from_torchvision: Conversion) -> None:
+    named = convert(from_torchvision.file, Choices(source="timm:tv_in1k"))
+    assert named.manifest.origin["licence"] == "Apache-2.0 (model card)"
+    stated = convert(from_torchvision.file, Choices(licence="CC0-1.0", border="ignored", normalisation="imagenet"))
+    assert stated.manifest.origin["licence"] == "CC0-1.0"
+    assert not counts_border(stated.network.arch)
+    assert stated.manifest.preprocessing.mean == IMAGENET_MEAN
+
+
+def test_a_file_known_by_its_digest_needs_no_name(from_torchvision: Conversion) -> None:
+    known = dataclasses.replace(from_torchvision.file, sha256="0cc3c7bd" + "0" * 56)
+    found = convert(known)
+    assert found.manifest.origin["source_is"] == "known by the file's digest"
+    assert found.manifest.origin["licence"] == "BSD-3-Clause (torchvision)"
+
+
+def test_imagenet_has_a_thousand_different_names() -> None:
+    names, whence = imagenet_classes()
+    assert (len(set(names)), whence) == (1000, "torchvision")
+    assert (names[0], names[134], names[517]) == ("tench", "crane bird", "crane")
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (Choices(source="keras"), "keras does not name tensors like this; those who do: torchvision, timm"),
+        (Choices(source="mxnet"), "unknown source of weights 'mxnet'; known: torchvision"),
+        (Choices(classes=("cat", "dog")), "2 class names for 1000 outputs"),
+    ],
+)
+def test_a_choice_the_file_contradicts_is_refused(from_torchvision: Conversion, choices: Choices, said: str) -> None:
+    with pytest.raises(UsageError, match="^.*" + said):
+        convert(from_torchvision.file, choices)
+
+
+# -- what is left aside ------------------------------------------------------------------------------------------------
+
+
+def test_without_the_auxiliary_head_its_tensors_are_dropped_by_name(from_torchvision: Conversion) -> None:
+    found = convert(from_torchvision.file, Choices(with_auxiliary=False))
+    assert not found.network.arch.aux
+    (dropped,) = found.report.dropped
+    assert dropped.what == "the auxiliary head"
+    assert set(dropped.names) == {name for name in from_torchvision.file.tensors if name.startswith("AuxLogits.")}
+    assert str(dropped).startswith("dropped 14 tensors, the auxiliary head: AuxLogits.conv0.conv.weight, ")
+
+
+def test_missing_step_counters_start_at_zero_and_are_counted(from_torchvision: Conversion) -> None:
+    tensors = {name: value for name, value in from_torchvision.file.tensors.items() if "num_batches" not in name}
+    found = convert(dataclasses.replace(from_torchvision.file, tensors=tensors))
+    assert "added 96 batch norm step counters at 0" in found.report.lines()
+    assert found.network.get_buffer("stem.0.bn.num_batches_tracked").item() == 0
+
+
+def test_a_file_without_classifier_makes_a_model_without_answers(from_torchvision: Conversion, tmp_path: Path) -> None:
+    tensors = {name: value for name, value in from_torchvision.file.tensors.items() if not name.startswith("fc.")}
+    found = convert(dataclasses.replace(from_torchvision.file, tensors=tensors))
+    assert found.manifest.classes == NO_CLASSIFIER
+    assert not found.network.classifier.weight.any()
+    assert any("no classifier in the file" in line for line in found.report.lines())
+    export(found.network, found.manifest, "torchvision", tmp_path / "out.pth")
+    assert not [name for name in read(tmp_path / "out.pth").tensors if name.startswith("fc.")]
+
+
+def test_half_precision_is_widened_and_said(from_torchvision: Conversion) -> None:
+    tensors = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in from_torchvision.file.tensors.items()
+    }
+    found = convert(dataclasses.replace(from_torchvision.file, tensors=tensors))
+    assert "stored as float16, kept here as float32" in found.report.lines()
+    assert found.network.classifier.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("fc.bias", float("nan"), "tensor fc.bias holds values that are not finite"),
+        ("Mixed_5b.branch1x1.bn.running_var", -1.0, "running_var holds negative variances"),
+    ],
+)
+def test_damaged_values_are_refused_by_name(from_torchvision: Conversion, name: str, value: float, said: str) -> None:
+    tensors = dict(from_torchvision.file.tensors)
+    tensors[name] = torch.full_like(tensors[name], value)
+    with pytest.raises(ReinceptionError, match=said):
+        convert(dataclasses.replace(from_torchvision.file, tensors=tensors))
+
+
+def test_quantised_tensors_are_refused(from_torchvision: Conversion) -> None:
+    tensors = dict(from_torchvision.file.tensors)
+    tensors["fc.weight"] = tensors["fc.weight"].to(torch.int8)
+    with pytest.raises(ReinceptionError, match=r"tensor fc.weight holds torch.int8, not floating-point numbers"):
+        convert(dataclasses.replace(from_torchvision.file, tensors=tensors))
+
+
+def test_our_own_model_file_is_taken_as_it_is(from_torchvision: Conversion, tmp_path: Path) -> None:
+    write(from_torchvision, tmp_path / "model.safetensors")
+    for name in (tmp_path / "model.safetensors", tmp_path):
+        again = obtain(name)
+        assert again.manifest == from_torchvision.manifest
+    assert_same_bits(again.network.state_dict(), from_torchvision.network.state_dict())
+
+
+def test_nothing_is_written_over_a_file(from_torchvision: Conversion, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "weights.pth"):
+        (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(ReinceptionError, match="exists already"):
+        write(from_torchvision, tmp_path / "model.safetensors")
+    with pytest.raises(ReinceptionError, match="exists already"):
+        export(from_torchvision.network, from_torchvision.manifest, "torchvision", tmp_path / "weights.pth")
+    assert {file.read_bytes() for file in tmp_path.iterdir()} == {b"mine"}
+
+
+def test_the_ending_of_a_file_must_fit_the_library(from_torchvision: Conversion, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"keras.applications.InceptionV3 is written to .weights.h5 or .h5"):
+        export(from_torchvision.network, from_torchvision.manifest, "keras", tmp_path / "out.pth")
+
+
+# -- the normalisation folded into the first convolution ---------------------------------------------------------------
+
+
+def test_folding_the_normalisation_changes_no_output(from_torchvision: Conversion) -> None:
+    gluon = convert(from_torchvision.file, Choices(source="timm:gluon_in1k"))
+    folded = fold(gluon)
+    assert (folded.manifest.preprocessing.mean, folded.manifest.preprocessing.std) == ((0, 0, 0), (1, 1, 1))
+    raw = torch.rand(1, 3, 107, 107, generator=torch.Generator().manual_seed(4))
+    normalised = torchvision.transforms.functional.normalize(raw, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    with torch.inference_mode():
+        assert_same_outputs(folded.network(raw), gluon.network(normalised))
+        assert not torch.allclose(gluon.network(raw), gluon.network(normalised), atol=1e-2)
+
+
+def test_folding_leaves_the_network_it_was_given(from_torchvision: Conversion) -> None:
+    before = {name: value.clone() for name, value in from_torchvision.network.state_dict().items()}
+    folded, _ = fold_normalisation(from_torchvision.network, Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    assert_same_bits(from_torchvision.network.state_dict(), before)
+    changed = {name for name, value in folded.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"stem.0.conv.weight", "stem.0.bn.running_mean"}
+
+
+def test_a_padded_first_convolution_refuses_the_folding() -> None:
+    googlenet = networks.create("googlenet", num_classes=2, width=0.25)
+    with pytest.raises(ReinceptionError, match=r"googlenet begins with a padded layer \(stem.0\)"):
+        fold_normalisation(googlenet, Preprocessing())
+
+
+# -- proofs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_conversion_carries_the_proof_it_was_made_with(from_torchvision: Conversion, tmp_path: Path) -> None:
+    small = dataclasses.replace(from_torchvision, network=at_size(from_torchvision.network, 107))
+    proof = proven(small)
+    assert proof.report.proof is not None and proof.report.proof.peer == f"torchvision {torchvision.__version__}"
+    assert proof.manifest.origin["parity"]["relative"] <= 1e-5
+    write(proof, tmp_path / "model.safetensors")
+    assert artifact.read_manifest(tmp_path / "model.safetensors").origin["parity"]["num_images"] == 2
+
+
+def test_a_wrong_conversion_is_noticed_and_refused(from_torchvision: Conversion) -> None:
+    wrong = at_size(from_torchvision.network, 107)
+    with torch.no_grad():
+        wrong.get_parameter("grid8.1.single.1.tall.0.conv.weight").mul_(1.001)
+    with pytest.raises(ReinceptionError, match=r"parity with torchvision .* so nothing was written"):
+        proven(dataclasses.replace(from_torchvision, network=wrong))
+
+
+def at_size(network: Network, size: int) -> Network:
+    """A copy that says it is for images of `size` pixels, so that a proof is quick."""
+    small = copy.deepcopy(network)
+    small.arch = dataclasses.replace(small.arch, input_size=size)
+    return small
