@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench golden lock clean
+.PHONY: help setup demo test soak check bench golden lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ demo: $(VENV)/.demo ## train, evaluate, predict and report on 2,624 solar cells;
 
 test: $(VENV)/.dev ## the whole test suite
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/.dev ## a hundred kills, fifty signals, a thousand damaged checkpoints; about an hour on two cores
+	$(BIN)/python -m pytest -m slow tests/test_train_*.py
 
 check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, golden files
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reinception.cli import main
 from reinception.recipe import (
     RECIPES,
     AdamW,
@@ -132,3 +133,22 @@ def test_other_parts_fit_in_too() -> None:
 def test_recipes_need_nothing_but_the_standard_library() -> None:
     code = "import reinception.recipe, sys; sys.exit(any(m in sys.modules for m in ('torch', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_papers_rate_after_100_epochs() -> None:
+    schedule = RECIPES["paper_2015"].schedule
+    assert isinstance(schedule, Exponential)
+    assert schedule.base_rate * schedule.factor ** (100 / schedule.every_epochs) == pytest.approx(0.00204, abs=5e-6)
+
+
+def test_recipe_show_prints_every_value_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, recipe in RECIPES.items():
+        assert main(["recipe", "show", name]) == 0
+        shown = capsys.readouterr().out
+        assert all(row.path in shown and row.meaning in shown and row.source in shown for row in recipe.rows())
+    assert main(["recipe", "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(RECIPES)
+    assert main(["recipe", "show", "modern", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["values"][0]["path"] == "epochs"
+    assert main(["recipe", "show"]) == 2
+    assert main(["recipe", "show", "papper"]) == 2

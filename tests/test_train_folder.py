@@ -71,9 +71,9 @@ def test_an_existing_folder_file_or_dangling_link_is_refused(tmp_path: Path) -> 
 
 def test_a_disk_with_no_room_is_refused_in_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")  # the disk is the outer edge: we cannot fill a real one here
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 9 * 10**8, 10**8))
-    refuse_without_room(tmp_path / "run", model_bytes=20 * 10**6)
-    with pytest.raises(ReinceptionError, match=r"run: the run needs about 317 MB and .* has 100 MB free; make room"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 7 * 10**8, 3 * 10**8))
+    refuse_without_room(tmp_path / "run", model_bytes=10 * 10**6)
+    with pytest.raises(ReinceptionError, match=r"run: the run needs about 1,517 MB and .* has 300 MB free; make room"):
         refuse_without_room(tmp_path / "run", model_bytes=10**8)
 
 

@@ -15,17 +15,24 @@ from torch import Tensor
 from reinception import recipe as values
 from reinception.data.loader import Batch, TrainingStream, normalise
 from reinception.data.sources import open_source
+from reinception.errors import ReinceptionError
 from reinception.family import network
 from reinception.model.build import Network, build
 from reinception.protocol import Preprocessing
 from reinception.recipe import Recipe, named
 from reinception.train.budget import StepBudget
 from reinception.train.console import Console
+from reinception.train.distributed import Ranks
 from reinception.train.folder import RunFolder
 from reinception.train.journal import Journal, Score
+from reinception.train.keeper import Keeper
 from reinception.train.loop import Training, fit, take_step
 from reinception.train.loss import training_loss
 from reinception.train.optim import ParameterAverage, make_optimizer, rate_at
+from reinception.train.plan import Reduction
+from reinception.train.replicas import ExactSum, Replicas
+from reinception.train.state import Checkpoint, capture, fingerprint
+from reinception.train.stop import Stop
 
 RECORDS = open_source("elpv").records[:64]
 PREPROCESSING = Preprocessing(input_size=75, resize="whole")
@@ -54,7 +61,14 @@ def plain_sgd(replicas: int, dropout: float = 0.0) -> Recipe:
     return Recipe.from_json(document)
 
 
-def training_of(recipe: Recipe, out: Path, *, num_steps: int = 4, keep: Any = lambda step, score: None) -> Training:
+def training_of(
+    recipe: Recipe,
+    out: Path,
+    *,
+    num_steps: int = 4,
+    keep: Any = lambda step, score: None,
+    reduction: Reduction = "exact",
+) -> Training:
     arch = network("inception_v3", num_classes=2, width=0.1, input_size=75, aux="adaptive", dropout=recipe.dropout)
     live = build(arch, seed=0).to(memory_format=torch.channels_last)
     live.set_batch_norm_decay(0.9)
@@ -65,6 +79,17 @@ def training_of(recipe: Recipe, out: Path, *, num_steps: int = 4, keep: Any = la
         average=ParameterAverage(live, recipe.parameter_average),
         optimizer=make_optimizer(live, recipe.optimizer),
         recipe=recipe,
+        replicas=Replicas(
+            live,
+            recipe,
+            ranks=Ranks(torch.device("cpu")),
+            reduction=reduction,
+            preprocessing=PREPROCESSING,
+            seed=0,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+        ),
+        ranks=Ranks(torch.device("cpu")),
         stream=TrainingStream(
             RECORDS, input_size=75, augmentation="gentle", batch_size=recipe.batch_size, seed=0, workers=0
         ),
@@ -77,11 +102,9 @@ def training_of(recipe: Recipe, out: Path, *, num_steps: int = 4, keep: Any = la
             predict_validation=None,
             keep=keep,
         ),
-        preprocessing=PREPROCESSING,
-        seed=0,
+        keeper=Keeper(None, lambda step: Checkpoint(step=step, tensors={}, document={}), seconds=1, steps=1, say=print),
+        stop=Stop(),
         freeze="none",
-        dtype=torch.float32,
-        device=torch.device("cpu"),
     )
 
 
@@ -107,7 +130,8 @@ def test_a_step_of_two_replicas_is_the_mean_of_their_gradients_each_with_its_own
         expected = before[name] - 0.1 * (first[name] + second[name]) / 2
         torch.testing.assert_close(parameter, expected, rtol=1e-5, atol=1e-6)
     for name, statistic in training.network.named_buffers():  # combined in the order of the replicas
-        assert torch.equal(statistic, other.get_buffer(name)), name
+        torch.testing.assert_close(statistic, other.get_buffer(name), rtol=1e-6, atol=1e-6)
+    assert not record.skipped
     assert record.rate == 0.1
     assert not record.clipped
     norm = torch.stack([((first[n] + second[n]) / 2).norm() for n in first]).norm()
@@ -157,3 +181,67 @@ def test_a_rate_of_the_schedule_reaches_the_optimizer(tmp_path: Path) -> None:
     fit(training)
     assert isinstance(training.recipe.schedule, values.Cosine)
     assert [group["lr"] for group in training.optimizer.param_groups] == [pytest.approx(0.075)] * 2
+
+
+def test_a_batch_that_is_no_number_changes_nothing_at_all(tmp_path: Path) -> None:
+    """Not even batch statistics, which move in the forward pass, before anyone has looked at the loss."""
+    training = training_of(plain_sgd(replicas=2), tmp_path / "run")
+    take_step(training, list(islice(training.stream.batches(), 2)), rate=0.1, step=0)
+    before = fingerprint(capture(training.network, training.average, training.optimizer))
+    calls = 0
+
+    def poison(module: Any, inputs: tuple[Tensor]) -> Tensor | None:
+        nonlocal calls
+        calls += 1
+        return inputs[0] * float("nan") if calls == 2 else None
+
+    first = training.network.get_submodule("stem.0")
+    with_poison = first.register_forward_pre_hook(poison)
+    record = take_step(training, list(islice(training.stream.batches(2), 2)), rate=0.1, step=1)
+    with_poison.remove()
+    assert record.skipped
+    assert fingerprint(capture(training.network, training.average, training.optimizer)) == before
+    assert not take_step(training, list(islice(training.stream.batches(4), 2)), rate=0.1, step=2).skipped
+    assert fingerprint(capture(training.network, training.average, training.optimizer)) != before
+
+
+def test_steps_that_are_never_a_number_end_with_a_diagnosis(tmp_path: Path) -> None:
+    training = training_of(plain_sgd(replicas=1), tmp_path / "run", num_steps=50)
+    training.network.get_submodule("stem.0").register_forward_pre_hook(lambda module, inputs: inputs[0] * float("nan"))
+    with pytest.raises(ReinceptionError, match=r"diverged at step 10: 10 steps in a row.*lower rate"):
+        fit(training)
+
+
+def test_the_exact_sum_is_the_mean_gradient_to_the_last_bits_of_float32(tmp_path: Path) -> None:
+    recipe = plain_sgd(replicas=2)  # the half of a float32 is exact; a third would differ before anything is added
+    exact, fast = (training_of(recipe, tmp_path / name, reduction=name) for name in ("exact", "fast"))
+    for training in (exact, fast):
+        take_step(training, list(islice(training.stream.batches(), 2)), rate=0.1, step=0)
+    for one, other in zip(exact.network.parameters(), fast.network.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_the_exact_sum_hears_no_order(tmp_path: Path) -> None:
+    """Gradients of wildly different sizes: added as float32 their sum depends on the order, added exactly not."""
+    training = training_of(plain_sgd(replicas=3), tmp_path / "run")
+    summation = training.replicas._sum
+    assert isinstance(summation, ExactSum)
+    parameters = list(training.network.parameters())
+    generator = torch.Generator().manual_seed(0)
+    gradients = [[torch.randn(p.shape, generator=generator) * 10.0**power for p in parameters] for power in (3, -4, 0)]
+    exact, plain = set(), set()
+    for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        summation.begin()
+        for replica in order:
+            for parameter, gradient in zip(parameters, gradients[replica], strict=True):
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            assert summation._add().isfinite()
+        summation.finish()
+        exact.add(fingerprint({str(i): p.grad for i, p in enumerate(parameters) if p.grad is not None}))
+        total = [
+            gradients[order[0]][i] + gradients[order[1]][i] + gradients[order[2]][i] for i in range(len(parameters))
+        ]
+        plain.add(fingerprint({str(i): t for i, t in enumerate(total)}))
+    assert len(exact) == 1
+    assert len(plain) > 1

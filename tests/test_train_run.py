@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +24,7 @@ from reinception.metrics import PredictionTable
 from reinception.model.artifact import load
 from reinception.recipe import Recipe, named
 from reinception.train.optim import rate_at
+from reinception.train.rehearsal import rehearse
 from reinception.train.run import TrainConfig, train
 
 PER_CLASS = 24
@@ -88,6 +90,7 @@ def test_two_runs_with_one_seed_end_with_the_same_bits_with_0_and_2_workers(
 def test_a_run_folder_holds_everything(cells: Path, finished: Path) -> None:
     present = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     assert present == {
+        "MODEL_CARD.md",
         "config.json",
         "environment.json",
         "last.safetensors",
@@ -98,6 +101,8 @@ def test_a_run_folder_holds_everything(cells: Path, finished: Path) -> None:
         "predictions/val.csv",
         "report.html",
         "results.csv",
+        "state/finished.json",
+        *(f"state/step-{step:09d}.{kind}" for step in (4, 8) for kind in ("json", "safetensors")),
     }
     config = json.loads((finished / "config.json").read_text())
     assert config["classes"] == sorted(path.name for path in cells.iterdir())
@@ -188,6 +193,16 @@ def test_the_papers_recipe_runs(cells: Path, tmp_path: Path) -> None:
     assert {line["rate"] for line in metrics_of(run, "train")} == {0.045}
     _, manifest = load(run)
     assert manifest.preprocessing.resize == "central_crop"
+
+
+def test_a_dry_run_says_what_a_run_would_be_and_writes_nothing(cells: Path, tmp_path: Path) -> None:
+    said = rehearse(small(cells, tmp_path / "run", replicas=2, epochs=3))
+    lines = dict(line.split(maxsplit=1) for line in said.replace("one step", "one_step").splitlines())
+    assert lines["data"] == "cells0: train 32, val 4, test 12"
+    assert lines["recipe"].startswith("from_scratch: 2 x 8 images a step")
+    assert re.fullmatch(r"\S+ s \(median of 3, \S+ to \S+ s\), \S+ images/s", lines["one_step"])
+    assert lines["length"].startswith("6 steps (3 epochs) in about ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_split_of_ones_own_is_kept_and_no_test_split_is_made_up(cells: Path, tmp_path: Path) -> None:

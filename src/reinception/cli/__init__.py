@@ -11,14 +11,16 @@ import traceback
 from collections.abc import Sequence
 
 from reinception.cli.arguments import parser
-from reinception.errors import ReinceptionError, UsageError
+from reinception.errors import Interrupted, ReinceptionError, UsageError
 
 PROGRAM = "reinception"
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+SIGNALLED = 128  # plus the number of the signal, as shells count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."""
+    """Run one command and return its exit code: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143
+    terminated."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         parser().print_help(sys.stderr)
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt as interruption:
         say(f"interrupted; {str(interruption) or f'to start again: {shlex.join([PROGRAM, *words])}'}")
-        return INTERRUPTED
+        return SIGNALLED + interruption.number if isinstance(interruption, Interrupted) else INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has gone, as in `reinception show NAME | head`; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,7 +19,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"reinception {__version__}", help="print the version")
     verbs = top.add_subparsers(prog="reinception", title="verbs", metavar="VERB", required=True, parser_class=Parser)
-    for add in (_models, _show, _draw, _train, _evaluate, _predict, _report):
+    for add in (_models, _show, _draw, _train, _recipe, _evaluate, _predict, _report):
         add(verbs)
     add_weights(verbs, _verb)
     _doctor(verbs)
@@ -110,14 +110,27 @@ def _train(verbs: Verbs[Parser]) -> None:
         verbs,
         "train",
         call="work:train",
-        usage="DATA -o RUN [options]",
+        usage="DATA -o RUN [options] | --resume RUN",
         does="train a network on a folder of images",
         more="DATA is a folder with one folder of images per class (optionally under train/, val/ and test/), or the "
         "word elpv for the solar cells of the package elpv-dataset. Every image is checked before the first step. "
-        "RUN is a new folder that gets the model, the metrics, the predictions and the report.",
+        "RUN is a new folder that gets the model, the metrics, the predictions and the report. Killed at any moment, "
+        "it goes on from its last checkpoint with --resume. Under torchrun the same command shares the replicas of a "
+        "step among all processes.",
     )
-    verb.add_argument("data", metavar="DATA", help="a folder of class folders, or elpv")
-    verb.add_argument("-o", "--out", metavar="RUN", required=True, help="the run folder to create; never overwritten")
+    verb.add_argument("data", metavar="DATA", nargs="?", help="a folder of class folders, or elpv")
+    verb.add_argument("-o", "--out", metavar="RUN", help="the run folder to create; never overwritten")
+    verb.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with an interrupted run, to the same bits as if it had never stopped; takes no other flag but "
+        "--workers",
+    )
+    verb.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing: print the plan, with memory and time estimated from three measured steps",
+    )
     verb.add_argument(
         "--model",
         metavar="NAME",
@@ -127,7 +140,8 @@ def _train(verbs: Verbs[Parser]) -> None:
         "--recipe",
         metavar="NAME",
         default="from_scratch",
-        help="how to train: paper_2015, or from_scratch for a few thousand images (default: %(default)s)",
+        help="how to train, one of `reinception recipe list`: paper_2015, from_scratch for a few thousand images, "
+        "fine_tune for --weights, modern (default: %(default)s)",
     )
     length = verb.add_mutually_exclusive_group()
     length.add_argument(
@@ -150,6 +164,24 @@ def _train(verbs: Verbs[Parser]) -> None:
         metavar="R",
         type=positive_int,
         help="batches whose gradients are averaged in one step, as the paper's 50 workers did (default: the recipe's)",
+    )
+    verb.add_argument(
+        "--reduction",
+        choices=("exact", "fast"),
+        default="exact",
+        help="how gradients of replicas are added: exact gives the same bits on any number of processes, fast is "
+        "torch's overlapped all-reduce (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--checkpoint-time",
+        metavar="TIME",
+        type=duration,
+        default=600.0,
+        help="how often a checkpoint is written for --resume, as 30s or 10m; one is also written at each validation "
+        "and on SIGTERM (default: 10m)",
+    )
+    verb.add_argument(
+        "--checkpoint-steps", metavar="N", type=positive_int, help="write a checkpoint every N steps as well"
     )
     _input_size(verb)
     _width(verb)
@@ -199,6 +231,19 @@ def _train(verbs: Verbs[Parser]) -> None:
         default="auto",
         help="cpu, cuda or cuda:N; auto is the current GPU, else the processor (default: %(default)s)",
     )
+
+
+def _recipe(verbs: Verbs[Parser]) -> None:
+    verb = _verb(
+        verbs,
+        "recipe",
+        call="recipes:recipe",
+        usage="list | show NAME [--json [FILE]]",
+        does="print how a recipe trains, every number with its meaning and its source",
+    )
+    verb.add_argument("action", choices=("list", "show"), help="every recipe in a line, or one of them in full")
+    verb.add_argument("name", metavar="NAME", nargs="?", help="a recipe of `reinception recipe list`")
+    _json_or_stdout(verb)
 
 
 def _evaluate(verbs: Verbs[Parser]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from reinception.calibration import brier_score, calibration_error, negative_log_likelihood
+from reinception.cli.arguments import parser
 from reinception.cli.table import aligned, count
 from reinception.data.sources import Source, open_source
 from reinception.errors import ReinceptionError, UsageError
@@ -25,22 +25,37 @@ from reinception.protocol import read_exclusions
 
 def train(arguments: argparse.Namespace) -> None:
     """Trains, and prints the run folder."""
-    from reinception.train.run import TrainConfig
+    from reinception.train.run import TrainConfig, resume
     from reinception.train.run import train as run
 
     asked = vars(arguments).copy()
     for word in ("call", "debug"):
         del asked[word]
-    config = TrainConfig(time_budget_seconds=asked.pop("time_budget"), **asked)
-    out = Path(arguments.out)
-    existed = out.exists()
-    try:
-        print(run(config))
-    except KeyboardInterrupt:
-        if existed or not out.exists():
-            raise
-        anew = dataclasses.replace(config, out=f"{out}-2").command()
-        raise KeyboardInterrupt(f"{out} keeps what was done; to start anew: {anew}") from None
+    run_to_resume, dry_run = asked.pop("resume"), asked.pop("dry_run")
+    if run_to_resume is not None:
+        _refuse_beside_resume(asked)
+        print(resume(run_to_resume, workers=asked["workers"] or None))
+        return
+    if asked["data"] is None or asked["out"] is None:
+        raise UsageError("train needs DATA and -o RUN, or --resume RUN")
+    config = TrainConfig(
+        time_budget_seconds=asked.pop("time_budget"), checkpoint_seconds=asked.pop("checkpoint_time"), **asked
+    )
+    if dry_run:
+        from reinception.train.rehearsal import rehearse
+
+        print(rehearse(config))
+        return
+    print(run(config))
+
+
+def _refuse_beside_resume(asked: dict[str, object]) -> None:
+    """UsageError for what a resumed run cannot change: it goes on as it was begun."""
+    defaults = vars(parser().parse_args(["train"]))
+    for word, value in asked.items():
+        if word != "workers" and value != defaults[word]:
+            flag = "DATA" if word == "data" else f"--{word.replace('_', '-')}"
+            raise UsageError(f"{flag} beside --resume: a run goes on as it was begun; leave {flag} out")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

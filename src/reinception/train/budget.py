@@ -19,6 +19,7 @@ class StepBudget:
     def __init__(self, *, num_steps: int, steps_per_epoch: float) -> None:
         self.num_steps = num_steps
         self.steps_per_epoch = steps_per_epoch
+        self.elapsed = 0.0  # a budget of steps does not look at the clock
 
     def progress(self, step: int) -> float:
         """How much of the run is done when `step` steps are: 1 when there is nothing left to do."""

@@ -17,10 +17,12 @@ PLAIN_LINES = 20  # progress lines per run where there is no terminal: one for e
 class Console:
     """Speaks on `stream`, the standard error stream unless told otherwise.
 
-    Lines said before `log_to` are kept and written to the log as soon as there is one.
+    A silent one says nothing: that of a process which is not the first of several. Lines said before `log_to` are kept
+    and written to the log as soon as there is one.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, is_silent: bool = False) -> None:
+        self._is_silent = is_silent
         self._stream = sys.stderr if stream is None else stream
         self._write_log: Callable[[str], None] | None = None
         self._unlogged: list[str] = []
@@ -31,6 +33,8 @@ class Console:
 
     def say(self, line: str) -> None:
         """One line, on the stream and in the log."""
+        if self._is_silent:
+            return
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -58,6 +62,8 @@ class Console:
 
     def advance(self, progress: float, *, state: str, images_per_second: float) -> None:
         """Training is at `progress`; `state` says where and how well, in a few words."""
+        if self._is_silent:
+            return
         if self._first_progress is None:
             self._started, self._first_progress = time.monotonic(), progress
         pace = f"{images_per_second:.1f} images/s, {_left(self._remaining(progress))}"

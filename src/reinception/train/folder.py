@@ -15,8 +15,10 @@ from reinception.metrics import PredictionTable, csv_line
 from reinception.model.artifact import MODEL_NAME, Manifest, save
 from reinception.model.build import Network
 from reinception.output import write_json
+from reinception.train.state import KEPT
 
 LAST_NAME = "last.safetensors"
+FOLLOWED = ("metrics.jsonl", "results.csv")
 RESULT_COLUMNS = (
     "epoch",
     "step",
@@ -28,8 +30,9 @@ RESULT_COLUMNS = (
     "val_top1_error",
     "val_top5_error",
 )
-# The best model, the last one, and the temporary copy one of them is written through.
-MODELS_AT_ONCE = 3
+# The best model, the last one, and the temporary copy one of them is written through; a checkpoint holds the network,
+# its average and two tensors of the optimizer's, and there are those that are kept and the one being written.
+MODELS_AT_ONCE = 3 + 4 * (KEPT + 1)
 # Configuration, metrics, predictions, report and log of an ordinary run.
 ROOM_FOR_THE_REST = 16 << 20
 
@@ -55,13 +58,35 @@ def refuse_without_room(out: Path, *, model_bytes: int) -> None:
 
 
 class RunFolder:
-    """A new run folder at `path`, and what may be written into it. Every failure to write is one ReinceptionError."""
+    """A new run folder at `path`, and what may be written into it. Every failure to write is one ReinceptionError.
 
-    def __init__(self, path: Path) -> None:
+    Lines of the log, the metrics and the results wait where they cannot be written, and follow as soon as they can:
+    a disk that is full for an hour costs nothing.
+    """
+
+    def __init__(self, path: Path, *, new: bool = True) -> None:
         self.path = path
-        with self._named(path):
-            path.mkdir(parents=True)
-        self.append("results.csv", csv_line(RESULT_COLUMNS))
+        self._waiting: dict[str, str] = {}
+        if new:
+            with self._named(path):
+                path.mkdir(parents=True)
+            self.append("results.csv", csv_line(RESULT_COLUMNS))
+
+    @staticmethod
+    def reopened(path: Path, position: Mapping[str, Any]) -> RunFolder:
+        """The folder of an earlier run, its metrics and results taken back to `position`."""
+        folder = RunFolder(path, new=False)
+        with folder._named(path):
+            for name, length in position["lengths"].items():
+                if length <= _length(path / name):
+                    os.truncate(path / name, length)
+        folder._waiting = dict(position["waiting"])
+        return folder
+
+    def position(self) -> dict[str, Any]:
+        """How far metrics and results go, for `reopened`."""
+        lengths = {name: _length(self.path / name) for name in FOLLOWED}
+        return {"lengths": lengths, "waiting": {name: self._waiting.get(name, "") for name in FOLLOWED}}
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """A new file of JSON."""
@@ -70,12 +95,12 @@ class RunFolder:
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
         """One more line of metrics.jsonl."""
-        self.append("metrics.jsonl", json.dumps(line, allow_nan=False) + "\n")
+        self.note("metrics.jsonl", json.dumps(line, allow_nan=False) + "\n")
 
     def add_result(self, row: Mapping[str, float | None]) -> None:
         """One more row of results.csv: a validation and the training that led to it."""
         cells = [row[column] for column in RESULT_COLUMNS]
-        self.append("results.csv", csv_line(["" if cell is None else f"{cell:.6g}" for cell in cells]))
+        self.note("results.csv", csv_line(["" if cell is None else f"{cell:.6g}" for cell in cells]))
 
     def save_model(self, network: Network, manifest: Manifest, *, name: str = MODEL_NAME) -> None:
         """The model file `name`, in place of the one before."""
@@ -88,6 +113,19 @@ class RunFolder:
         with self._named(path):
             path.parent.mkdir(exist_ok=True)
             table.save_csv(path)
+
+    def note(self, name: str, text: str) -> None:
+        """`text` at the end of the file `name`, now or, where that fails, together with what is noted next."""
+        text = self._waiting.pop(name, "") + text
+        try:
+            self.append(name, text)
+        except ReinceptionError:
+            self._waiting[name] = text
+
+    def settle(self) -> None:
+        """Writes what waits. ReinceptionError where it still cannot be written."""
+        for name in list(self._waiting):
+            self.append(name, self._waiting.pop(name))
 
     def append(self, name: str, text: str) -> None:
         """`text` at the end of the file `name`, whole: where the disk fills up half-way, the half is taken back."""
@@ -109,8 +147,13 @@ class RunFolder:
         except OSError as error:
             reason = error.strerror or str(error)
             raise ReinceptionError(
-                f"{path}: cannot write: {reason}; make room and start again, what the run wrote before is whole"
+                f"{path}: cannot write: {reason}; make room: what the run wrote before is whole, and "
+                "`train --resume` goes on from it"
             ) from None
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _nearest_existing(path: Path) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class StepRecord:
     rate: float
     gradient_norm: float
     clipped: bool
+    skipped: bool = False  # its loss or gradient was not finite, so it changed nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +60,14 @@ class Journal:
     """Follows the loop: means over the steps since its last line go to metrics.jsonl, validations to results.csv too.
 
     `predict_validation` scores the validation images with the parameter average, or is None where there are none;
-    `keep` writes the parameter average as the best model.
+    `keep` writes the parameter average as the best model. Without a `folder` nothing is written: in a process that is
+    not the first of several.
     """
 
     def __init__(
         self,
         *,
-        folder: RunFolder,
+        folder: RunFolder | None,
         console: Console,
         images_per_step: int,
         steps_per_epoch: float,
@@ -83,32 +86,54 @@ class Journal:
         self._progress = 0.0
         self._last_training: dict[str, float | None] = {}
         self._started = self._since = time.monotonic()
+        self._seconds_before = 0.0  # of the processes that this run was begun in
         self._steps_since = 0  # steps and time since the last validation, for the pace
-        self._validated_step: int | None = None
+        self.validated_step: int | None = None  # the last that was validated
 
     @property
     def seconds(self) -> float:
-        """Since training began."""
-        return time.monotonic() - self._started
+        """Of training, without the time between an interruption and its resume."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def to_json(self) -> dict[str, Any]:
+        """What a resumed journal must know."""
+        return {
+            "best": None if self.best is None else dataclasses.asdict(self.best),
+            "seconds": self.seconds,
+            "records": [dataclasses.asdict(record) for record in self._records],
+            "num_lines": self._num_lines,
+            "progress": self._progress,
+            "last_training": self._last_training,
+            "validated_step": self.validated_step,
+        }
+
+    def resume(self, document: Mapping[str, Any]) -> None:
+        """Goes on where the journal of `to_json` was."""
+        self.best = None if document["best"] is None else Score(**document["best"])
+        self._seconds_before = document["seconds"]
+        self._records = [StepRecord(**record) for record in document["records"]]
+        self._num_lines = document["num_lines"]
+        self._progress = document["progress"]
+        self._last_training = dict(document["last_training"])
+        self.validated_step = document["validated_step"]
 
     def stepped(self, step: int, progress: float, record: StepRecord) -> None:
         """Step number `step` (from 1), begun at `progress`, went as `record` says."""
-        self._records.append(record)
         self._steps_since += 1
-        state = f"epoch {step / self._steps_per_epoch:.1f}, loss {record.loss:.3f}"
-        if self.best is not None:
-            state += f", best validation error {self.best.top1_error:.1f} %"
-        self._console.advance(progress, state=state, images_per_second=self._pace())
+        if record.skipped:
+            self._console.say(f"step {step:,} skipped: its loss or gradient was not finite; nothing was changed by it")
+        else:
+            self._records.append(record)
+        self._console.advance(progress, state=self._state(step, record), images_per_second=self._pace())
         self._progress = progress
-        if progress * LINES_PER_RUN >= self._num_lines:
+        if self._records and progress * LINES_PER_RUN >= self._num_lines:
             self._num_lines = int(progress * LINES_PER_RUN) + 1
             self._write_training(step)
 
     def validate(self, step: int) -> float:
         """Scores the average after `step` steps, keeps it where it is the best; returns the seconds that took."""
-        if step == self._validated_step:
+        if step == self.validated_step:
             return 0.0
-        self._validated_step = step
         began = time.monotonic()
         if self._records:
             self._write_training(step)
@@ -121,8 +146,21 @@ class Journal:
                 self.best = score
                 self._keep(step, score)
             self._write_validation(step, score, num_images=len(table))
+        self.validated_step = step
         self._since, self._steps_since = time.monotonic(), 0
         return self._since - began
+
+    def _state(self, step: int, record: StepRecord) -> str:
+        """Where the run is and how well it goes, in a few words."""
+        heads = f"loss {record.loss:.3f}"
+        if record.auxiliary_loss is not None:
+            heads += f" (auxiliary {record.auxiliary_loss:.3f})"
+        clipped = 100 * fmean(one.clipped for one in self._records) if self._records else 0.0
+        state = (
+            f"epoch {step / self._steps_per_epoch:.1f}, {heads}, rate {record.rate:.2g}, "
+            f"gradient {record.gradient_norm:.2g} ({clipped:.0f} % clipped)"
+        )
+        return state if self.best is None else f"{state}, best validation error {self.best.top1_error:.1f} %"
 
     def _pace(self) -> float:
         """Training images per second since the last validation."""
@@ -130,6 +168,10 @@ class Journal:
 
     def _position(self, step: int) -> dict[str, float]:
         return {"step": step, "epoch": step / self._steps_per_epoch, "seconds": round(self.seconds, 3)}
+
+    def _add_metrics(self, line: Mapping[str, Any]) -> None:
+        if self._folder is not None:
+            self._folder.add_metrics(line)
 
     def _write_training(self, step: int) -> None:
         """One line: means over the steps since the line before; progress and rate of the last of them."""
@@ -140,7 +182,7 @@ class Journal:
             "loss": fmean(record.loss for record in records),
             "auxiliary_loss": fmean(auxiliary) if auxiliary else None,
         }
-        self._folder.add_metrics(
+        self._add_metrics(
             {
                 "split": "train",
                 **self._position(step),
@@ -154,16 +196,17 @@ class Journal:
 
     def _write_validation(self, step: int, score: Score, *, num_images: int) -> None:
         position, scores = self._position(step), dataclasses.asdict(score)
-        self._folder.add_metrics({"split": "val", **position, "num_images": num_images, **scores})
-        self._folder.add_result(
-            {
-                **position,
-                "rate": self._last_training["rate"],
-                "train_loss": self._last_training["loss"],
-                "train_auxiliary_loss": self._last_training["auxiliary_loss"],
-                **{f"val_{name}": value for name, value in scores.items()},
-            }
-        )
+        self._add_metrics({"split": "val", **position, "num_images": num_images, **scores})
+        if self._folder is not None:
+            self._folder.add_result(
+                {
+                    **position,
+                    "rate": self._last_training.get("rate"),
+                    "train_loss": self._last_training.get("loss"),
+                    "train_auxiliary_loss": self._last_training.get("auxiliary_loss"),
+                    **{f"val_{name}": value for name, value in scores.items()},
+                }
+            )
         best = " (best so far)" if score is self.best else ""
         self._console.say(
             f"epoch {position['epoch']:.1f}: validation error {score.top1_error:.2f} %, loss {score.loss:.3f}{best}"

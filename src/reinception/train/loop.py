@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
-from reinception.data.counter import Draws
-from reinception.data.loader import Batch, TrainingStream, normalise
-from reinception.errors import ReinceptionError
+from reinception.data.loader import Batch, TrainingStream
+from reinception.errors import Interrupted, ReinceptionError
 from reinception.model.build import Network
-from reinception.protocol import Preprocessing
 from reinception.recipe import Recipe
-from reinception.runtime import autocast
 from reinception.train.budget import Budget
+from reinception.train.distributed import PeerLostError, Ranks
 from reinception.train.finetune import Freeze, training_mode
 from reinception.train.journal import Journal, StepRecord
-from reinception.train.loss import training_loss
+from reinception.train.keeper import Keeper
 from reinception.train.optim import ParameterAverage, clip_by_global_norm, rate_at, set_rate
+from reinception.train.replicas import Replicas
+from reinception.train.stop import Stop
+
+# So many steps in a row without a finite loss and gradient are no accident.
+MOST_SKIPPED = 10
+
+
+class DivergedError(ReinceptionError):
+    """Training has left the numbers; its state is not worth keeping."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,53 +38,95 @@ class Training:
     average: ParameterAverage[Network]
     optimizer: torch.optim.Optimizer
     recipe: Recipe
+    replicas: Replicas
+    ranks: Ranks
     stream: TrainingStream
     budget: Budget
     journal: Journal
-    preprocessing: Preprocessing
-    seed: int
+    keeper: Keeper
+    stop: Stop
     freeze: Freeze
-    dtype: torch.dtype
-    device: torch.device
 
 
 def fit(training: Training, *, first_step: int = 0) -> int:
-    """Trains until the budget is spent; returns the number of steps done. The journal has kept the best network."""
-    step, recipe, budget, journal = first_step, training.recipe, training.budget, training.journal
-    batches = training.stream.batches(start_step=step * recipe.replicas)
-    while (progress := budget.progress(step)) < 1.0:
-        rate = rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs)
-        record = take_step(training, list(islice(batches, recipe.replicas)), rate=rate, step=step)
-        step += 1
-        journal.stepped(step, progress, record)
-        if budget.validation_due(step):
-            budget.validated(journal.validate(step))
-    journal.validate(step)
+    """Trains until the budget is spent; returns the number of steps done. The journal has kept the best network.
+
+    Interrupted, and every error but DivergedError, leave a checkpoint of the last whole step.
+    """
+    recipe, budget, journal, ranks = training.recipe, training.budget, training.journal, training.ranks
+    step, skipped, batches = first_step, 0, training.stream.numbered(_numbers(training, first_step))
+    try:
+        if first_step:
+            _validate_if_due(training, first_step)  # where the run was interrupted in the middle of it
+        while (progress := ranks.table(budget.progress(step))[0][0]) < 1.0:
+            ranks.meet()
+            rate = rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs)
+            record = take_step(training, batches, rate=rate, step=step)
+            step += 1
+            skipped = skipped + 1 if record.skipped else 0
+            if skipped == MOST_SKIPPED:
+                raise _diverged(step, skipped)
+            journal.stepped(step, progress, record)
+            if not _validate_if_due(training, step):
+                training.keeper.keep_if_due(step)
+        journal.validate(step)
+    except DivergedError:
+        raise
+    except (Interrupted, Exception) as error:
+        if skipped and isinstance(error, ReinceptionError) and not isinstance(error, PeerLostError):
+            raise _diverged(step, skipped) from error  # what was validated was no network any more
+        training.keeper.keep(step)
+        raise
+    training.keeper.keep(step)
     return step
 
 
-def take_step(training: Training, batches: Sequence[Batch], *, rate: float, step: int) -> StepRecord:
-    """One step: the gradients of all replicas, each with its own statistics and random numbers, averaged in order."""
+def take_step(training: Training, batches: Iterable[Batch], *, rate: float, step: int) -> StepRecord:
+    """One step: the gradients of all replicas, each with its own statistics and random numbers, averaged.
+
+    A loss, statistic or gradient that is not finite, on whatever rank, and the step changes nothing on any.
+    """
     network, recipe = training_mode(training.network, training.freeze), training.recipe
-    training.optimizer.zero_grad(set_to_none=True)
-    main, auxiliary = 0.0, 0.0
-    for replica, batch in enumerate(batches):
-        torch.manual_seed(Draws("dropout", training.seed, step, replica).integer(2**32))
-        images = normalise(batch.images.to(training.device), training.preprocessing)
-        with autocast(training.dtype, training.device):
-            outputs = network.outputs(images)
-        losses = training_loss(outputs, batch.targets.to(training.device), recipe)
-        (losses.total / len(batches)).backward()
-        main += losses.main.item() / len(batches)
-        auxiliary += losses.auxiliary.item() / len(batches) if losses.auxiliary is not None else 0.0
-    norm = float(clip_by_global_norm(network.parameters(), recipe.clip_norm))
-    if not math.isfinite(main + auxiliary + norm):
-        raise ReinceptionError(
-            f"training diverged at step {step + 1}: loss {main:.3g}, gradient norm {norm:.3g}; "
-            "train with a lower rate, or with --precision fp32"
-        )
-    set_rate(training.optimizer, rate)
-    training.optimizer.step()
-    training.average.update()
-    clipped = recipe.clip_norm is not None and norm > recipe.clip_norm
-    return StepRecord(loss=main, auxiliary_loss=auxiliary, rate=rate, gradient_norm=norm, clipped=clipped)
+    combined = training.replicas.combine(batches, step=step, stop=training.stop)
+    norm = math.nan
+    if not combined.unhealthy:
+        norm = float(clip_by_global_norm(network.parameters(), recipe.clip_norm))
+    is_usable = math.isfinite(norm)
+    if is_usable:
+        set_rate(training.optimizer, rate)
+        with training.keeper.changing():
+            training.optimizer.step()
+            training.replicas.statistics.update(combined.statistics)
+            training.average.update()
+    return StepRecord(
+        loss=combined.main,
+        auxiliary_loss=combined.auxiliary,
+        rate=rate,
+        gradient_norm=norm,
+        clipped=recipe.clip_norm is not None and norm > recipe.clip_norm,
+        skipped=not is_usable,
+    )
+
+
+def _validate_if_due(training: Training, step: int) -> bool:
+    """Validates where the budget says so and keeps a checkpoint: what was chosen and what is known then agree."""
+    due = training.budget.validation_due(step) and training.journal.validated_step != step
+    if not training.ranks.table(due)[0][0]:
+        return False
+    training.budget.validated(training.journal.validate(step))
+    training.keeper.keep(step)
+    return True
+
+
+def _numbers(training: Training, step: int) -> Iterator[int]:
+    """The batches of this rank's replicas from `step` on: replica r of step s trains on batch s * R + r."""
+    while True:
+        yield from (step * training.replicas.num + replica for replica in training.replicas.share)
+        step += 1
+
+
+def _diverged(step: int, skipped: int) -> DivergedError:
+    return DivergedError(
+        f"training diverged at step {step}: {skipped} step{'s' * (skipped > 1)} in a row had a loss or gradient that "
+        "is not finite; train with a lower rate, or with --precision fp32"
+    )

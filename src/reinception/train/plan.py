@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from reinception import family, recipe
-from reinception.errors import UsageError
+from reinception.errors import ReinceptionError, UsageError
 from reinception.model.artifact import read_manifest
 from reinception.protocol import Preprocessing
 from reinception.recipe import Recipe
@@ -19,6 +20,7 @@ from reinception.train.finetune import Freeze
 
 AuxMode = Literal["auto", "strict", "adaptive", "none"]
 Precision = Literal["auto", "fp32", "bf16"]
+Reduction = Literal["exact", "fast"]
 DEFAULT_MODEL = "inception_v3"
 
 
@@ -26,8 +28,9 @@ DEFAULT_MODEL = "inception_v3"
 class TrainConfig:
     """What to train, on what, for how long and where. None means: as the recipe, the network or the model file has it.
 
-    `data` and `out` are as on the command line; `weights` is a model file to start from, `freeze` the part of it that
-    does not learn. `epochs` and `time_budget_seconds` exclude each other.
+    `reduction` is how replicas become one step (train/replicas.py). A checkpoint is written every `checkpoint_seconds`
+    and, where given, `checkpoint_steps`. `data` and `out` are as on the command line; `weights` is a model file to
+    start from, `freeze` the part of it that does not learn. `epochs` and `time_budget_seconds` exclude each other.
     """
 
     data: str | Path
@@ -49,6 +52,9 @@ class TrainConfig:
     workers: int = 0
     precision: Precision = "auto"
     device: str = "auto"
+    reduction: Reduction = "exact"
+    checkpoint_seconds: float = 600.0
+    checkpoint_steps: int | None = None
 
     def command(self) -> str:
         """The command line that asks for the same."""
@@ -59,6 +65,8 @@ class TrainConfig:
                 continue
             if field.name == "time_budget_seconds":
                 words += ["--time-budget", f"{value:g}s"]
+            elif field.name == "checkpoint_seconds":
+                words += ["--checkpoint-time", f"{value:g}s"]
             else:
                 words += [f"--{field.name.replace('_', '-')}", value.name if isinstance(value, Recipe) else str(value)]
         return shlex.join(words)
@@ -97,7 +105,31 @@ class Plan:
             "recipe": self.recipe.to_json(),
             "arch": self.arch.to_json(),
             "preprocessing": self.preprocessing.to_json(),
+            "request": self._request(),
         }
+
+    def _request(self) -> dict[str, Any]:
+        """The configuration, for `from_json`, the paths in it as they are found from anywhere."""
+        request = dataclasses.asdict(self.config) | {"recipe": self.recipe.name, "out": str(self.config.out)}
+        for name in ("data", "weights"):
+            path = request[name]
+            request[name] = str(Path(path).resolve()) if path is not None and Path(path).exists() else path
+        return request
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any], *, out: Path) -> Plan:
+        """The plan of a run's config.json, the run now standing at `out`. ReinceptionError where it is none."""
+        try:
+            chosen = Recipe.from_json(document["recipe"])
+            return Plan(
+                config=TrainConfig(**(document["request"] | {"recipe": chosen, "out": out})),
+                recipe=chosen,
+                arch=Arch.from_json(document["arch"]),
+                preprocessing=Preprocessing.from_json(document["preprocessing"]),
+                notes=(),
+            )
+        except (KeyError, TypeError) as error:
+            raise ReinceptionError(f"{out}: its config.json is not that of a run to resume ({error})") from None
 
 
 def make_plan(config: TrainConfig) -> Plan:
@@ -124,6 +156,8 @@ def _check_numbers(config: TrainConfig) -> None:
         raise UsageError("--epochs and --time-budget exclude each other: one of them says how long to train")
     if config.time_budget_seconds is not None and not 0 < config.time_budget_seconds < math.inf:
         raise UsageError(f"--time-budget must be a positive time, got {config.time_budget_seconds} s")
+    if config.checkpoint_seconds <= 0 or (config.checkpoint_steps is not None and config.checkpoint_steps <= 0):
+        raise UsageError("--checkpoint-time and --checkpoint-steps must be positive")
     if config.workers < 0:
         raise UsageError(f"--workers must not be negative, got {config.workers}")
     for name in ("val_fraction", "test_fraction"):
@@ -131,7 +165,7 @@ def _check_numbers(config: TrainConfig) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {getattr(config, name)}")
     if config.val_fraction + config.test_fraction >= 1:
         raise UsageError("--val-fraction and --test-fraction leave nothing to train on")
-    for name, kind in (("aux", AuxMode), ("freeze", Freeze), ("precision", Precision)):
+    for name, kind in (("aux", AuxMode), ("freeze", Freeze), ("precision", Precision), ("reduction", Reduction)):
         if getattr(config, name) not in get_args(kind):
             raise UsageError(f"--{name} {getattr(config, name)!r}: choose one of {', '.join(get_args(kind))}")
     if config.freeze != "none" and config.weights is None:

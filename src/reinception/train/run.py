@@ -1,220 +1,201 @@
-"""A whole run: the plan, the checked data, the network, the loop, the verdict on held-out images, the folder."""
+"""A whole run, begun or resumed: the plan, the checked data, the session, the folder."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
-from functools import partial
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from reinception import __version__
 from reinception.data.audit import check_images
-from reinception.data.loader import TrainingStream
-from reinception.data.records import SPLITS, Source
+from reinception.data.records import Source
 from reinception.data.sources import open_source
 from reinception.data.split import assign_splits
-from reinception.errors import ReinceptionError, UsageError
-from reinception.metrics import PredictionTable
-from reinception.model.artifact import MODEL_NAME, Manifest, load, read_manifest
+from reinception.errors import Interrupted, ReinceptionError, UsageError
 from reinception.model.build import Network, build
 from reinception.report import write_report
-from reinception.runtime import choose_device, precision, prepare, score
-from reinception.train.budget import Budget, StepBudget, TimeBudget
+from reinception.runtime import choose_device, precision
 from reinception.train.console import Console
-from reinception.train.describe import describe_data, describe_machine, precision_name, verdict
-from reinception.train.finetune import freeze, start_from
-from reinception.train.folder import LAST_NAME, RunFolder, refuse_unusable, refuse_without_room
-from reinception.train.journal import Journal, Score
-from reinception.train.loop import Training, fit
-from reinception.train.optim import ParameterAverage, make_optimizer
+from reinception.train.describe import describe_data, describe_machine, precision_name
+from reinception.train.distributed import Ranks
+from reinception.train.finetune import start_from
+from reinception.train.folder import RunFolder, refuse_unusable, refuse_without_room
 from reinception.train.plan import Plan, TrainConfig, make_plan
+from reinception.train.session import Session
+from reinception.train.state import FOLDER_NAME, Checkpoint, Checkpoints, differences, surroundings
+from reinception.train.stop import Stop
 
-__all__ = ["TrainConfig", "train"]
+__all__ = ["TrainConfig", "resume", "train"]
 
 NAMED_PROBLEMS = 3
+FINISHED_NAME = "finished.json"
 
 
 def train(config: TrainConfig) -> Path:
     """Trains as `config` says and returns the new run folder.
 
     What can be known to fail is refused before anything is written: ReinceptionError (UsageError where the request
-    makes no sense), one line. Progress goes to the standard error stream. Seeds torch's global generator.
+    makes no sense), one line. Progress goes to the standard error stream. Seeds torch's global generator. Under
+    torchrun every rank calls it, and after a restart of theirs it goes on with the run it had begun.
     """
     plan = make_plan(config)
     out = Path(config.out)
+    device = choose(config.device)
+    ranks = Ranks(device)
+    ranks.share(plan.recipe.replicas)
+    if ranks.restarts and _was_begun_by(out, config):
+        return resume(out)
     refuse_unusable(out)
-    device = _device(config.device)
     dtype = precision(config.precision, device)
-    with Console() as console:
-        source = _open_data(plan, console)
+    with ranks, Console(is_silent=not ranks.is_first) as console:
+        ranks.meet()  # all have found `out` free; now the first may make it
+        source = open_data(plan, console)
+        _check(source, plan, console, ranks)
         plan = dataclasses.replace(plan, arch=dataclasses.replace(plan.arch, num_classes=len(source.classes)))
-        network = _network(plan)
+        network = fresh_network(plan)
         refuse_without_room(out, model_bytes=sum(tensor.nbytes for tensor in network.state_dict().values()))
         for note in plan.notes:
             console.say(note)
-        folder = RunFolder(out)
-        console.log_to(lambda line: folder.append("log.txt", line))
-        folder.write_json(
-            "config.json", {**plan.to_json(), **describe_data(source), "precision": precision_name(dtype)}
-        )
-        folder.write_json("environment.json", describe_machine(out, device, dtype))
-        run = _Run(plan, source, folder=folder, console=console, device=device, dtype=dtype)
-        run.train(network)
-        run.judge()
-        write_report(out, None)
-        console.say(f"report: {out / 'report.html'}")
+        folder = None
+        if ranks.is_first:
+            folder = RunFolder(out)
+            console.log_to(lambda line: folder.note("log.txt", line))
+            description = {**plan.to_json(), **describe_data(source), "precision": precision_name(dtype)}
+            folder.write_json("environment.json", describe_machine(out, device, dtype))
+            folder.write_json("config.json", description)
+        with _stoppable(out, console) as stop:
+            session = Session(
+                plan, source, folder=folder, console=console, ranks=ranks, stop=stop, device=device, dtype=dtype
+            )
+            session.train(session.prepare(network))
+            _finish(session)
     return out
 
 
-class _Run:
-    """A run in progress: what its files are made from."""
+def resume(run: str | Path, *, workers: int | None = None) -> Path:
+    """Goes on with the interrupted run in the folder `run`, from its newest whole checkpoint, as if nothing had been.
 
-    def __init__(
-        self,
-        plan: Plan,
-        source: Source,
-        *,
-        folder: RunFolder,
-        console: Console,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        self.plan = plan
-        self.source = source
-        self.folder = folder
-        self.console = console
-        self.device = device
-        self.dtype = dtype
-        self.records = {split: source.split(split) if split in source.splits else () for split in SPLITS}
-        self.images_per_step = plan.recipe.batch_size * plan.recipe.replicas
-        self.steps_per_epoch = len(self.records["train"]) / self.images_per_step
-        self._kept: dict[str, Any] = {}
-
-    def train(self, network: Network) -> None:
-        """The loop; it leaves the best parameter average in model.safetensors and the last in last.safetensors."""
-        plan, recipe = self.plan, self.plan.recipe
-        network = prepare(network, self.device)
-        network.set_batch_norm_decay(recipe.batch_norm_decay)
-        freeze(network, plan.config.freeze)
-        average = ParameterAverage(network, recipe.parameter_average)
-        optimizer = make_optimizer(network, recipe.optimizer)
-        journal = Journal(
-            folder=self.folder,
-            console=self.console,
-            images_per_step=self.images_per_step,
-            steps_per_epoch=self.steps_per_epoch,
-            predict_validation=partial(self._predict, average.network, "val", self.dtype)
-            if self.records["val"]
-            else None,
-            keep=partial(self._keep, average.network),
-        )
-        stream = TrainingStream(
-            self.records["train"],
-            input_size=plan.arch.input_size,
-            augmentation=recipe.augmentation,
-            batch_size=recipe.batch_size,
-            seed=plan.config.seed,
-            workers=plan.config.workers,
-        )
-        num_steps = fit(
-            Training(
-                network=network,
-                average=average,
-                optimizer=optimizer,
-                recipe=recipe,
-                stream=stream,
-                budget=self._budget(),
-                journal=journal,
-                preprocessing=plan.preprocessing,
-                seed=plan.config.seed,
-                freeze=plan.config.freeze,
-                dtype=self.dtype,
-                device=self.device,
+    Returns the folder; a finished run is left as it is. ReinceptionError where there is nothing to resume, or where
+    the images are no longer those it was begun with.
+    """
+    out = Path(run)
+    document = _config_of(out)
+    plan = Plan.from_json(document, out=out)
+    if workers is not None:
+        plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, workers=workers))
+    ranks = Ranks(choose(plan.config.device))
+    ranks.share(plan.recipe.replicas)
+    with ranks, Console(is_silent=not ranks.is_first) as console:
+        if (out / FOLDER_NAME / FINISHED_NAME).exists():
+            console.say(f"{out}: finished already")
+            return out
+        checkpoints = Checkpoints(out / FOLDER_NAME)
+        checkpoint = _newest(checkpoints, out, console)
+        ranks.meet()  # all have read it; now the first may tidy up
+        folder = None
+        if ranks.is_first:
+            checkpoints.forget_after(checkpoint.step)
+            folder = RunFolder.reopened(out, checkpoint.document["folder"])
+            shutil.rmtree(out / "predictions", ignore_errors=True)  # of a verdict that was interrupted
+            console.log_to(lambda line: folder.note("log.txt", line))
+        _same_surroundings(checkpoint, ranks.device, console)
+        source = open_data(plan, console)
+        if source.fingerprint != document["fingerprint"]:
+            raise ReinceptionError(f"{plan.config.data}: these are not the images {out} was begun with")
+        console.say(f"{out}: goes on after step {checkpoint.step:,}")
+        with _stoppable(out, console) as stop:
+            session = Session(
+                plan,
+                source,
+                folder=folder,
+                console=console,
+                ranks=ranks,
+                stop=stop,
+                device=ranks.device,
+                dtype=precision(document["precision"], ranks.device),
             )
+            network = build(plan.arch, seed=plan.config.seed)
+            session.train(session.prepare(network, checkpoint), first_step=checkpoint.step)
+            _finish(session)
+    return out
+
+
+def _finish(session: Session) -> None:
+    """The verdict, the report, and the mark of a finished run."""
+    session.judge()
+    folder = session.folder
+    if folder is not None:
+        folder.settle()
+        write_report(folder.path, None)
+        session.console.say(f"report: {folder.path / 'report.html'}")
+        folder.settle()
+        if (folder.path / FOLDER_NAME).is_dir():
+            folder.write_json(f"{FOLDER_NAME}/{FINISHED_NAME}", {"finished": True})
+    session.ranks.meet()
+
+
+@contextmanager
+def _stoppable(out: Path, console: Console) -> Iterator[Stop]:
+    """Signals end the work where its state is whole; what is said last is how to go on."""
+    how = f"to go on: {shlex.join(['reinception', 'train', '--resume', str(out)])}"
+    with Stop() as stop:
+        try:
+            yield stop
+        except Interrupted as interruption:
+            console.stop_bar()
+            raise Interrupted(how, number=interruption.number) from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(how) from None
+
+
+def _config_of(out: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ReinceptionError(f"{out}: no config.json that can be read; is it a run that `train` began?") from None
+    if not isinstance(document, dict):
+        raise ReinceptionError(f"{out}: config.json is not a JSON object")
+    return document
+
+
+def _was_begun_by(out: Path, config: TrainConfig) -> bool:
+    """Whether `out` is an unfinished run of this very command, which a restart may go on with."""
+    with contextlib.suppress(ReinceptionError):
+        begun = _config_of(out)["command"] == config.command()
+        return (
+            begun and not (out / FOLDER_NAME / FINISHED_NAME).exists() and bool(Checkpoints(out / FOLDER_NAME).steps())
         )
-        self.console.stop_bar()
-        self.console.say(f"trained {num_steps:,} steps in {journal.seconds:.0f} s")
-        self.folder.save_model(average.network, self._manifest({"step": num_steps}), name=LAST_NAME)
-
-    def judge(self) -> None:
-        """The best network on the images it was chosen by, and on those it was neither trained on nor chosen by.
-
-        In float32, whatever precision trained it: a published error should not depend on the processor.
-        """
-        best, _ = load(self.folder.path / MODEL_NAME)
-        best = prepare(best, self.device)
-        if self.records["val"]:
-            self.folder.save_predictions("val", self._predict(best, "val", torch.float32))
-        if self.records["test"]:
-            table = self._predict(best, "test", torch.float32)
-            self.folder.save_predictions("test", table)
-            held_out = {"num_images": len(table), **dataclasses.asdict(Score.of(table))}
-            step = self._kept["step"]
-            position = {"step": step, "epoch": step / self.steps_per_epoch}
-            self.folder.add_metrics({"split": "test", **position, **held_out})
-            self.folder.save_model(best, self._manifest({**self._kept, "held_out": held_out}))
-            self.console.say(verdict(table))
-
-    def _budget(self) -> Budget:
-        recipe, seconds = self.plan.recipe, self.plan.config.time_budget_seconds
-        if seconds is not None:
-            return TimeBudget(seconds=seconds, batches_per_validation=len(self.records["val"]) / recipe.batch_size)
-        num_steps = max(1, round(recipe.epochs * self.steps_per_epoch))
-        return StepBudget(num_steps=num_steps, steps_per_epoch=self.steps_per_epoch)
-
-    def _keep(self, network: Network, step: int, validation: Score | None) -> None:
-        self._kept = {"step": step, "validation": None if validation is None else dataclasses.asdict(validation)}
-        self.folder.save_model(network, self._manifest(self._kept))
-
-    def _manifest(self, training: Mapping[str, Any]) -> Manifest:
-        plan, config = self.plan, self.plan.config
-        return Manifest(
-            arch=plan.arch,
-            classes=self.source.classes,
-            preprocessing=plan.preprocessing,
-            training={
-                "recipe": plan.recipe.to_json(),
-                "data": {"name": self.source.name, "fingerprint": self.source.fingerprint},
-                "split": {
-                    "seed": config.seed,
-                    "val_fraction": config.val_fraction,
-                    "test_fraction": config.test_fraction,
-                },
-                "seed": config.seed,
-                "weights": "parameter average",
-                "epoch": training["step"] / self.steps_per_epoch,
-                **training,
-            },
-            origin=_origin(plan),
-        )
-
-    def _predict(self, network: Network, split: str, dtype: torch.dtype) -> PredictionTable:
-        """Every record once. An image that could be read before and cannot now is an error: n must not change."""
-        records = self.records[split]
-        scored = score(
-            network,
-            self.plan.preprocessing,
-            records,
-            batch_size=self.plan.recipe.batch_size,
-            workers=self.plan.config.workers,
-            dtype=dtype,
-        )
-        for refusal in scored.refused.values():
-            raise refusal
-        return PredictionTable(
-            names=tuple(record.name for record in records),
-            targets=np.array([record.target for record in records]),
-            probabilities=scored.probabilities,
-            classes=self.source.classes,
-        )
+    return False
 
 
-def _open_data(plan: Plan, console: Console) -> Source:
-    """The data, divided, every image decoded once: a bad one is named now and not in the third hour."""
+def _newest(checkpoints: Checkpoints, out: Path, console: Console) -> Checkpoint:
+    checkpoint, skipped = checkpoints.newest()
+    for why in skipped:
+        console.say(f"skipped a checkpoint: {why}")
+    if checkpoint is None:
+        raise ReinceptionError(f"{out}: no checkpoint in {checkpoints.folder} can be used; start the run anew")
+    return checkpoint
+
+
+def _same_surroundings(checkpoint: Checkpoint, device: torch.device, console: Console) -> None:
+    """As many threads as before, because they change bits; what cannot be had again is said aloud."""
+    then = checkpoint.document["surroundings"]
+    torch.set_num_threads(then["threads"])
+    changed = differences(then, surroundings(device))
+    if changed:
+        console.say(f"WARNING: {'; '.join(changed)}: the run goes on, but not to the same bits")
+
+
+def open_data(plan: Plan, console: Console) -> Source:
+    """The data of a plan, divided. ReinceptionError where nothing is left to train on."""
     config = plan.config
     source = assign_splits(
         open_source(config.data),
@@ -226,38 +207,36 @@ def _open_data(plan: Plan, console: Console) -> Source:
         raise ReinceptionError(f"{config.data}: no images are left to train on; give the train split some")
     counts = ", ".join(f"{split} {len(source.split(split)):,}" for split in source.splits)
     console.say(f"{source.name}: {len(source.records):,} images of {len(source.classes)} classes ({counts})")
-    problems = check_images(source.records, workers=config.workers)
-    if problems:
-        first = "; ".join(f"{problem.name}: {problem.reason}" for problem in problems[:NAMED_PROBLEMS])
-        more = f" and {len(problems) - NAMED_PROBLEMS} more" if len(problems) > NAMED_PROBLEMS else ""
-        raise ReinceptionError(
-            f"{config.data}: {len(problems)} of {len(source.records)} images cannot be used ({first}{more}); "
-            "mend or remove them"
-        )
-    console.say(f"all {len(source.records):,} images decode")
     return source
 
 
-def _network(plan: Plan) -> Network:
+def _check(source: Source, plan: Plan, console: Console, ranks: Ranks) -> None:
+    """Every image decoded once, each rank its part: a bad one is named now and not in the third hour."""
+    if len(set(ranks.gather_json(source.fingerprint))) > 1:
+        raise ReinceptionError(f"{plan.config.data}: the processes do not all see the same images")
+    mine = source.records[ranks.rank :: ranks.world_size]
+    found = check_images(mine, workers=plan.config.workers)
+    problems = [why for some in ranks.gather_json([f"{bad.name}: {bad.reason}" for bad in found]) for why in some]
+    if problems:
+        more = f" and {len(problems) - NAMED_PROBLEMS} more" if len(problems) > NAMED_PROBLEMS else ""
+        raise ReinceptionError(
+            f"{plan.config.data}: {len(problems)} of {len(source.records)} images cannot be used "
+            f"({'; '.join(problems[:NAMED_PROBLEMS])}{more}); mend or remove them"
+        )
+    console.say(f"all {len(source.records):,} images decode")
+
+
+def fresh_network(plan: Plan) -> Network:
+    """The network as the first step finds it: of random weights, or of those the plan starts from."""
     weights, seed = plan.config.weights, plan.config.seed
     return build(plan.arch, seed=seed) if weights is None else start_from(weights, plan.arch, seed=seed)
 
 
-def _origin(plan: Plan) -> Mapping[str, Any]:
-    """Where the weights come from: from nothing, or from a file with an origin of its own."""
-    weights = plan.config.weights
-    if weights is None:
-        return {"trained_by": f"reinception {__version__}", "from": "random initial weights"}
-    return {
-        "trained_by": f"reinception {__version__}",
-        "from": Path(weights).name,
-        "origin_of_that": dict(read_manifest(weights).origin),
-    }
-
-
-def _device(name: str) -> torch.device:
+def choose(name: str) -> torch.device:
+    """The device a run means by `name`. UsageError where there is none."""
     if name == "auto":
-        return choose_device()
+        local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # as torchrun numbers the processes of one machine
+        return torch.device(local) if "LOCAL_RANK" in os.environ and torch.cuda.is_available() else choose_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

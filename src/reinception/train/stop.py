@@ -1,0 +1,43 @@
+"""SIGTERM and SIGINT become a wish to stop, which training asks for where its state is whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+
+from reinception.errors import Interrupted
+
+
+class Stop:
+    """While entered, the first signal is noted; a second Ctrl-C interrupts at once, for those who cannot wait."""
+
+    def __init__(self) -> None:
+        self.number = 0  # the signal, 0 while there is none
+        self._before: dict[int, object] = {}
+        self._process = os.getpid()
+
+    def __enter__(self) -> Stop:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
+
+    def check(self) -> None:
+        """Interrupted where a signal has come."""
+        if self.number:
+            raise Interrupted("", number=self.number)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader process, which has inherited this handler and nothing to save
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif self.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            self.number = number

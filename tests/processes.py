@@ -1,0 +1,98 @@
+"""Real processes that run the command line, forked from one that has torch loaded: a hundred of them are cheap."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["reinception.train.session", "reinception.cli.work"])
+
+Before = Callable[[], None]
+"""What a process does before it runs its command: where tests put in what nature would."""
+
+
+def start(
+    words: Sequence[object],
+    log: Path,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    port: int = 0,
+    before: Before | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ForkServerProcess:
+    """`reinception WORDS` in a process of its own; what it says goes to `log`."""
+    settings = {"OMP_NUM_THREADS": "1", "COLUMNS": "100"} | dict(environment or {})
+    if world > 1:
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        settings |= {name: str(value) for name, value in ranks.items()}
+    process = CONTEXT.Process(target=_run, args=([str(word) for word in words], str(log), settings, before))
+    process.start()
+    return process
+
+
+def start_ranks(
+    words: Sequence[object],
+    log: Path,
+    *,
+    world: int,
+    before: Before | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> list[ForkServerProcess]:
+    """The same command on `world` ranks; rank r says what it has to say to `log` with .r at its end."""
+    port = free_port()
+    return [
+        start(
+            words,
+            log.with_name(f"{log.name}.{rank}"),
+            rank=rank,
+            world=world,
+            port=port,
+            before=before,
+            environment=environment,
+        )
+        for rank in range(world)
+    ]
+
+
+def ends(*processes: ForkServerProcess, timeout: float = 240) -> list[int | None]:
+    """Their exit codes, negative for signals, after the last has ended; None for one that would not end."""
+    for process in processes:
+        process.join(timeout)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    return codes
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _run(words: list[str], log: str, settings: dict[str, str], before: Before | None) -> None:
+    import torch
+
+    from reinception.cli import main
+
+    file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    os.environ |= settings
+    torch.set_num_threads(1)
+    if before is not None:
+        before()
+    code = main(words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)

@@ -1,0 +1,219 @@
+"""A run that is killed, told to stop, or left without a disk goes on to the same bits as one that never was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from processes import ends, start, start_ranks
+from reinception.data.sources import open_source
+from reinception.train.state import Checkpoints
+
+PER_CLASS = 24
+# Two replicas with statistics of their own, distortions, dropout, an average, a loader process, four checkpoints.
+SMALL = (
+    *("--epochs", 2, "--batch-size", 4, "--replicas", 2, "--width", 0.1, "--input-size", 75, "--precision", "fp32"),
+    *("--workers", 1, "--checkpoint-steps", 2, "--seed", 3),
+)
+STEPS = 8  # 32 images, 8 a step, 2 epochs
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of class folders with real solar cells, 24 of each class."""
+    root = tmp_path_factory.mktemp("cells")
+    source = open_source("elpv")
+    for target, name in enumerate(source.classes):
+        (root / name).mkdir()
+        for record in [record for record in source.records if record.target == target][:PER_CLASS]:
+            shutil.copy(record.path, root / name / record.path.name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happens to."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert ends(start(["train", cells, "-o", run, *SMALL], run.with_name("log"))) == [0], run.with_name(
+        "log"
+    ).read_text()
+    return run
+
+
+def outcome(run: Path) -> dict[str, str]:
+    """SHA-256 of all that training changes (the last checkpoint's tensors) and of what was predicted with the best."""
+    files = [f"state/step-{STEPS:09d}.safetensors", "predictions/val.csv", "predictions/test.csv"]
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files}
+
+
+def trained_on(run: Path) -> list[tuple[int, float, float]]:
+    """(step, loss, gradient norm) of every training line: a step that was missed or done twice would show."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["loss"], line["gradient_norm"]) for line in lines if line["split"] == "train"]
+
+
+def wait_for(run: Path) -> None:
+    """Until there is something to resume from."""
+    deadline = time.monotonic() + 120
+    while not Checkpoints(run / "state").steps():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def kill_until_done(
+    words: Sequence[object], run: Path, *, kills: int, seconds: float, seed: int, worlds: Sequence[int]
+) -> int:
+    """Kills all processes at random moments `kills` times, then lets them finish; returns how often they were alive."""
+    chance, log, hit = random.Random(seed), run.with_name("log"), 0
+    for _ in range(kills):
+        world = chance.choice(worlds)
+        processes = start_ranks(words, log, world=world) if world > 1 else [start(words, log)]
+        if "--resume" not in words:
+            wait_for(run)
+            words = ["train", "--resume", run]
+        time.sleep(chance.uniform(0, seconds))
+        hit += any(process.is_alive() for process in processes)
+        for process in chance.sample(processes, len(processes)):  # one rank first, then the others, in any order
+            process.kill()
+        ends(*processes)
+    assert ends(start(words, log)) == [0], log.read_text()[-2000:]
+    return hit
+
+
+def test_ten_kills_at_random_moments_change_no_bit(cells: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    hit = kill_until_done(["train", cells, "-o", run, *SMALL], run, kills=10, seconds=1.2, seed=0, worlds=(1,))
+    assert hit >= 3
+    assert outcome(run) == outcome(whole)
+    assert trained_on(run) == trained_on(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_soak_a_hundred_kills_on_one_and_two_processes_change_no_bit(
+    seed: int, cells: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Ten runs of eleven kills, also during a save: half of the run is saving."""
+    words = ["train", cells, "-o", tmp_path / "run", *SMALL, "--checkpoint-steps", 1]
+    hit = kill_until_done(words, tmp_path / "run", kills=11, seconds=3.0, seed=seed, worlds=(1, 2))
+    print(f"alive when killed: {hit} of 11")
+    assert outcome(tmp_path / "run") == outcome(whole)
+    assert trained_on(tmp_path / "run") == trained_on(whole)
+
+
+def stop_at(words: Sequence[object], run: Path, number: int, delay: float) -> None:
+    log = run.with_name("log")
+    process = start(words, log)
+    wait_for(run)
+    time.sleep(delay)
+    asked = time.monotonic()
+    assert process.pid is not None
+    signal_was_sent = process.is_alive()
+    if signal_was_sent:
+        os.kill(process.pid, number)
+    (code,) = ends(process)
+    if code == 0:  # it was through
+        return
+    assert time.monotonic() - asked < 10
+    assert code == 128 + number, log.read_text()[-2000:]
+    assert f"to go on: reinception train --resume {run}" in log.read_text()
+    assert Checkpoints(run / "state").newest()[0] is not None
+
+
+@pytest.mark.parametrize(("number", "delay"), [(signal.SIGTERM, 0.3), (signal.SIGINT, 0.7), (signal.SIGTERM, 1.5)])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
+    number: int, delay: float, cells: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stop_at(["train", cells, "-o", run, *SMALL], run, number, delay)
+    assert ends(start(["train", "--resume", run], tmp_path / "log")) == [0]
+    assert outcome(run) == outcome(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_soak_fifty_signals_at_random_points(seed: int, cells: Path, whole: Path, tmp_path: Path) -> None:
+    chance, words = random.Random(seed), ["train", cells, "-o", tmp_path / "run", *SMALL]
+    for _ in range(10):
+        stop_at(words, tmp_path / "run", chance.choice([signal.SIGTERM, signal.SIGINT]), chance.uniform(0, 0.6))
+        words = ["train", "--resume", tmp_path / "run"]
+    assert ends(start(words, tmp_path / "log")) == [0]
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def interrupted_copy(whole: Path, to: Path) -> Path:
+    """The finished run as if it had been killed after its last checkpoint but one."""
+    shutil.copytree(whole, to)
+    for name in ("state/finished.json", "report.html", "last.safetensors"):
+        (to / name).unlink()
+    return to
+
+
+def test_a_damaged_checkpoint_is_skipped_aloud_and_the_one_before_gives_the_same_bits(
+    whole: Path, tmp_path: Path
+) -> None:
+    run = interrupted_copy(whole, tmp_path / "run")
+    newest = run / "state" / f"step-{STEPS:09d}.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert ends(start(["train", "--resume", run], tmp_path / "log")) == [0]
+    log = (tmp_path / "log").read_text()
+    assert f"skipped a checkpoint: step-{STEPS:09d}.safetensors: damaged" in log
+    assert "goes on after step 6" in log
+    assert outcome(run) == outcome(whole)
+
+
+def test_with_no_checkpoint_left_there_is_one_line(whole: Path, tmp_path: Path) -> None:
+    run = interrupted_copy(whole, tmp_path / "run")
+    for path in (run / "state").glob("*.json"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert ends(start(["train", "--resume", run], tmp_path / "log")) == [1]
+    assert "can be used; start the run anew" in (tmp_path / "log").read_text().splitlines()[-1]
+
+
+def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert ends(start(["train", "--resume", whole], tmp_path / "log")) == [0]
+    assert "finished already" in (tmp_path / "log").read_text()
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_other_images_other_flags_and_no_run_are_refused(cells: Path, whole: Path, tmp_path: Path) -> None:
+    run = interrupted_copy(whole, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    other = tmp_path / "other"
+    shutil.copytree(cells, other)
+    next(other.rglob("*.png")).unlink()
+    config["request"]["data"] = str(other)
+    (run / "config.json").write_text(json.dumps(config))
+    for words, code, message in (
+        (["train", "--resume", run], 1, "these are not the images"),
+        (["train", "--resume", run, "--seed", 4], 2, "--seed beside --resume"),
+        (["train", "--resume", cells], 1, "no config.json that can be read"),
+        (["train", cells], 2, "train needs DATA and -o RUN, or --resume RUN"),
+    ):
+        log = tmp_path / f"log{message[:5]}"
+        assert ends(start(words, log)) == [code]
+        assert message in log.read_text().splitlines()[-1]
+
+
+def test_another_machine_is_said_aloud(whole: Path, tmp_path: Path) -> None:
+    run = interrupted_copy(whole, tmp_path / "run")
+    checkpoints = Checkpoints(run / "state")
+    newest = checkpoints.newest()[0]
+    assert newest is not None
+    newest.document["surroundings"]["torch"] = "1.0"
+    checkpoints.save(newest)
+    assert ends(start(["train", "--resume", run], tmp_path / "log")) == [0]
+    assert "WARNING: torch 2" in (tmp_path / "log").read_text()
+    assert "was 1.0: the run goes on, but not to the same bits" in (tmp_path / "log").read_text()
