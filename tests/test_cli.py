@@ -22,7 +22,7 @@ from reinception.cli.parsing import duration
 from reinception.errors import ReinceptionError, UsageError
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
-VERBS = ("models", "show", "draw", "train", "recipe", "evaluate", "predict", "report", "weights", "doctor")
+VERBS = ("models", "show", "draw", "train", "recipe", "evaluate", "predict", "report", "compare", "features", "ablate", "weights", "doctor")
 SCREENS = {
     "reinception": ["--help"],
     **{verb: [verb, "--help"] for verb in VERBS},

@@ -70,7 +70,7 @@ def trained(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as `train` leaves it: a very narrow network, two epochs."""
     out = tmp_path_factory.mktemp("runs") / "first & only"
     config = TrainConfig(
-        data=cells, out=out, epochs=2, batch_size=8, input_size=75, width=0.05, test_fraction=0.5, val_fraction=0.1
+        data=cells, out=out, epochs=2, batch_size=8, input_size=139, width=0.05, test_fraction=0.5, val_fraction=0.1
     )
     return train(config)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from reinception import __version__
+from reinception.cli.judge_words import add_ablate, add_compare, add_features
 from reinception.cli.parsing import Parser, duration, fraction, natural_int, positive_float, positive_int, sizes
 from reinception.cli.weights_words import add_weights
 
@@ -19,7 +20,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"reinception {__version__}", help="print the version")
     verbs = top.add_subparsers(prog="reinception", title="verbs", metavar="VERB", required=True, parser_class=Parser)
-    for add in (_models, _show, _draw, _train, _recipe, _evaluate, _predict, _report):
+    for add in (_models, _show, _draw, _train, _recipe, _evaluate, _predict, _report, _judging):
         add(verbs)
     add_weights(verbs, _verb)
     _doctor(verbs)
@@ -338,6 +339,14 @@ def _report(verbs: Verbs[Parser]) -> None:
         metavar="FILE",
         help="the file to write, never over another (default: RUN/report.html, rewritten)",
     )
+
+
+def _judging(verbs: Verbs[Parser]) -> None:
+    add_compare(verbs, _verb)
+    _batches(add_features(verbs, _verb))
+    study = add_ablate(verbs, _verb)
+    for flag in (_input_size, _width, _workers):
+        flag(study)
 
 
 def _doctor(verbs: Verbs[Parser]) -> None:

@@ -134,6 +134,8 @@ def _training(run: Run) -> Iterator[str | None]:
             yield f"- {_escaped(path)}: {_escaped(here)} instead of {_escaped(preset)}"
     if config.get("input_size"):
         yield f"- Input: {config['input_size']} × {config['input_size']} pixels"
+    if config.get("width", 1) != 1:
+        yield f"- Width: {config['width']:g} of the network's channels"
     start = _escaped(Path(str(config["weights"])).name) if config.get("weights") else "random weights"
     yield f"- Started from: {start}"
     for key in ("seed", "precision"):

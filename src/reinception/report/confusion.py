@@ -52,6 +52,7 @@ class Opened:
 
     anchor: str
     sentence: str
+    mistaken: bool
     pictures: tuple[Picture, ...]
 
 
@@ -147,6 +148,7 @@ def _opened(run: Run, table: PredictionTable, cells: list[tuple[int, int]]) -> d
                 anchor=_anchor(row, column),
                 sentence=f"“{table.classes[row]}” called “{table.classes[column]}”: "
                 f"{count(len(inside), 'image')}{some}, {which}",
+                mistaken=row != column,
                 pictures=pictures,
             )
     return found

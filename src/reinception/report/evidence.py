@@ -22,7 +22,7 @@ from reinception.runtime import evaluating
 
 _BATCH = 8
 _FOR, _AGAINST = np.array([214, 96, 32], dtype=np.float32), np.array([43, 108, 176], dtype=np.float32)
-_STRONGEST = 0.7
+_STRONGEST = 0.6
 """How much of the picture the colour hides where the evidence is strongest."""
 
 
@@ -30,7 +30,8 @@ def evidence(run: Run, table: PredictionTable, rows: Sequence[int]) -> dict[int,
     """For each row whose image can be read: what the network saw of it, grey, under the two classes' evidence.
 
     Orange is where the logit of the class it was called exceeds that of the class it is, blue where it is the other way
-    round; the map is the difference of two exact class-activation maps. Empty where the run holds no model.
+    round; the map is the difference of two exact class-activation maps. Empty where the run holds no model, and where
+    its last grid is a single position, so that there is no where to show.
     """
     root, model = run.config.get("root"), run.folder / MODEL_NAME
     if not root or not model.is_file():
@@ -54,6 +55,8 @@ def evidence(run: Run, table: PredictionTable, rows: Sequence[int]) -> dict[int,
                 class_activation(network, inputs, torch.tensor([position[int(labels[row])] for row in batch]))
                 for labels in (table.predicted, table.targets)
             )
+            if called[0].numel() == 1:
+                return {}
             for row, difference in zip(batch, (called - true).numpy(), strict=True):
                 found[row] = data_uri(_coloured(seen[row], difference))
     return found

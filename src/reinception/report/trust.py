@@ -14,6 +14,7 @@ from reinception.report.words import count, interval, percent
 
 _WANTED = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 _MOST_WANTED = 3
+_LEAST_ANSWERED = 20
 _PROMISED = (0.9, 0.95)
 
 
@@ -86,7 +87,9 @@ def calibrated(table: PredictionTable, validation: PredictionTable | None) -> Ca
 def thresholds(table: PredictionTable, validation: PredictionTable | None) -> Thresholds:
     """Thresholds and sets are chosen on `validation` and shown on `table`; without the former just the curve is."""
     points = calibration.risk_coverage(table)
-    curve = [(100 * point.coverage, 100 * (1 - point.right / point.answered)) for point in points]
+    # A share of a handful of images jumps up and down and says nothing.
+    told = [point for point in points if point.answered >= _LEAST_ANSWERED or point is points[-1]]
+    curve = [(100 * point.coverage, 100 * (1 - point.right / point.answered)) for point in told]
     half = next(point for point in points if point.coverage >= 0.5)
     error, rest = metrics.top_k_error(table).percent, 100 * (1 - half.right / half.answered)
     sentence = f"Of all images {percent(error)} are wrong; of the surer half {percent(rest)}."

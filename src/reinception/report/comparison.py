@@ -1,0 +1,32 @@
+"""Two sets of predictions to compare: of run folders, or of the CSV files that `evaluate --predictions` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reinception.errors import ReinceptionError
+from reinception.metrics import PredictionTable
+
+_SPLITS = ("test", "val")
+
+
+def read_pair(a: str | Path, b: str | Path) -> tuple[PredictionTable, PredictionTable, str]:
+    """The tables of A and B, and on what they are: of two runs the most honest split that both have predictions for."""
+    one, other = Path(a), Path(b)
+    split = next((split for split in _SPLITS if all(_file(path, split).is_file() for path in (one, other))), None)
+    if split is None:
+        missing = next((path for path in (one, other) if not _any(path)), None)
+        if missing is not None:
+            raise ReinceptionError(f"{missing}: neither a run folder with predictions nor a file of them")
+        raise ReinceptionError(f"{a} and {b} hold predictions for different splits; evaluate both on the same images")
+    tables = [PredictionTable.load_csv(_file(path, split)) for path in (one, other)]
+    what = "the same images" if one.is_file() and other.is_file() else f"the {split} split"
+    return tables[0], tables[1], what
+
+
+def _file(path: Path, split: str) -> Path:
+    return path / "predictions" / f"{split}.csv" if path.is_dir() else path
+
+
+def _any(path: Path) -> bool:
+    return any(_file(path, split).is_file() for split in _SPLITS)

@@ -1,0 +1,109 @@
+"""`compare` and `features` as real processes: what they print, what they write, what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import Command
+from reinception.data.crops import evaluation_pixels
+from reinception.data.decode import decode
+from reinception.metrics import PredictionTable
+from reinception.model.artifact import load
+from test_metrics import random_table
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Predictions of a good and of a random model on the same 300 images."""
+    folder = tmp_path_factory.mktemp("predictions")
+    good = random_table(0, n=300, skill=3)
+    noise = dataclasses.replace(good, probabilities=good.probabilities[::-1])
+    return good.save_csv(folder / "good.csv"), noise.save_csv(folder / "noise.csv")
+
+
+def test_the_better_one_is_named_with_interval_and_p(
+    command: Command, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    good, noise = tables
+    result = command("compare", good, noise, "--json", tmp_path / "c.json")
+    assert (result.returncode, result.stderr) == (0, "")
+    found = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
+    low, high = found["difference_interval"]
+    assert found["better"] == "A" and 0 < low < found["difference"] < high and found["p_value"] < 1e-6
+    assert found["n"] == 300
+    assert re.search(r"^A is better \(McNemar's exact p = ", result.stdout, re.MULTILINE)
+    assert f"A less B: {found['difference']:+.2f} points" in result.stdout
+    assert json.loads(command("compare", noise, good, "--json", "-").stdout)["better"] == "B"
+
+
+def test_where_there_is_no_evidence_it_says_so(command: Command, small_run: Path, tables: tuple[Path, Path]) -> None:
+    result = command("compare", small_run, small_run)
+    assert result.returncode == 0
+    assert "no evidence that one is better than the other (McNemar's exact p = 1)" in result.stdout
+    assert "on the test split" in result.stdout
+    other = command("compare", small_run, tables[0])
+    assert other.returncode == 1
+    assert "judged different images" in other.stderr
+    gone = command("compare", small_run, "gone")
+    assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)
+    assert "gone: neither a run folder with predictions nor a file of them" in gone.stderr
+
+
+def test_a_run_can_be_compared_with_a_file_of_its_own_images(command: Command, small_run: Path, tmp_path: Path) -> None:
+    table = PredictionTable.load_csv(small_run / "predictions" / "test.csv")
+    perfect = dataclasses.replace(table, probabilities=np.eye(2, dtype=np.float32)[table.targets])
+    found = json.loads(command("compare", perfect.save_csv(tmp_path / "p.csv"), small_run, "--json", "-").stdout)
+    assert found["only_b_right"] == 0
+    assert found["accuracy_a"] == 100
+
+
+def test_features_are_those_of_the_network_in_the_order_given(
+    command: Command, small_run: Path, solar_cells: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no")
+    first = min((solar_cells / "defective").iterdir())
+    out = tmp_path / "f.npz"
+    result = command("features", small_run, tmp_path / "bad.png", first, solar_cells / "functional", "-o", out)
+    assert result.returncode == 1
+    assert "bad.png" in result.stderr and "1 could not be read; the other 17 are done" in result.stderr
+    with np.load(out, allow_pickle=False) as found:
+        paths, values = found["paths"].tolist(), found["features"]
+        preprocessing = json.loads(str(found["preprocessing"]))
+    network, manifest = load(small_run, with_aux=False)
+    assert paths == [str(first), *map(str, sorted((solar_cells / "functional").iterdir()))]
+    assert values.shape == (17, network.num_features) and values.dtype == np.float32
+    assert preprocessing == manifest.preprocessing.to_json()
+    network.eval()
+    with torch.no_grad():
+        from reinception.data.loader import normalise
+
+        pixels = torch.from_numpy(evaluation_pixels(decode(first), manifest.preprocessing)).permute(2, 0, 1)[None]
+        wanted = network.features(normalise(pixels, manifest.preprocessing))[0].numpy()
+    assert values[0] == pytest.approx(wanted, abs=1e-4)
+    again = command("features", small_run, first, "-o", out)
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+
+
+def test_many_crops_from_the_command_line(command: Command, small_run: Path, solar_cells: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in (solar_cells / "functional").iterdir())
+    excluded = tmp_path / "excluded.txt"
+    excluded.write_text("".join(f"{name}\n" for name in names[:2]))
+    copy = shutil.copytree(solar_cells, tmp_path / "other")
+    (copy / "functional" / names[-1]).unlink()  # other data than the training's: every image counts
+    words = ("evaluate", small_run, copy, "--crops", 12, "--scales", "80", "--exclude", excluded, "--json", "-")
+    result = command(*words)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["protocol"] == "12 crops (scale 80)"
+    assert (found["num_images"], found["num_excluded"]) == (29, 2)
+    wrong = command("evaluate", small_run, solar_cells, "--scales", "80")
+    assert (wrong.returncode, "scales are for" in wrong.stderr) == (2, True)
