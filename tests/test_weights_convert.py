@@ -565,6 +565,29 @@ def test_a_conversion_carries_the_proof_it_was_made_with(from_torchvision: Conve
     assert artifact.read_manifest(tmp_path / "model.safetensors").origin["parity"]["num_images"] == 2
 
 
+def test_each_publishers_network_is_run_beside_ours(
+    from_torchvision: Conversion, keras_files: dict[str, Path], tmp_path: Path
+) -> None:
+    with_timm = convert(from_torchvision.file, Choices(source="timm:tv_in1k", border="ignored"))
+    proof = proven(with_timm).report.proof
+    assert proof is not None and proof.peer == f"timm {timm.__version__} (with its border rule)"
+    assert proof.what == ("features", "logits")
+    proof = proven(obtain(keras_files["keras-3"])).report.proof
+    assert proof is not None and proof.what == ("features", "logits")
+    assert str(proof).startswith(f"parity with Keras {keras.__version__} on 2 random images")
+    proof = proven(obtain(keras_files["keras-archive"])).report.proof
+    assert str(proof) == "parity not run: Keras reads a whole .keras archive only together with the model in it"
+
+
+def test_pytorch_fids_network_is_run_beside_ours(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_fid")
+    network = at_size(random_network(seed=3, fid=True, num_classes=1008), 107)
+    export(network, manifest_of(network), "pytorch-fid", tmp_path / "fid.pth")
+    found = obtain(tmp_path / "fid.pth")
+    proof = proven(dataclasses.replace(found, network=network)).report.proof
+    assert proof is not None and proof.peer is not None and proof.peer.startswith("pytorch-fid")
+
+
 def test_a_wrong_conversion_is_noticed_and_refused(from_torchvision: Conversion) -> None:
     wrong = at_size(from_torchvision.network, 107)
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -228,4 +229,14 @@ def test_a_tensorflow_checkpoint_without_tensorflow_says_what_to_do(tmp_path: Pa
     (tmp_path / "model.ckpt.index").write_bytes(b"")
     (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(b"")
     said = refusal(tmp_path / "model.ckpt")
+    assert "pip install tensorflow" in said or "not a whole TensorFlow checkpoint" in said
+    for part in ("model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        with pytest.raises(ReinceptionError, match=re.escape(said)):
+            read(tmp_path / part)
+
+
+def test_a_tensorflow_checkpoint_of_2016_is_one_file_known_by_its_last_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "inception_v3.ckpt"
+    file.write_bytes(bytes(100) + bytes.fromhex("57fb808b247547db"))
+    said = refusal(file)
     assert "pip install tensorflow" in said or "not a whole TensorFlow checkpoint" in said

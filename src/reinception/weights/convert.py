@@ -76,10 +76,7 @@ def obtain(name: str | Path, choices: Choices | None = None) -> Conversion:
     wanted = choices or Choices()
     if isinstance(name, str) and is_published(name):
         return convert(download(name), wanted)
-    path = Path(name)
-    if (path / artifact.MODEL_NAME).is_file():
-        path = path / artifact.MODEL_NAME
-    return convert(read(path), wanted)
+    return convert(read(name), wanted)
 
 
 def convert(file: WeightFile, choices: Choices | None = None) -> Conversion:

@@ -19,11 +19,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reinception.errors import ReinceptionError
-from reinception.model.artifact import METADATA_KEY
+from reinception.model.artifact import METADATA_KEY, MODEL_NAME
 from reinception.weights import hdf5
 
 MAX_BYTES = 4 << 30  # ten times the largest Inception-v3 training checkpoint; more is a mistake or a trap
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# The last bytes of TensorFlow's tables: the index of a checkpoint, or a whole one as written until 2016.
+_TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
 # Where training scripts keep the network's state inside a checkpoint, most specific first.
 _STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network", "weights")
 
@@ -49,7 +51,7 @@ class WeightFile:
 
 
 def read(path: str | Path) -> WeightFile:
-    """The tensors of a .pth/.pt, .safetensors, .npz, .h5, .weights.h5, .keras file or a TensorFlow checkpoint.
+    """The tensors of a .pth/.pt, .safetensors, .npz, .h5, .weights.h5, .keras file, a TensorFlow checkpoint or a run.
 
     The content decides, not the name. ReinceptionError, one line that names the file, for anything else.
     """
@@ -57,8 +59,10 @@ def read(path: str | Path) -> WeightFile:
     try:
         if Path(f"{file}.index").is_file():
             return WeightFile(path=file, kind="TensorFlow checkpoint", tensors=_tensorflow(file))
-        if file.suffix == ".index" and file.is_file():
-            return read(file.with_suffix(""))
+        if file.is_file() and (part := re.fullmatch(r"(.+)\.(?:index|data-\d+-of-\d+)", str(file))):
+            return read(part[1])
+        if (file / MODEL_NAME).is_file():
+            return read(file / MODEL_NAME)
         if file.is_dir():
             raise ReinceptionError("is a folder; name the file of weights in it")
         if not file.is_file():
@@ -76,6 +80,8 @@ def _read_file(file: Path) -> WeightFile:
         raise ReinceptionError(f"{size / 2**30:.1f} GiB is more than any Inception-v3; not read")
     with file.open("rb") as stream:
         head = stream.read(16)
+        stream.seek(max(0, size - len(_TABLE_MAGIC)))
+        tail = stream.read()
     remarks: tuple[str, ...] = ()
     is_ours = False
     if head.startswith(_HDF5_MAGIC):
@@ -85,6 +91,8 @@ def _read_file(file: Path) -> WeightFile:
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         kind = "safetensors"
         tensors, is_ours = _safetensors(file)
+    elif tail == _TABLE_MAGIC:
+        kind, tensors = "TensorFlow checkpoint", _tensorflow(file)
     elif head.startswith((b"\x80", b"(", b"]", b"}", b"c")):
         kind = "PyTorch"
         tensors, remarks = _torch(file)
