@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import pytest
+
+# What takes too long for every day; `make soak` asks for it.
+SOAK = pytest.mark.skipif(not os.environ.get("REINCEPTION_SOAK"), reason="make soak does this")
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["reinception.train.session", "reinception.cli.work"])
 

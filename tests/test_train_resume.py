@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import ends, start, start_ranks
+from processes import SOAK, ends, start, start_ranks
 from reinception.data.sources import open_source
 from reinception.train.state import Checkpoints
 
@@ -97,6 +97,7 @@ def test_ten_kills_at_random_moments_change_no_bit(cells: Path, whole: Path, tmp
     assert trained_on(run) == trained_on(whole)
 
 
+@SOAK
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_soak_a_hundred_kills_on_one_and_two_processes_change_no_bit(
@@ -139,6 +140,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
     assert outcome(run) == outcome(whole)
 
 
+@SOAK
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_soak_fifty_signals_at_random_points(seed: int, cells: Path, whole: Path, tmp_path: Path) -> None:

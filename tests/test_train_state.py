@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from processes import CONTEXT
+from processes import CONTEXT, SOAK
 from reinception.errors import ReinceptionError
 from reinception.train.keeper import Keeper
 from reinception.train.state import Checkpoint, Checkpoints, differences, fingerprint
@@ -78,7 +78,7 @@ def damage(path: Path, chance: random.Random) -> str:
     return f"{path.name} bit {bit}"
 
 
-@pytest.mark.parametrize("times", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [60, pytest.param(1000, marks=[SOAK, pytest.mark.slow])])
 def test_every_flipped_bit_and_every_truncation_is_noticed_and_the_one_before_is_used(
     times: int, tmp_path: Path
 ) -> None:
