@@ -171,14 +171,13 @@ def test_timm_computes_the_same_in_both_directions(tmp_path: Path) -> None:
         assert_same_outputs(network(pixels), model(pixels))
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_round_trip_through_our_file_to_torchvision_changes_no_bit(
-    tmp_path: Path, torchvision_file: Path, from_torchvision: Conversion, suffix: str
+    tmp_path: Path, torchvision_file: Path, from_torchvision: Conversion
 ) -> None:
     write(from_torchvision, tmp_path / "ours.safetensors")
     network, manifest = artifact.load(tmp_path / "ours.safetensors")
-    export(network, manifest, "torchvision", tmp_path / f"back{suffix}")
-    assert_same_bits(dict(read(torchvision_file).tensors), dict(read(tmp_path / f"back{suffix}").tensors))
+    export(network, manifest, "torchvision", tmp_path / "back.pth")
+    assert_same_bits(dict(read(torchvision_file).tensors), dict(read(tmp_path / "back.pth").tensors))
 
 
 # -- Keras -------------------------------------------------------------------------------------------------------------
