@@ -16,6 +16,7 @@ import pytest
 from conftest import Command
 from reinception import family
 from reinception.ablate import AblateConfig, ablate, rows, small_data
+from reinception.cli import main
 from reinception.errors import ReinceptionError, UsageError
 from reinception.recipe import FROM_SCRATCH, SGD, Recipe, RMSPropTF
 
@@ -75,7 +76,9 @@ def study(solar_cells: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return out, words
 
 
-def test_a_killed_study_goes_on_where_it_was(command: Command, study: tuple[Path, list[str]]) -> None:
+def test_a_killed_study_goes_on_where_it_was(
+    command: Command, study: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     out, words = study
     first = out / "5x5" / "seed-0" / "model.safetensors"
     before = first.stat().st_mtime_ns
@@ -98,11 +101,10 @@ def test_a_killed_study_goes_on_where_it_was(command: Command, study: tuple[Path
         assert said in text
     assert "no evidence" in text or "+" in text
     mtimes = {path: path.stat().st_mtime_ns for path in out.glob("*/seed-0/*.safetensors")}
-    assert command(*words).stdout == text  # everything is there: nothing is trained again
+    assert (main(words), capsys.readouterr().out) == (0, text)  # everything is there: nothing is trained again
     assert {path: path.stat().st_mtime_ns for path in mtimes} == mtimes
-    other = command(*words[:-1], "4")
-    assert other.returncode == 1
-    assert "holds a study with another batch_size" in other.stderr
+    assert main([*words[:-1], "4"]) == 1
+    assert "holds a study with another batch_size" in capsys.readouterr().err
     models = {json.loads((run / "config.json").read_text())["model"] for run in out.glob("*/seed-0")}
     assert models == {"figure_2_5x5", "figure_2_linear", "figure_2_relu"}
 

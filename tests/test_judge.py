@@ -1,4 +1,4 @@
-"""`compare` and `features` as real processes: what they print, what they write, what they refuse."""
+"""`compare`, `features` and many crops at the command line: what they print, write and refuse."""
 
 from __future__ import annotations
 
@@ -6,18 +6,42 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import Command
+from reinception.cli import main
 from reinception.data.crops import evaluation_pixels
 from reinception.data.decode import decode
+from reinception.data.loader import normalise
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import load
 from test_metrics import random_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Verb = Callable[..., Done]
+
+
+@pytest.fixture
+def verb(capsys: pytest.CaptureFixture[str]) -> Verb:
+    """`verb("compare", A, B)` runs the verb in this process; what a process of its own adds is tested elsewhere."""
+
+    def run(*words: object) -> Done:
+        capsys.readouterr()
+        code = main(list(map(str, words)))
+        return Done(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +53,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return good.save_csv(folder / "good.csv"), noise.save_csv(folder / "noise.csv")
 
 
-def test_the_better_one_is_named_with_interval_and_p(
-    command: Command, tables: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_better_one_is_named_with_interval_and_p(verb: Verb, tables: tuple[Path, Path], tmp_path: Path) -> None:
     good, noise = tables
-    result = command("compare", good, noise, "--json", tmp_path / "c.json")
+    result = verb("compare", good, noise, "--json", tmp_path / "c.json")
     assert (result.returncode, result.stderr) == (0, "")
     found = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
     low, high = found["difference_interval"]
@@ -41,37 +63,37 @@ def test_the_better_one_is_named_with_interval_and_p(
     assert found["n"] == 300
     assert re.search(r"^A is better \(McNemar's exact p = ", result.stdout, re.MULTILINE)
     assert f"A less B: {found['difference']:+.2f} points" in result.stdout
-    assert json.loads(command("compare", noise, good, "--json", "-").stdout)["better"] == "B"
+    assert json.loads(verb("compare", noise, good, "--json", "-").stdout)["better"] == "B"
 
 
-def test_where_there_is_no_evidence_it_says_so(command: Command, small_run: Path, tables: tuple[Path, Path]) -> None:
-    result = command("compare", small_run, small_run)
+def test_where_there_is_no_evidence_it_says_so(verb: Verb, small_run: Path, tables: tuple[Path, Path]) -> None:
+    result = verb("compare", small_run, small_run)
     assert result.returncode == 0
     assert "no evidence that one is better than the other (McNemar's exact p = 1)" in result.stdout
     assert "on the test split" in result.stdout
-    other = command("compare", small_run, tables[0])
+    other = verb("compare", small_run, tables[0])
     assert other.returncode == 1
     assert "judged different images" in other.stderr
-    gone = command("compare", small_run, "gone")
+    gone = verb("compare", small_run, "gone")
     assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)
     assert "gone: neither a run folder with predictions nor a file of them" in gone.stderr
 
 
-def test_a_run_can_be_compared_with_a_file_of_its_own_images(command: Command, small_run: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_compared_with_a_file_of_its_own_images(verb: Verb, small_run: Path, tmp_path: Path) -> None:
     table = PredictionTable.load_csv(small_run / "predictions" / "test.csv")
     perfect = dataclasses.replace(table, probabilities=np.eye(2, dtype=np.float32)[table.targets])
-    found = json.loads(command("compare", perfect.save_csv(tmp_path / "p.csv"), small_run, "--json", "-").stdout)
+    found = json.loads(verb("compare", perfect.save_csv(tmp_path / "p.csv"), small_run, "--json", "-").stdout)
     assert found["only_b_right"] == 0
     assert found["accuracy_a"] == 100
 
 
 def test_features_are_those_of_the_network_in_the_order_given(
-    command: Command, small_run: Path, solar_cells: Path, tmp_path: Path
+    verb: Verb, small_run: Path, solar_cells: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"no")
     first = min((solar_cells / "defective").iterdir())
     out = tmp_path / "f.npz"
-    result = command("features", small_run, tmp_path / "bad.png", first, solar_cells / "functional", "-o", out)
+    result = verb("features", small_run, tmp_path / "bad.png", first, solar_cells / "functional", "-o", out)
     assert result.returncode == 1
     assert "bad.png" in result.stderr and "1 could not be read; the other 17 are done" in result.stderr
     with np.load(out, allow_pickle=False) as found:
@@ -83,27 +105,25 @@ def test_features_are_those_of_the_network_in_the_order_given(
     assert preprocessing == manifest.preprocessing.to_json()
     network.eval()
     with torch.no_grad():
-        from reinception.data.loader import normalise
-
         pixels = torch.from_numpy(evaluation_pixels(decode(first), manifest.preprocessing)).permute(2, 0, 1)[None]
         wanted = network.features(normalise(pixels, manifest.preprocessing))[0].numpy()
     assert values[0] == pytest.approx(wanted, abs=1e-4)
-    again = command("features", small_run, first, "-o", out)
+    again = verb("features", small_run, first, "-o", out)
     assert again.returncode == 1
     assert "exists already" in again.stderr
 
 
-def test_many_crops_from_the_command_line(command: Command, small_run: Path, solar_cells: Path, tmp_path: Path) -> None:
+def test_many_crops_from_the_command_line(verb: Verb, small_run: Path, solar_cells: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in (solar_cells / "functional").iterdir())
     excluded = tmp_path / "excluded.txt"
     excluded.write_text("".join(f"{name}\n" for name in names[:2]))
     copy = shutil.copytree(solar_cells, tmp_path / "other")
     (copy / "functional" / names[-1]).unlink()  # other data than the training's: every image counts
     words = ("evaluate", small_run, copy, "--crops", 12, "--scales", "80", "--exclude", excluded, "--json", "-")
-    result = command(*words)
+    result = verb(*words)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["protocol"] == "12 crops (scale 80)"
     assert (found["num_images"], found["num_excluded"]) == (29, 2)
-    wrong = command("evaluate", small_run, solar_cells, "--scales", "80")
+    wrong = verb("evaluate", small_run, solar_cells, "--scales", "80")
     assert (wrong.returncode, "scales are for" in wrong.stderr) == (2, True)

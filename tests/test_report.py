@@ -217,6 +217,15 @@ def test_the_confusion_table_holds_the_counts(run: Run) -> None:
     assert [name for name, _ in shown.rows] == list(table.classes)
 
 
+def test_the_ranking_of_few_classes_is_drawn_and_of_many_not(page: Page, run: Run) -> None:
+    drawn = sections.ranking_charts(_table(run))
+    assert [chart.title for chart in drawn] == ["Precision", "Found"]
+    assert all([name for _, name in chart.legend] == list(run.config["classes"]) for chart in drawn)
+    assert all(chart.svg.count("<polyline") == 2 for chart in drawn)
+    assert "others called so, percent" in page.text
+    assert sections.ranking_charts(random_table(0, k=12)) == ()
+
+
 def test_every_cell_opens_its_images(page: Page, run: Run) -> None:
     table = _table(run)
     shown = confusion(run, table)

@@ -86,6 +86,7 @@ def render(run: Run) -> str:
         curves=sections.curves(run),
         confusion=confusion(run, table) if table else None,
         classes=sections.classes(table) if table else (),
+        rankings=sections.ranking_charts(table) if table else (),
         most_classes=MOST_CLASSES_IN_A_TABLE,
         calibration=trust.calibrated(table, run.validation) if table else None,
         thresholds=trust.thresholds(table, run.validation) if table else None,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 
 from reinception import metrics
 from reinception.calibration import calibration_error
 from reinception.metrics import ClassScore, PredictionTable
-from reinception.ranking import Ranking, rankings
+from reinception.ranking import Ranking, precision_recall, rankings, roc
 from reinception.report import svg
 from reinception.report.confusion import MOST_CLASSES_IN_A_TABLE
 from reinception.report.evidence import evidence
@@ -267,6 +268,31 @@ def _percent_or_dash(share: float | None) -> str:
 
 def _number_or_dash(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def ranking_charts(table: PredictionTable) -> tuple[Chart, ...]:
+    """Precision against recall, and the ROC curve, of each class where they are few enough to tell the lines apart."""
+    styles = ("line-a", "line-b", "line-c")
+    present = [t for t in range(len(table.classes)) if 0 < int((table.targets == t).sum()) < len(table)]
+    if not present or len(table.classes) > len(styles):
+        return ()
+
+    def chart(title: str, x_label: str, of: Callable[[int], npt.NDArray[np.float64]]) -> Chart:
+        lines = [
+            svg.Line(name=table.classes[t], points=[(float(x), float(y)) for x, y in 100 * of(t)], style=styles[i])
+            for i, t in enumerate(present)
+        ]
+        legend = tuple((line.style, line.name) for line in lines)
+        drawn = svg.line_chart(lines, title=title, x_label=x_label, from_zero=True)
+        return Chart(title=title, note="", legend=legend, svg=drawn)
+
+    def truth(t: int) -> npt.NDArray[np.bool_]:
+        return table.targets == t
+
+    return (
+        chart("Precision", "recall, percent", lambda t: precision_recall(truth(t), table.probabilities[:, t])),
+        chart("Found", "others called so, percent", lambda t: roc(truth(t), table.probabilities[:, t])),
+    )
 
 
 def mistakes(run: Run, table: PredictionTable) -> tuple[Picture, ...]:
