@@ -151,3 +151,16 @@ def test_a_new_run_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a" / "b")
     folder.add_metrics({"split": "train", "loss": 1.5})
     assert (tmp_path / "a" / "b" / "metrics.jsonl").read_text() == '{"split": "train", "loss": 1.5}\n'
+
+
+def test_a_reopened_folder_goes_back_to_where_it_was_and_keeps_what_waited(tmp_path: Path) -> None:
+    """Also to the very beginning, when there were no metrics yet."""
+    folder = RunFolder(tmp_path / "run")
+    beginning = folder.position()
+    RunFolder.reopened(tmp_path / "run", beginning).add_metrics({"step": 1})
+    later = folder.position()
+    folder.add_metrics({"step": 2})
+    RunFolder.reopened(tmp_path / "run", later | {"waiting": {"metrics.jsonl": "waited\n"}}).settle()
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 1}\nwaited\n'
+    RunFolder.reopened(tmp_path / "run", beginning)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""

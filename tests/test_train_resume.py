@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -219,3 +221,59 @@ def test_another_machine_is_said_aloud(whole: Path, tmp_path: Path) -> None:
     assert ends(start(["train", "--resume", run], tmp_path / "log")) == [0]
     assert "WARNING: torch 2" in (tmp_path / "log").read_text()
     assert "was 1.0: the run goes on, but not to the same bits" in (tmp_path / "log").read_text()
+
+
+# -- a disk that is full, or read-only for a while -------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_disk_that_is_full_or_read_only_for_a_while_costs_nothing(trouble: str, whole: Path, tmp_path: Path) -> None:
+    """Training goes on and says so; when there is room again, everything that waited is written."""
+    code = """
+import os, subprocess, sys, time
+from pathlib import Path
+disk, run, trouble = Path(sys.argv[1]), Path(sys.argv[1]) / "run", sys.argv[2]
+def mount(*words):
+    return subprocess.run(["mount", *words, str(disk)]).returncode
+if mount("-t", "tmpfs", "-o", "size=220m", "tmpfs"):
+    sys.exit(77)
+said = open(sys.argv[3], "w+")
+words = [sys.executable, "-m", "reinception", "train", *sys.argv[4:]]
+training = subprocess.Popen(words, stderr=said)
+def wait_for(happened):
+    deadline = time.monotonic() + 120
+    while not happened() and training.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+wait_for(lambda: any((run / "state").glob("*.json")) if (run / "state").exists() else False)
+if trouble == "full":
+    with open(disk / "ballast", "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+else:
+    while mount("-o", "remount,ro"):
+        time.sleep(0.001)
+wait_for(lambda: "no checkpoint after step" in Path(sys.argv[3]).read_text())
+(disk / "ballast").unlink() if trouble == "full" else mount("-o", "remount,rw")
+code = training.wait()
+subprocess.run(["cp", "-r", str(run), sys.argv[3] + ".run"], check=True)
+sys.exit(code)
+"""
+    config = json.loads((whole / "config.json").read_text())["request"]
+    (tmp_path / "disk").mkdir()
+    flags = [str(flag) for flag in (*SMALL, "--epochs", 12, "--checkpoint-steps", 1)]
+    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path / "disk"), trouble, str(tmp_path / "log")]
+    words += [config["data"], "-o", str(tmp_path / "disk" / "run"), *flags]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("this container may not mount")
+    said = (tmp_path / "log").read_text()
+    assert done.returncode == 0, done.stderr[-2000:] + said[-2000:]
+    assert "training goes on, older checkpoints are whole, the next interval tries again" in said
+    steps = [step for step, _, _ in trained_on(tmp_path / "log.run")]
+    assert steps == list(range(1, 12 * STEPS // 2 + 1))

@@ -78,7 +78,7 @@ class RunFolder:
         folder = RunFolder(path, new=False)
         with folder._named(path):
             for name, length in position["lengths"].items():
-                if length <= _length(path / name):
+                if length < _length(path / name):
                     os.truncate(path / name, length)
         folder._waiting = dict(position["waiting"])
         return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 
 from reinception.errors import Interrupted
@@ -18,7 +19,9 @@ class Stop:
         self._process = os.getpid()
 
     def __enter__(self) -> Stop:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # Python lets only the main thread hear signals; training in another one is stopped by whoever started it.
+        is_main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGTERM, signal.SIGINT) if is_main else ():
             self._before[number] = signal.signal(number, self._note)
         return self
 
