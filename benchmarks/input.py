@@ -60,7 +60,9 @@ def main() -> None:
     rows, figures = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name, height, width, form, options, num, batches in CASES:
-            records = write_pictures(Path(folder) / name, num, height, width, form, options)
+            records = write_pictures(
+                Path(folder) / name, num=num, height=height, width=width, form=form, options=options
+            )
             runs = {
                 "torchvision v1": v1([record.path for record in records], batches),
                 "torchvision v2": in_v2([record.path for record in records], batches),
@@ -85,7 +87,9 @@ def main() -> None:
         Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def write_pictures(  # noqa: PLR0917folder: Path, num: int, height: int, width: int, form: str, options: dict[str, int]) -> list[Record]:
+def write_pictures(
+    folder: Path, *, num: int, height: int, width: int, form: str, options: dict[str, int]
+) -> list[Record]:
     """Pictures with the statistics of photographs: as much contrast at every scale, and the grain of a sensor."""
     folder.mkdir()
     random = np.random.default_rng(0)

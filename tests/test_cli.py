@@ -22,10 +22,26 @@ from reinception.cli.parsing import duration
 from reinception.errors import ReinceptionError, UsageError
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
-VERBS = ("models", "show", "draw", "train", "recipe", "evaluate", "predict", "report", "compare", "features", "ablate", "weights", "doctor")
+VERBS = (
+    "models",
+    "show",
+    "draw",
+    "train",
+    "recipe",
+    "evaluate",
+    "predict",
+    "report",
+    "compare",
+    "features",
+    "ablate",
+    "data",
+    "weights",
+    "doctor",
+)
 SCREENS = {
     "reinception": ["--help"],
     **{verb: [verb, "--help"] for verb in VERBS},
+    **{f"data_{verb}": ["data", verb, "--help"] for verb in ("check", "split", "pack")},
     **{f"weights_{verb}": ["weights", verb, "--help"] for verb in ("identify", "convert")},
     "show_inception_v3": ["show", "inception_v3"],
 }

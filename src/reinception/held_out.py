@@ -15,7 +15,7 @@ from reinception.model.artifact import Manifest
 class Selection:
     """The records to judge on, their split (None: every record), and whether the split is the training's own."""
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     split: str | None
     as_in_training: bool
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from reinception import __version__
+from reinception.cli.data_words import add_data
 from reinception.cli.judge_words import add_ablate, add_compare, add_features
 from reinception.cli.parsing import Parser, duration, fraction, natural_int, positive_float, positive_int, sizes
 from reinception.cli.weights_words import add_weights
@@ -22,6 +23,7 @@ def parser() -> Parser:
     verbs = top.add_subparsers(prog="reinception", title="verbs", metavar="VERB", required=True, parser_class=Parser)
     for add in (_models, _show, _draw, _train, _recipe, _evaluate, _predict, _report, _judging):
         add(verbs)
+    add_data(verbs, _verb)
     add_weights(verbs, _verb)
     _doctor(verbs)
     return top
@@ -216,6 +218,11 @@ def _train(verbs: Verbs[Parser]) -> None:
         type=fraction,
         default=0.25,
         help="share of each class never trained or chosen on, where DATA has no test/ (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--exclude",
+        metavar="FILE",
+        help="leave out the images it names, one a line, as `data check --quarantine` writes them",
     )
     verb.add_argument(
         "--seed",

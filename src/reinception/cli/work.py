@@ -12,7 +12,7 @@ from reinception.cli.arguments import parser
 from reinception.cli.table import aligned, count
 from reinception.data.sources import Source, open_source
 from reinception.errors import ReinceptionError, UsageError
-from reinception.evaluate import Evaluation, without
+from reinception.evaluate import Evaluation
 from reinception.evaluate import evaluate as score
 from reinception.held_out import Selection, select
 from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
@@ -66,7 +66,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     selection = select(source, [manifest for _, manifest in models], arguments.split)
     records = selection.records
     if arguments.exclude is not None:
-        records = without(records, read_exclusions(arguments.exclude))
+        # The list may be one for all splits; the split was made before anything was left out.
+        kept = {record.name for record in source.without(read_exclusions(arguments.exclude)).records}
+        records = tuple(record for record in records if record.name in kept)
     evaluation = score(
         models,
         records,
@@ -92,6 +94,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         }
         write_json(evaluation.summary() | asked, arguments.json)
     if arguments.json != "-":
+        if arguments.exclude is not None:
+            print(f"{len(records):,} used of {len(selection.records):,} listed, without those of {arguments.exclude}")
         print(_judgement(evaluation, source, selection))
 
 

@@ -69,13 +69,13 @@ def _inception(image: Picture, size: int, draws: Draws) -> Pixels:
     interpolation = INCEPTION_INTERPOLATIONS[draws.integer(len(INCEPTION_INTERPOLATIONS))]
     square = resized_to(_part(image, box, size), size, interpolation)
     if draws.integer(2):
-        square = square[:, ::-1]
+        square = mirrored(square)
     return in_colour(distort_colours(square, draws))
 
 
 def _crop(image: Picture, size: int, draws: Draws) -> Pixels:
     square = resized_to(_part(image, inception_box(*_size(image), draws), size), size, "bilinear")
-    return in_colour(square[:, ::-1] if draws.integer(2) else square)
+    return in_colour(mirrored(square) if draws.integer(2) else square)
 
 
 def _size(image: Picture) -> tuple[int, int]:
@@ -103,12 +103,18 @@ def resized_to(image: Pixels, size: int, interpolation: Interpolation) -> Pixels
     torch's bilinear resize of bytes uses the processor's vector instructions, and rounds its weights more coarsely.
     """
     if interpolation != "bilinear":
-        return np.asarray(Image.fromarray(image).resize((size, size), FILTERS[interpolation]))
-    planes = torch.from_numpy(image if image.flags.writeable else image.copy())
-    planes = (planes[:, :, None] if image.ndim == 2 else planes).permute(2, 0, 1)[None]
+        return np.array(Image.fromarray(image).resize((size, size), FILTERS[interpolation]))
+    # A copy without gaps is what torch takes pixel by pixel; a view it would take apart into planes, and so its result.
+    whole = torch.from_numpy(image.copy())[None]
+    planes = whole[:, None] if image.ndim == 2 else whole.permute(0, 3, 1, 2)
     small = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)
     square = small[0].permute(1, 2, 0).numpy()
     return square[:, :, 0] if image.ndim == 2 else square
+
+
+def mirrored(image: Pixels) -> Pixels:
+    """Left and right exchanged; torch does it twenty times as fast as a copy of NumPy's view."""
+    return torch.from_numpy(np.ascontiguousarray(image)).flip(1).numpy()
 
 
 def inception_box(width: int, height: int, draws: Draws) -> tuple[int, int, int, int]:

@@ -108,12 +108,13 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_gre
 def allowed_bytes(path: Path, max_pixels: int) -> bytes:
     """A file's content. `Refused` when it is not there, no file, or larger than a picture of `max_pixels` can be."""
     try:
-        status = path.stat()
+        status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise Refused("unreadable", "is not a regular file: give a picture")
         if status.st_size > (limit := _BYTES_PER_PIXEL * max_pixels + _ROOM_BYTES):
             raise Refused("too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except FileNotFoundError as error:
         raise Refused("missing", "there is no such file: check the path") from error
     except (OSError, ValueError) as error:

@@ -8,6 +8,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 HEAD_BYTES = 512
 TEXT = "a web page or other text"
 
+# Files with these endings are pictures in somebody's eyes: they are listed, so that one we can not read is refused by
+# name instead of vanishing. Any other file counts when its first bytes are those of a picture we read.
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".ico", ".svg", ".dcm", ".exr"}
+)
+
 _TEXT_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"{")
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),

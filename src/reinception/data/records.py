@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from reinception.errors import ReinceptionError
 
 SPLITS = ("train", "val", "test")
+NO_SPLIT = 255
+SPLIT_WORDS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+"""How people spell them, and their positions in SPLITS. Test is never taken for validation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +123,12 @@ class RecordTable(Sequence[Record]):
         return RecordTable(replace(self._columns, splits=codes), self._chosen)
 
 
+def listed(names: Sequence[object], limit: int = 5) -> str:
+    """The first of the names, quoted, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A named list of records; `num_ignored` counts entries that were left out because they are no pictures."""
@@ -149,6 +158,19 @@ class Source:
                 ) from error
             digest.update(os.fsencode(record.name) + f"\0{size}\0{record.target}\0".encode())
         return digest.hexdigest()
+
+    def without(self, names: frozenset[str]) -> Source:
+        """The source without those on an exclusion list (by name or file name), its fingerprint that of all listed.
+
+        So a model trained without some still knows the data again. ReinceptionError for a name that is nobody's.
+        """
+        known = {name for record in self.records for name in (record.name, record.path.name)}
+        if unknown := sorted(names - known):
+            raise ReinceptionError(f"the exclusion list names images that are not there: {listed(unknown)}")
+        kept = tuple(record for record in self.records if not {record.name, record.path.name} & names)
+        rest = replace(self, records=kept)
+        rest.__dict__["fingerprint"] = self.fingerprint
+        return rest
 
     @cached_property
     def splits(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where labelled pictures come from: a folder of class folders, or the word `elpv`."""
+"""Where labelled pictures come from: class folders, a manifest, tar shards, or the word `elpv`."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reinception.data.elpv import open_elpv
-from reinception.data.identify import looks_like_image
-from reinception.data.records import Record, Source
-from reinception.errors import ReinceptionError
+from reinception.data.identify import PICTURE_SUFFIXES, looks_like_image
+from reinception.data.manifest import SUFFIXES as MANIFESTS
+from reinception.data.manifest import open_manifest
+from reinception.data.records import SPLIT_WORDS, SPLITS, Record, Source, listed
+from reinception.data.shards import holds_shards, open_shards
+from reinception.errors import ReinceptionError, UsageError
 
 __all__ = ["Record", "Source", "open_source", "pictures"]
 
-_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-# Files with these endings are pictures in somebody's eyes: they are listed, so that one we can not read is refused by
-# name instead of vanishing. Any other file counts when its first bytes are those of a picture we read.
-_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".ico", ".svg", ".dcm", ".exr"}
-)
 # What archives, file managers and network drives leave behind; names with a leading dot are ignored as well.
 _LITTER = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
 
 
-def open_source(data: str | Path) -> Source:
-    """DATA as the command line takes it: a folder, or the word `elpv` (a folder of that name is `./elpv`).
+def open_source(data: str | Path, *, group_column: str | None = None) -> Source:
+    """DATA as the command line takes it: a folder, a manifest (`.csv`, `.jsonl`), or the word `elpv` (a folder of that
+    name is `./elpv`).
 
-    A folder holds one folder per class, each with pictures at any depth; or `train/` and perhaps `val/` (also `valid/`,
-    `validation/`) and `test/`, which hold the class folders. Class indices follow the sorted class names of all splits,
-    so a class that is missing in one split never renumbers the others. Links are followed; hidden files, AppleDouble
-    files (`._x.jpg`) and files that are no pictures are left out and counted. Nothing is decoded and nothing written.
+    A folder holds tar shards (shards.py); or one folder per class, each with pictures at any depth; or `train/` and
+    perhaps `val/` (also `valid/`, `validation/`) and `test/`, which hold the class folders. Class indices follow the
+    sorted class names of all splits, so a class that is missing in one split never renumbers the others. Links are
+    followed; hidden files, AppleDouble files (`._x.jpg`) and files that are no pictures are left out and counted.
+    Nothing is decoded and nothing written. A manifest's `group_column` may be another than `group`.
 
     Raises `ReinceptionError` for: no such folder; no pictures; fewer than two classes; a class folder without pictures;
     a class that occurs in `val/` or `test/` but not in `train/`; class folders beside split folders; two spellings of
-    one split.
+    one split; and for what manifest.py and shards.py refuse.
     """
+    root = Path(data)
+    is_manifest = data != "elpv" and root.suffix.lower() in MANIFESTS and not root.is_dir()
+    if group_column is not None and not is_manifest:
+        raise UsageError(f"{data}: has no column {group_column!r}; only a .csv or .jsonl manifest has columns")
     if data == "elpv":
         return open_elpv()
-    root = Path(data)
+    if is_manifest:
+        return open_manifest(root, group_column=group_column or "group")
     try:
         is_folder, exists = root.is_dir(), root.exists()
     except OSError as error:
@@ -50,7 +52,7 @@ def open_source(data: str | Path) -> Source:
         raise ReinceptionError(f"{root}: there is no such folder: give a folder of class folders, or the word elpv")
     if not is_folder:
         raise ReinceptionError(f"{root}: is a file: give a folder that holds one folder of pictures per class")
-    return _open_folder(root)
+    return open_shards(root) if holds_shards(root) else _open_folder(root)
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -120,13 +122,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return Path(entry.name).suffix.lower() in _SUFFIXES or looks_like_image(Path(entry.path))
+    return Path(entry.name).suffix.lower() in PICTURE_SUFFIXES or looks_like_image(Path(entry.path))
 
 
 def _open_folder(root: Path) -> Source:
     scan = _Scan(root)
     folders = scan.folders(root)
-    split_folders = {folder: _SPLIT_FOLDERS[folder.name.lower()] for folder in folders if _names_a_split(folder)}
+    split_folders = {folder: SPLITS[SPLIT_WORDS[folder.name.lower()]] for folder in folders if _names_a_split(folder)}
     if split_folders:
         _require_clear_splits(root, folders, split_folders)
         for folder, split in split_folders.items():
@@ -147,18 +149,18 @@ def _open_folder(root: Path) -> Source:
 
 
 def _names_a_split(folder: Path) -> bool:
-    return folder.name.lower() in _SPLIT_FOLDERS
+    return folder.name.lower() in SPLIT_WORDS
 
 
 def _require_clear_splits(root: Path, folders: list[Path], split_folders: dict[Path, str]) -> None:
     others = [folder.name for folder in folders if folder not in split_folders]
     if others:
-        both = f"{_listed([folder.name for folder in split_folders])} beside {_listed(others)}"
+        both = f"{listed([folder.name for folder in split_folders])} beside {listed(others)}"
         raise ReinceptionError(f"{root}: holds split folders and others ({both}): put every class folder into a split")
     for split, count in Counter(split_folders.values()).items():
         if count > 1:
             names = [folder.name for folder in split_folders if split_folders[folder] == split]
-            raise ReinceptionError(f"{root}: {_listed(names)} are all the {split} split: keep one of them")
+            raise ReinceptionError(f"{root}: {listed(names)} are all the {split} split: keep one of them")
 
 
 def _require_sound_classes(scan: _Scan) -> tuple[str, ...]:
@@ -176,14 +178,9 @@ def _require_sound_classes(scan: _Scan) -> tuple[str, ...]:
     if train_classes and (foreign := sorted(classes - train_classes)):
         where = sorted({split for split, name in scan.pictures if name in foreign and split is not None})
         raise ReinceptionError(
-            f"{root}: class {_listed(foreign)} occurs in {' and '.join(where)} but not in train: "
+            f"{root}: class {listed(foreign)} occurs in {' and '.join(where)} but not in train: "
             "add training pictures or remove the folder"
         )
     if len(classes) == 1:
         raise ReinceptionError(f"{root}: only one class ({classes.pop()!r}): telling things apart takes at least two")
     return tuple(sorted(classes))
-
-
-def _listed(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more

@@ -30,7 +30,8 @@ class TrainConfig:
 
     `reduction` is how replicas become one step (train/replicas.py). A checkpoint is written every `checkpoint_seconds`
     and, where given, `checkpoint_steps`. `data` and `out` are as on the command line; `weights` is a model file to
-    start from, `freeze` the part of it that does not learn. `epochs` and `time_budget_seconds` exclude each other.
+    start from, `freeze` the part of it that does not learn; `exclude` lists images to leave out. `epochs` and
+    `time_budget_seconds` exclude each other.
     """
 
     data: str | Path
@@ -48,6 +49,7 @@ class TrainConfig:
     freeze: Freeze = "none"
     val_fraction: float = 0.1
     test_fraction: float = 0.25
+    exclude: str | Path | None = None
     seed: int = 0
     workers: int = 0
     precision: Precision = "auto"
@@ -102,6 +104,7 @@ class Plan:
             "workers": config.workers,
             "val_fraction": config.val_fraction,
             "test_fraction": config.test_fraction,
+            "exclude": None if config.exclude is None else str(config.exclude),
             "recipe": self.recipe.to_json(),
             "arch": self.arch.to_json(),
             "preprocessing": self.preprocessing.to_json(),
@@ -111,7 +114,7 @@ class Plan:
     def _request(self) -> dict[str, Any]:
         """The configuration, for `from_json`, the paths in it as they are found from anywhere."""
         request = dataclasses.asdict(self.config) | {"recipe": self.recipe.name, "out": str(self.config.out)}
-        for name in ("data", "weights"):
+        for name in ("data", "weights", "exclude"):
             path = request[name]
             request[name] = str(Path(path).resolve()) if path is not None and Path(path).exists() else path
         return request

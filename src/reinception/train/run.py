@@ -21,6 +21,7 @@ from reinception.data.sources import open_source
 from reinception.data.split import assign_splits
 from reinception.errors import Interrupted, ReinceptionError, UsageError
 from reinception.model.build import Network, build
+from reinception.protocol import read_exclusions
 from reinception.report import write_report
 from reinception.runtime import choose_device, precision
 from reinception.train.console import Console
@@ -203,10 +204,14 @@ def open_data(plan: Plan, console: Console) -> Source:
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
     )
+    num_listed = len(source.records)
+    if config.exclude is not None:
+        source = source.without(read_exclusions(config.exclude))
     if "train" not in source.splits:
         raise ReinceptionError(f"{config.data}: no images are left to train on; give the train split some")
     counts = ", ".join(f"{split} {len(source.split(split)):,}" for split in source.splits)
-    console.say(f"{source.name}: {len(source.records):,} images of {len(source.classes)} classes ({counts})")
+    used = f"{len(source.records):,} used of {num_listed:,} listed, " if config.exclude is not None else ""
+    console.say(f"{source.name}: {used}{len(source.records):,} images of {len(source.classes)} classes ({counts})")
     return source
 
 
