@@ -22,9 +22,12 @@ from reinception.train.loss import training_loss
 from reinception.train.plan import Reduction
 from reinception.train.stop import Stop
 
-# No element of one replica's gradient may be larger: far above what training survives, and what the integers hold.
-LARGEST_BITS = 16
-LARGEST_ELEMENT = float(2**LARGEST_BITS)
+# Elements of a gradient up to 2**16 are added on a fine grid, larger ones on one that is 2**32 times as coarse, about
+# as fine as their own float32; beyond 2**48 the sum would not fit, and the replica's gradient counts as infinite.
+FINE_BITS = 16
+COARSER_BITS = 32
+LARGEST_FINE = 2.0**FINE_BITS
+LARGEST_ELEMENT = 2.0 ** (FINE_BITS + COARSER_BITS)
 TOTAL_BITS = 62
 
 
@@ -84,7 +87,7 @@ class Replicas:
                 # Dropout is a function of what it is for, not of how many replicas this process has seen.
                 torch.manual_seed(Draws("dropout", self._seed, step, replica).integer(2**32))
                 images = normalise(batch.images.to(self._device), self._preprocessing)
-                losses = self._sum.replica(images, batch.targets.to(self._device), last=replica == self.share[-1])
+                losses = self._sum.replica(images, batch.labels.to(self._device), last=replica == self.share[-1])
                 numbers = [number.detach().float().reshape(1) for number in losses]
                 rows.append(torch.cat([*numbers, self.statistics.row().to(self._device)]))
                 if stop.number and self._sum.can_be_left:
@@ -177,27 +180,26 @@ class _Overlapped:
 class ExactSum:
     """Gradients as multiples of one power of two, added as integers: the same bits in any order, on any ranks.
 
-    The power depends on the number of replicas alone: `2**-bits` with room for `replicas` times LARGEST_ELEMENT in 62
+    The power depends on the number of replicas alone: `2**-bits` with room for `replicas` times LARGEST_FINE in 62
     bits, so 6 replicas are summed in steps of 2**-43 (1.1e-13), finer than float32 adds numbers above 2e-6. A fixed
-    scale needs one accumulator of 8 bytes per parameter however many replicas there are, and no second pass.
+    scale needs one accumulator of 8 bytes per parameter however many replicas there are, and no second pass. The few
+    elements that are too large for it, in batches of two or three images, have another, made when it is first needed.
     """
 
     can_be_left = True
 
     def __init__(self, losses: _StepLoss, *, replicas: int, ranks: Ranks) -> None:
         self._losses, self._replicas, self._ranks = losses, replicas, ranks
-        self.bits = TOTAL_BITS - LARGEST_BITS - math.ceil(math.log2(replicas))
+        self.bits = TOTAL_BITS - FINE_BITS - math.ceil(math.log2(replicas))
         self._learning = [parameter for parameter in losses.parameters() if parameter.requires_grad]
         sizes = [parameter.numel() for parameter in self._learning]
         self._total = torch.zeros(sum(sizes), dtype=torch.int64, device=self._learning[0].device)
-        # Each parameter's part of the accumulator, in the parameter's own layout.
-        self._parts = [
-            part.as_strided(parameter.shape, parameter.stride())
-            for part, parameter in zip(self._total.split(sizes), self._learning, strict=True)
-        ]
+        self._parts = self._split(self._total)
+        self._coarse: Tensor | None = None  # of this step
 
     def begin(self) -> None:
         self._total.zero_()
+        self._coarse = None
 
     def replica(self, images: Tensor, targets: Tensor, *, last: bool) -> Parts:
         self._losses.zero_grad(set_to_none=True)
@@ -208,26 +210,50 @@ class ExactSum:
     @torch.no_grad()
     def _add(self) -> Tensor:
         """Adds the gradients of the parameters; infinite where one is too large or no number, and nothing is added."""
-        gradients: list[Tensor] = []
-        parts: list[Tensor] = []
-        for parameter, part in zip(self._learning, self._parts, strict=True):
-            if parameter.grad is not None:
-                gradients.append(parameter.grad)
-                parts.append(part)
-        largest = torch.stack(list(torch._foreach_norm(gradients, ord=math.inf))).max()
+        learned = [
+            (parameter.grad, index) for index, parameter in enumerate(self._learning) if parameter.grad is not None
+        ]
+        extremes = [torch.stack(torch.aminmax(gradient.detach())) for gradient, _ in learned]
+        largest = torch.stack(extremes).abs().max()  # no number where there is one that is none
         if not bool(largest <= LARGEST_ELEMENT):
             return torch.full_like(largest, math.inf)
-        for gradient, part in zip(gradients, parts, strict=True):
-            part.add_(gradient.float().mul(2.0**self.bits).round_().to(torch.int64))
+        if bool(largest > LARGEST_FINE):
+            self._coarse = torch.zeros_like(self._total) if self._coarse is None else self._coarse
+            for gradient, part in ((gradient, self._split(self._coarse)[index]) for gradient, index in learned):
+                too_large = torch.where(gradient.abs() > LARGEST_FINE, gradient, 0.0)
+                part.add_(too_large.mul(2.0 ** (self.bits - COARSER_BITS)).round_().to(torch.int64))
+                gradient.sub_(too_large)
+        for gradient, index in learned:
+            self._parts[index].add_(gradient.mul(2.0**self.bits).round_().to(torch.int64))
         return largest
 
     @torch.no_grad()
     def finish(self) -> None:
         """The mean over all replicas becomes the parameters' gradient."""
         self._ranks.add_integers(self._total)
-        for parameter, part in zip(self._learning, self._parts, strict=True):
-            mean = part.to(torch.float64).mul_(2.0**-self.bits / self._replicas)
-            parameter.grad = torch.empty_like(parameter).copy_(mean)
+        coarse = [None] * len(self._parts) if not self._add_coarse() else self._split(self._coarse)
+        for parameter, part, large in zip(self._learning, self._parts, coarse, strict=True):
+            total = part.to(torch.float64).mul_(2.0**-self.bits)
+            if large is not None:
+                total.add_(large.to(torch.float64), alpha=2.0 ** (COARSER_BITS - self.bits))
+            parameter.grad = torch.empty_like(parameter).copy_(total.div_(self._replicas))
+
+    def _add_coarse(self) -> bool:
+        """Sums the coarse accumulators where any rank has one; whether there is one."""
+        if not any(has for (has,) in self._ranks.table(self._coarse is not None)):
+            return False
+        self._coarse = torch.zeros_like(self._total) if self._coarse is None else self._coarse
+        self._ranks.add_integers(self._coarse)
+        return True
+
+    def _split(self, total: Tensor | None) -> list[Tensor]:
+        """Each parameter's part of an accumulator, in the parameter's own layout."""
+        assert total is not None
+        parts = total.split([parameter.numel() for parameter in self._learning])
+        return [
+            part.as_strided(parameter.shape, parameter.stride())
+            for part, parameter in zip(parts, self._learning, strict=True)
+        ]
 
 
 class BatchStatistics:
