@@ -126,6 +126,21 @@ def test_a_manifest_is_split_trained_on_and_evaluated_like_a_folder(tmp_path):
     ]
 
 
+def test_a_label_that_is_not_certain_becomes_probabilities(tmp_path):
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    path = write(tmp_path / "m.csv", "path,label,probability", "1.png,a,0.7", "2.png,b,", "3.png,c,1")
+    options = {"input_size": 4, "augmentation": "none", "batch_size": 3, "seed": 0, "workers": 0}
+    batch = next(TrainingStream(open_source(path).records, num_classes=3, **options).batches())
+    expected = np.array([[0.7, 0.15, 0.15], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
+    assert batch.labels.numpy() == pytest.approx(expected[batch.indices.numpy()])
+    with pytest.raises(ReinceptionError, match="not certain"):
+        next(TrainingStream(open_source(path).records, **options).batches())
+    certain = write(tmp_path / "certain.csv", "path,label", "1.png,a", "2.png,b", "3.png,c")
+    batch = next(TrainingStream(open_source(certain).records, num_classes=3, **options).batches())
+    assert batch.labels is batch.targets
+
+
 def test_what_is_left_out_changes_no_fingerprint(tmp_path):
     for name in ("1.png", "2.png", "3.png"):
         Image.new("L", (4, 4)).save(tmp_path / name)

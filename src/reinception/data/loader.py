@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
@@ -40,6 +40,12 @@ class Batch:
     indices: torch.Tensor
     epoch: int
     step: int
+    soft: torch.Tensor | None = None
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """What is to be learned: `soft`, float32 (n, classes), where a label is not certain, else `targets`."""
+        return self.targets if self.soft is None else self.soft
 
 
 class TrainingStream:
@@ -49,7 +55,8 @@ class TrainingStream:
     [k * batch_size, (k + 1) * batch_size) of that sequence, so a batch may run over the end of an epoch and no picture
     is dropped or repeated. Each is distorted by `augment` with random numbers of (seed, epoch, index); large JPEGs are
     decoded no larger than their crop needs. Neither workers nor the cache (up to `cache_bytes` of decoded pictures; 0
-    for none) change a bit.
+    for none) change a bit. With `num_classes` labels that are not certain become probabilities (`Batch.soft`); without
+    it they are refused.
     """
 
     def __init__(
@@ -62,10 +69,11 @@ class TrainingStream:
         seed: int,
         workers: int,
         cache_bytes: int = CACHE_BYTES,
+        num_classes: int | None = None,
     ) -> None:
         if not records:
             raise ReinceptionError("there are no pictures to train on: check the training split")
-        self._records = records
+        self._records, self._num_classes = records, num_classes
         self._input_size, self._augmentation = input_size, augmentation
         self._batch_size, self._seed, self._workers = batch_size, seed, workers
         is_shared = workers == 0 or START_METHOD == "fork"
@@ -83,7 +91,18 @@ class TrainingStream:
     def numbered(self, steps: Iterable[int]) -> Iterator[Batch]:
         """The batches of those numbers, in that order: one process's share of what several train on."""
         for plan, images in in_order(self._load, self._plans(steps), self._workers):
-            yield _batch(plan, images, self._records)
+            batch = _batch(plan, images, self._records)
+            yield replace(batch, soft=self._soft(batch))
+
+    def _soft(self, batch: Batch) -> torch.Tensor | None:
+        certain = [self._records[index].certainty for index in batch.indices.tolist()]
+        if min(certain) == 1:
+            return None
+        if self._num_classes is None:
+            raise ReinceptionError("some labels are not certain, and it is not known among how many classes: say so")
+        certainties = torch.tensor(certain, dtype=torch.float32)[:, None]
+        soft = ((1 - certainties) / (self._num_classes - 1)).repeat(1, self._num_classes)
+        return soft.scatter_(1, batch.targets[:, None], certainties)
 
     def _plans(self, steps: Iterable[int]) -> Iterator[_Plan]:
         num, known, order = len(self._records), -1, np.empty(0, dtype=np.int64)

@@ -126,6 +126,7 @@ class Session:
                 batch_size=recipe.batch_size,
                 seed=plan.config.seed,
                 workers=plan.config.workers,
+                num_classes=plan.arch.num_classes,
             ),
             budget=budget,
             journal=journal,
