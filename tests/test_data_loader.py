@@ -89,6 +89,18 @@ def test_a_stream_that_starts_at_a_step_goes_on_exactly(cells):
             assert digest(islice(stream(cells, workers=workers).batches(start), 20 - start)) == expected[start:]
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_any_number_of_ranks_and_workers_gives_the_same_sequence_from_any_step(cells, ranks, workers):
+    expected = digest(islice(stream(cells).batches(), 12))
+    for start in (0, 5):
+        shares = [
+            iter(digest(stream(cells, workers=workers).numbered(range(start + rank, 12, ranks))))
+            for rank in range(ranks)
+        ]
+        assert [next(shares[place % ranks]) for place in range(12 - start)] == expected[start:]
+
+
 def test_another_seed_gives_another_order_and_other_distortions(cells):
     one, other = (next(stream(cells, seed=seed, batch_size=40).batches()) for seed in (1, 2))
     assert one.indices.tolist() != other.indices.tolist()

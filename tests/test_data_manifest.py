@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_a_label_that_is_not_certain_becomes_probabilities(tmp_path):
     for name in ("1.png", "2.png", "3.png"):
         Image.new("L", (4, 4)).save(tmp_path / name)
     path = write(tmp_path / "m.csv", "path,label,probability", "1.png,a,0.7", "2.png,b,", "3.png,c,1")
-    options = {"input_size": 4, "augmentation": "none", "batch_size": 3, "seed": 0, "workers": 0}
+    options: dict[str, Any] = {"input_size": 4, "augmentation": "none", "batch_size": 3, "seed": 0, "workers": 0}
     batch = next(TrainingStream(open_source(path).records, num_classes=3, **options).batches())
     expected = np.array([[0.7, 0.15, 0.15], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
     assert batch.labels.numpy() == pytest.approx(expected[batch.indices.numpy()])
