@@ -94,7 +94,7 @@ def resume(run: str | Path, *, workers: int | None = None) -> Path:
         plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, workers=workers))
     ranks = Ranks(choose(plan.config.device))
     ranks.share(plan.recipe.replicas)
-    with ranks, Console(is_silent=not ranks.is_first) as console:
+    with ranks, Console(is_silent=not ranks.is_first) as console, _stoppable(out, console) as stop:
         if (out / FOLDER_NAME / FINISHED_NAME).exists():
             console.say(f"{out}: finished already")
             return out
@@ -112,20 +112,20 @@ def resume(run: str | Path, *, workers: int | None = None) -> Path:
         if source.fingerprint != document["fingerprint"]:
             raise ReinceptionError(f"{plan.config.data}: these are not the images {out} was begun with")
         console.say(f"{out}: goes on after step {checkpoint.step:,}")
-        with _stoppable(out, console) as stop:
-            session = Session(
-                plan,
-                source,
-                folder=folder,
-                console=console,
-                ranks=ranks,
-                stop=stop,
-                device=ranks.device,
-                dtype=precision(document["precision"], ranks.device),
-            )
-            network = build(plan.arch, seed=plan.config.seed)
-            session.train(session.prepare(network, checkpoint), first_step=checkpoint.step)
-            _finish(session)
+        stop.check()  # nothing is lost: the checkpoint is where it was
+        session = Session(
+            plan,
+            source,
+            folder=folder,
+            console=console,
+            ranks=ranks,
+            stop=stop,
+            device=ranks.device,
+            dtype=precision(document["precision"], ranks.device),
+        )
+        network = build(plan.arch, seed=plan.config.seed)
+        session.train(session.prepare(network, checkpoint), first_step=checkpoint.step)
+        _finish(session)
     return out
 
 
