@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import load_file
 
 from reinception.data.decode import decode
@@ -269,7 +270,7 @@ def test_a_fine_tuned_model_has_the_classes_of_its_new_data(cells: Path, finishe
         ({"precision": "fp8"}, UsageError, "--precision 'fp8'"),
         ({"device": "tpu"}, UsageError, "--device tpu"),
         ({"freeze": "trunk"}, UsageError, "--freeze keeps what --weights brings"),
-        ({"weights": "missing.safetensors", "width": 1.0}, ReinceptionError, "missing.safetensors: no such model"),
+        ({"weights": "missing.safetensors", "width": 1.0}, ReinceptionError, "missing.safetensors: no such file"),
         ({"data": "missing"}, ReinceptionError, "missing"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
@@ -316,3 +317,26 @@ def test_the_auxiliary_classifier_adapts_to_a_small_input_and_says_so(finished: 
         "auxiliary classifier: adaptive to the grid (the published one needs an input of 299)"
         in (finished / "log.txt").read_text()
     )
+
+
+def test_training_starts_from_others_weights_and_says_what_they_are(tmp_path: Path, cells: Path) -> None:
+    """A torchvision state dict as it is: no conversion first, and what was dropped is in the log."""
+    theirs = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=True)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    run = train(
+        TrainConfig(
+            data=str(cells),
+            out=tmp_path / "run",
+            weights=str(tmp_path / "theirs.pth"),
+            freeze="trunk",
+            epochs=1,
+            batch_size=8,
+            input_size=75,
+        )
+    )
+    network, manifest = load(run)
+    stem = theirs.state_dict()["Conv2d_1a_3x3.conv.weight"]
+    assert torch.equal(network.state_dict()["stem.0.conv.weight"], stem)
+    assert manifest.classes == ("defective", "functional")
+    assert "torchvision" in (run / "log.txt").read_text()
+    assert "torchvision" in str(manifest.origin["origin_of_that"])

@@ -196,7 +196,10 @@ def _train(verbs: Verbs[Parser]) -> None:
         "where it fits and adaptive elsewhere, none trains without (default: %(default)s)",
     )
     verb.add_argument(
-        "--weights", metavar="FILE", help="start from this model file or run folder instead of random weights"
+        "--weights",
+        metavar="FILE",
+        help="start from this model file, run folder, other's Inception-v3 weights (see `reinception weights`) or "
+        "torchvision:TAG or timm:NAME, instead of random weights",
     )
     verb.add_argument(
         "--freeze",

@@ -1,31 +1,36 @@
-"""Training that starts from a model file: its trunk kept, its classifiers new, part of it frozen if asked."""
+"""Training that starts from learned weights: their trunk kept, the classifiers new, part of it frozen if asked."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import nn
 
-from reinception.model.artifact import load
 from reinception.model.build import Network, build
 from reinception.spec import Arch
+from reinception.weights.convert import Conversion, obtain
 
 Freeze = Literal["trunk", "stem", "none"]
 
 
-def start_from(weights: str | Path, arch: Arch, *, seed: int) -> Network:
-    """The network of `arch` with everything but its classifiers from the model file `weights`, ready to train.
+@lru_cache(maxsize=1)
+def learned(weights: str) -> Conversion:
+    """The network and manifest of a model file, a run, anyone's Inception-v3 weights, or `torchvision:TAG`."""
+    return obtain(weights)
+
+
+def start_from(weights: str, arch: Arch, *, seed: int) -> Network:
+    """The network of `arch` with everything but its classifiers from `weights`, ready to train.
 
     `arch` is the file's, save for input size, classes, dropout, and auxiliary heads made adaptive or left out: none of
     these changes a tensor of the trunk.
     """
     network = build(arch, seed=seed)
     own = network.state_dict()
-    learned, _ = load(weights)
     with torch.no_grad():
-        for name, tensor in learned.state_dict().items():
+        for name, tensor in learned(weights).network.state_dict().items():
             if name in own and "classifier" not in name.split("."):
                 own[name].copy_(tensor)
     return network

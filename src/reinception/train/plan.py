@@ -12,11 +12,10 @@ from typing import Any, Literal, get_args
 
 from reinception import family, recipe
 from reinception.errors import ReinceptionError, UsageError
-from reinception.model.artifact import read_manifest
 from reinception.protocol import Preprocessing
 from reinception.recipe import Recipe
 from reinception.spec import Arch, Conv, minimum_input_size, trace
-from reinception.train.finetune import Freeze
+from reinception.train.finetune import Freeze, learned
 
 AuxMode = Literal["auto", "strict", "adaptive", "none"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -151,7 +150,8 @@ def make_plan(config: TrainConfig) -> Plan:
     )
     if config.weights is None:  # weights that exist already expect the numbers they were trained on
         preprocessing = dataclasses.replace(preprocessing, scaling=chosen.scaling)
-    return Plan(config=config, recipe=chosen, arch=arch, preprocessing=preprocessing, notes=(note,))
+    notes = (note, *_about_weights(config))
+    return Plan(config=config, recipe=chosen, arch=arch, preprocessing=preprocessing, notes=notes)
 
 
 def _check_numbers(config: TrainConfig) -> None:
@@ -189,7 +189,7 @@ def _base(config: TrainConfig) -> tuple[Arch, Preprocessing]:
         name = DEFAULT_MODEL if config.model is None else config.model
         arch = family.network(name, width=config.width, input_size=config.input_size)
         return arch, Preprocessing(input_size=arch.input_size)
-    manifest = read_manifest(config.weights)
+    manifest = learned(str(config.weights)).manifest
     if config.model not in (None, manifest.arch.name):
         raise UsageError(f"--model {config.model}: but {config.weights} holds {manifest.arch.name}; leave --model out")
     if config.width != 1.0:
@@ -198,6 +198,13 @@ def _base(config: TrainConfig) -> tuple[Arch, Preprocessing]:
     arch = dataclasses.replace(manifest.arch, input_size=size)
     family.check_input_size(arch, with_aux=False)
     return arch, manifest.preprocessing
+
+
+def _about_weights(config: TrainConfig) -> tuple[str, ...]:
+    """What was done to others' weights before training starts from them; nothing to say of our own files."""
+    if config.weights is None or learned(str(config.weights)).found is None:
+        return ()
+    return learned(str(config.weights)).report.lines()
 
 
 def _with_aux(config: TrainConfig, arch: Arch, chosen: Recipe) -> tuple[Arch, str]:

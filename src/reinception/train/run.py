@@ -234,7 +234,7 @@ def _check(source: Source, plan: Plan, console: Console, ranks: Ranks) -> None:
 def fresh_network(plan: Plan) -> Network:
     """The network as the first step finds it: of random weights, or of those the plan starts from."""
     weights, seed = plan.config.weights, plan.config.seed
-    return build(plan.arch, seed=seed) if weights is None else start_from(weights, plan.arch, seed=seed)
+    return build(plan.arch, seed=seed) if weights is None else start_from(str(weights), plan.arch, seed=seed)
 
 
 def choose(name: str) -> torch.device:

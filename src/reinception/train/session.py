@@ -17,14 +17,14 @@ from reinception.data.loader import TrainingStream
 from reinception.data.records import SPLITS, Source
 from reinception.errors import ReinceptionError
 from reinception.metrics import PredictionTable
-from reinception.model.artifact import MODEL_NAME, Manifest, load, read_manifest
+from reinception.model.artifact import MODEL_NAME, Manifest, load
 from reinception.model.build import Network, build
 from reinception.runtime import prepare, score
 from reinception.train.budget import Budget, StepBudget, TimeBudget
 from reinception.train.console import Console
 from reinception.train.describe import verdict
 from reinception.train.distributed import Ranks
-from reinception.train.finetune import freeze
+from reinception.train.finetune import freeze, learned
 from reinception.train.folder import LAST_NAME, RunFolder
 from reinception.train.journal import Journal, Score
 from reinception.train.keeper import Keeper
@@ -261,5 +261,5 @@ def origin(plan: Plan) -> Mapping[str, Any]:
     return {
         "trained_by": f"reinception {__version__}",
         "from": Path(weights).name,
-        "origin_of_that": dict(read_manifest(weights).origin),
+        "origin_of_that": dict(learned(str(weights)).manifest.origin),
     }
