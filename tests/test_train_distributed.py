@@ -182,6 +182,9 @@ def test_more_processes_than_replicas_are_refused(cells: Path, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+# In the soak, not in every run: after a restart gloo may look for a peer at its old address until torchrun gives up.
+@SOAK
+@pytest.mark.slow
 def test_torchrun_starts_a_killed_rank_again_and_the_bits_are_the_same(
     cells: Path, alone: Path, tmp_path: Path
 ) -> None:
