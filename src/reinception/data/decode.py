@@ -91,7 +91,7 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_gre
         data = source if isinstance(source, bytes) else allowed_bytes(Path(source), max_pixels)
         found = _require_format(data)
         if found == "PNG":
-            _require_whole_png(data)
+            png_chunks(data)
         if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
             raise Refused("truncated", _TRUNCATED.format("the WebP is shorter than it says"))
         with strict_quiet_pillow():
@@ -134,18 +134,23 @@ def _require_format(data: bytes) -> str:
     return what
 
 
-def _require_whole_png(data: bytes) -> None:
-    """Refuse a PNG whose critical chunks fail their checksum or whose end is missing: Pillow would use the data."""
-    view, position = memoryview(data), 8
+def png_chunks(data: bytes) -> set[bytes]:
+    """The names of a PNG's chunks. `Refused` where a critical one fails its checksum or the end is missing.
+
+    Pillow would use the data all the same.
+    """
+    view, position, names = memoryview(data), 8, set[bytes]()
     while position + 12 <= len(data):
         end = position + 12 + int.from_bytes(view[position : position + 4])
         if end > len(data):
             break
-        is_critical = not view[position + 4] & 0x20
+        name = bytes(view[position + 4 : position + 8])
+        is_critical = not name[0] & 0x20
         if is_critical and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             raise Refused("corrupt", _DAMAGED.format("a PNG checksum does not match"))
-        if view[position + 4 : position + 8] == b"IEND":
-            return
+        names.add(name)
+        if name == b"IEND":
+            return names
         position = end
     raise Refused("truncated", _TRUNCATED.format("the PNG ends before its end mark"))
 

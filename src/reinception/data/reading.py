@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from reinception.data.decode import MAX_PIXELS, Pixels, Refused, allowed_bytes, decode
 from reinception.data.jpeg import ScaledJpeg, open_jpeg
+from reinception.data.png import open_png
 from reinception.data.records import Record
 
 
@@ -20,12 +21,14 @@ def pixels_of(record: Record) -> Pixels:
 def training_picture(record: Record) -> Pixels | ScaledJpeg:
     """What training distorts: the same pixels as `pixels_of`, or a large JPEG that is decoded at a reduced size.
 
-    JPEG goes through libjpeg-turbo where simplejpeg is installed; everything it is in doubt about, and every other
-    format, goes through `decode`. `Refused` under the record's name.
+    JPEG goes through libjpeg-turbo where simplejpeg is installed and PNG through libspng where pyspng is; everything
+    they are in doubt about, and every other format, goes through `decode`. `Refused` under the record's name.
     """
     with under_the_name_of(record):
         data = bytes_of(record)
-        picture = open_jpeg(data)
+        picture: Pixels | ScaledJpeg | None = open_jpeg(data)
+        if picture is None:
+            picture = open_png(data)
         return decode(data, keep_grey=True) if picture is None else picture
 
 
