@@ -22,10 +22,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reinception.data.audit import Problem, check_images
+from reinception.data.augment import Picture
 from reinception.data.cache import PixelCache
 from reinception.data.crops import evaluation_pixels
-from reinception.data.decode import Refused, decode
+from reinception.data.decode import Pixels, Refused, decode
+from reinception.data.jpeg import ScaledJpeg
 from reinception.data.loader import Batch, TrainingStream, evaluation_batches, normalise
+from reinception.data.reading import training_picture
 from reinception.data.records import Record
 from reinception.data.sources import open_source
 from reinception.data.workers import in_order
@@ -37,6 +40,11 @@ from reinception.protocol import Preprocessing
 def cells() -> Sequence[Record]:
     """Forty real solar cells of both classes."""
     return open_source("elpv").records[::66]
+
+
+def pixels(picture: Picture) -> Pixels:
+    assert isinstance(picture, np.ndarray)
+    return picture
 
 
 def stream(records: Iterable[Record], **changes: Any) -> TrainingStream:
@@ -161,7 +169,7 @@ def test_the_cache_keeps_what_fits_and_no_more(cells):
             num_decoded[index] += 1
             return images[index]
 
-        return cache.get(index, decode_once)
+        return pixels(cache.get(index, decode_once))
 
     for _ in range(3):
         for index in range(5):
@@ -175,7 +183,61 @@ def test_the_cache_keeps_what_fits_and_no_more(cells):
 def test_colour_pictures_come_out_of_the_cache_as_they_went_in():
     image = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
     cache = PixelCache(1, 1000)
-    assert np.array_equal(cache.get(0, lambda: image), cache.get(0, lambda: np.zeros(0, dtype=np.uint8)))
+    first, second = (pixels(cache.get(0, read)) for read in (lambda: image, lambda: np.zeros(0, dtype=np.uint8)))
+    assert np.array_equal(first, image)
+    assert np.array_equal(second, image)
+
+
+def test_of_large_jpegs_the_cache_keeps_the_small_scales(tmp_path):
+    ramp = np.add.outer(np.arange(1203), np.arange(1001)).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "large.jpg", quality=90)
+    record, num_read = Record(path=tmp_path / "large.jpg", name="large.jpg", target=0), 0
+
+    def read() -> Picture:
+        nonlocal num_read
+        num_read += 1
+        return training_picture(record)
+
+    cache = PixelCache(1, 1 << 20)
+    reference = training_picture(record)
+    for shrink, times in ((8, 1), (8, 1), (4, 2), (4, 2), (2, 3), (2, 4), (1, 5), (8, 5)):
+        picture = cache.get(0, read)
+        assert isinstance(picture, ScaledJpeg)
+        assert isinstance(reference, ScaledJpeg)
+        assert (picture.width, picture.height) == (1001, 1203)
+        assert np.array_equal(picture.pixels(shrink), reference.pixels(shrink))
+        assert num_read == times
+    assert cache.num_bytes_used == 151 * 126 + 301 * 251
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_cache_changes_no_bit_of_large_jpegs(tmp_path, workers):
+    random = np.random.default_rng(1)
+    for number in range(3):
+        soft = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+        soft.resize((1400, 900), Image.Resampling.BICUBIC).save(tmp_path / f"{number}.jpg")
+    records = [Record(path=path, name=path.name, target=0) for path in sorted(tmp_path.iterdir())]
+
+    def batches(workers: int, cache_bytes: int) -> list[torch.Tensor]:
+        stream = TrainingStream(
+            records, input_size=75, augmentation="crop", batch_size=4, seed=0, workers=workers, cache_bytes=cache_bytes
+        )
+        return [batch.images for batch in islice(stream.batches(), 6)]
+
+    for ours, reference in zip(batches(workers, 1 << 22), batches(0, 0), strict=True):
+        assert torch.equal(ours, reference)
+
+
+def test_a_large_jpeg_that_is_exchanged_in_mid_run_is_refused_by_name(tmp_path):
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (1400, 900)).save(path)
+    records = [Record(path=path, name="wells/large.jpg", target=0)]
+    training = TrainingStream(records, input_size=299, augmentation="crop", batch_size=1, seed=0, workers=0).batches()
+    next(training)
+    Image.new("RGB", (140, 90)).save(path)
+    with pytest.raises(Refused, match=r"wells/large.jpg: has changed since it was first read"):
+        for _ in range(200):
+            next(training)
 
 
 def test_what_one_worker_decodes_the_others_and_the_parent_find(cells):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -38,26 +40,15 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledJpeg:
-    """A large JPEG, not decoded yet; `width` and `height` are those of the upright picture."""
+    """A large JPEG, not decoded yet; `width` and `height` are those of the upright picture.
 
-    data: bytes
-    header: Header
+    `pixels(shrink)` is the upright picture with each side divided by `shrink` (1, 2, 4 or 8) and rounded up. The
+    scaling is the decoder's: fewer coefficients of each block of 8x8 are transformed.
+    """
 
-    @property
-    def width(self) -> int:
-        return self.header.height if self.header.orientation >= 5 else self.header.width
-
-    @property
-    def height(self) -> int:
-        return self.header.width if self.header.orientation >= 5 else self.header.height
-
-    def pixels(self, shrink: int) -> Pixels:
-        """The upright picture with each side divided by `shrink` (1, 2, 4 or 8) and rounded up.
-
-        The scaling is the decoder's: fewer coefficients of each block of 8x8 are transformed.
-        """
-        stored = _turbo(self.data, self.header, shrink)
-        return upright(_pillow(self.data, self.header, shrink) if stored is None else stored, self.header.orientation)
+    width: int
+    height: int
+    pixels: Callable[[int], Pixels]
 
 
 def shrink_for(width: float, height: float, size: int) -> int:
@@ -71,9 +62,17 @@ def open_jpeg(data: bytes) -> Pixels | ScaledJpeg | None:
     if header is None or not 0 < header.width * header.height <= MAX_PIXELS:
         return None
     if header.width * header.height > SCALED_ABOVE_PIXELS:
-        return ScaledJpeg(data=data, header=header)
+        width, height = header.width, header.height
+        if header.orientation >= 5:  # it lies on its side
+            width, height = height, width
+        return ScaledJpeg(width=width, height=height, pixels=partial(_scaled, data, header))
     pixels = _turbo(data, header, 1)
     return None if pixels is None else upright(pixels, header.orientation)
+
+
+def _scaled(data: bytes, header: Header, shrink: int) -> Pixels:
+    stored = _turbo(data, header, shrink)
+    return upright(_pillow(data, header, shrink) if stored is None else stored, header.orientation)
 
 
 def read_header(data: bytes) -> Header | None:  # noqa: PLR0911 - each way out is one thing that is not for this room

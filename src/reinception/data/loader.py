@@ -118,14 +118,16 @@ class TrainingStream:
     def _load(self, plan: _Plan) -> tuple[_Plan, NDArray[np.uint8]]:
         images = np.empty((len(plan.samples), self._input_size, self._input_size, 3), dtype=np.uint8)
         for image, (epoch, index) in zip(images, plan.samples, strict=True):
-            image[:] = augment(
-                self._picture(index),
-                kind=self._augmentation,
-                input_size=self._input_size,
-                seed=self._seed,
-                epoch=epoch,
-                index=index,
-            )
+            picture = self._picture(index)
+            with under_the_name_of(self._records[index]):  # a large JPEG is decoded once it is known how large
+                image[:] = augment(
+                    picture,
+                    kind=self._augmentation,
+                    input_size=self._input_size,
+                    seed=self._seed,
+                    epoch=epoch,
+                    index=index,
+                )
         return plan, images
 
     def _picture(self, index: int) -> Picture:
