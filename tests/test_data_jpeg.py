@@ -11,7 +11,7 @@ from PIL import Image
 from reinception.data import jpeg
 from reinception.data.augment import augment, resized_to
 from reinception.data.decode import Pixels, Refused, decode
-from reinception.data.jpeg import SCALED_ABOVE_PIXELS, UndecodedJpeg, open_jpeg, read_header, shrink_for
+from reinception.data.jpeg import SCALED_ABOVE_PIXELS, ScaledJpeg, open_jpeg, read_header, shrink_for
 from reinception.data.reading import pixels_of, training_picture
 from reinception.data.records import Record
 
@@ -53,10 +53,8 @@ def test_a_small_jpeg_has_the_pixels_of_the_reference(mode, options):
     pytest.importorskip("simplejpeg")
     for orientation in range(1, 9):
         data = encoded(photograph(61, 83, mode), orientation, **options)
-        picture = open_jpeg(data)
-        assert isinstance(picture, UndecodedJpeg) == ("restart_marker_rows" in options)
-        pixels = picture.pixels() if isinstance(picture, UndecodedJpeg) else picture
-        assert pixels is not None
+        pixels = open_jpeg(data)
+        assert isinstance(pixels, np.ndarray)
         assert np.array_equal(pixels, decode(data, keep_grey=True))
 
 
@@ -65,7 +63,7 @@ def test_a_large_jpeg_is_smaller_upright_and_the_same_picture(orientation, size,
     data = encoded(photograph(*size), orientation)
     whole = decode(data)
     picture = open_jpeg(data)
-    assert isinstance(picture, UndecodedJpeg)
+    assert isinstance(picture, ScaledJpeg)
     assert (picture.height, picture.width) == whole.shape[:2]
     assert np.array_equal(picture.pixels(1), whole)
     for shrink in (2, 4, 8):
@@ -81,7 +79,7 @@ def test_a_large_jpeg_is_smaller_upright_and_the_same_picture(orientation, size,
 def test_with_or_without_simplejpeg_the_bits_are_the_same(mode, options, monkeypatch):
     pytest.importorskip("simplejpeg")
     picture = open_jpeg(encoded(photograph(*LARGE, mode), 6, **options))
-    assert isinstance(picture, UndecodedJpeg)
+    assert isinstance(picture, ScaledJpeg)
     fast = {shrink: picture.pixels(shrink) for shrink in (1, 2, 4, 8)}
     monkeypatch.setattr(jpeg, "simplejpeg", None)
     for shrink, pixels in fast.items():
@@ -122,7 +120,7 @@ def test_damage_anywhere_gives_a_picture_or_a_refusal_by_name(tmp_path, decoder)
             path.write_bytes(data[: random.integers(len(data) // 2, 2 * len(data))])
             try:
                 picture = training_picture(record)
-                if isinstance(picture, UndecodedJpeg):
+                if isinstance(picture, ScaledJpeg):
                     picture = picture.pixels(4)
                 assert picture.dtype == np.uint8
                 outcomes.add("picture")
@@ -142,7 +140,7 @@ def test_a_picture_is_shrunk_no_further_than_its_crop_allows():
 def test_a_distorted_large_jpeg_looks_like_the_one_decoded_whole(kind):
     data = encoded(photograph(*EVEN), 8)
     picture, whole = open_jpeg(data), decode(data)
-    assert isinstance(picture, UndecodedJpeg)
+    assert isinstance(picture, ScaledJpeg)
     for index in range(6):
         options = {"input_size": 75, "seed": 1, "epoch": 2, "index": index}
         pixels, reference = augment(picture, kind=kind, **options), augment(whole, kind=kind, **options)

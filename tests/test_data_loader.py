@@ -26,7 +26,7 @@ from reinception.data.augment import Picture
 from reinception.data.cache import PixelCache
 from reinception.data.crops import evaluation_pixels
 from reinception.data.decode import Pixels, Refused, decode
-from reinception.data.jpeg import UndecodedJpeg
+from reinception.data.jpeg import ScaledJpeg
 from reinception.data.loader import Batch, TrainingStream, evaluation_batches, normalise
 from reinception.data.reading import training_picture
 from reinception.data.records import Record
@@ -202,8 +202,8 @@ def test_of_large_jpegs_the_cache_keeps_the_small_scales(tmp_path):
     reference = training_picture(record)
     for shrink, times in ((8, 1), (8, 1), (4, 2), (4, 2), (2, 3), (2, 4), (1, 5), (8, 5)):
         picture = cache.get(0, read)
-        assert isinstance(picture, UndecodedJpeg)
-        assert isinstance(reference, UndecodedJpeg)
+        assert isinstance(picture, ScaledJpeg)
+        assert isinstance(reference, ScaledJpeg)
         assert (picture.width, picture.height) == (1001, 1203)
         assert np.array_equal(picture.pixels(shrink), reference.pixels(shrink))
         assert num_read == times

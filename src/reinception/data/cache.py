@@ -10,8 +10,7 @@ from functools import partial
 import numpy as np
 
 from reinception.data.decode import Pixels, Refused
-from reinception.data.jpeg import UndecodedJpeg
-from reinception.data.restart import Box
+from reinception.data.jpeg import ScaledJpeg
 from reinception.data.workers import START_METHOD
 
 # A picture has a row for its whole self, and one for each of the decoder's scales that is small enough to keep: with a
@@ -40,7 +39,7 @@ class PixelCache:
         """Bytes of pixels kept so far."""
         return int(self._used[0])
 
-    def get(self, index: int, read: Callable[[], Pixels | UndecodedJpeg]) -> Pixels | UndecodedJpeg:
+    def get(self, index: int, read: Callable[[], Pixels | ScaledJpeg]) -> Pixels | ScaledJpeg:
         """The picture at `index`, read-only when it comes from memory; `read` is called when it is not there yet.
 
         Of a large JPEG the size is kept, and the scales of it that are asked for and small.
@@ -52,42 +51,31 @@ class PixelCache:
         opened = None
         if not height:
             picture = read()
-            if isinstance(picture, UndecodedJpeg) and not picture.is_large:
-                if self._num_bytes - self.num_bytes_used < picture.height * picture.width * 3:
-                    return picture  # there is no room for the whole: a part may be enough
-                picture = picture.pixels()
             if isinstance(picture, np.ndarray):
                 self._keep(index, 0, picture)
                 return picture
             opened, height, width = picture, picture.height, picture.width
             with self._lock:
                 self._table[index, 0] = (height, width, 0, 0)
-        return UndecodedJpeg(width=width, height=height, part=partial(self._part, index, opened, read))
+        return ScaledJpeg(width=width, height=height, pixels=partial(self._scaled, index, opened, read))
 
-    def _part(
-        self,
-        index: int,
-        opened: UndecodedJpeg | None,
-        read: Callable[[], Pixels | UndecodedJpeg],
-        shrink: int,
-        box: Box,
+    def _scaled(
+        self, index: int, opened: ScaledJpeg | None, read: Callable[[], Pixels | ScaledJpeg], shrink: int
     ) -> Pixels:
-        row, (left, top, right, bottom) = _ROWS.get(shrink, 0), box
+        row = _ROWS.get(shrink, 0)
         with self._lock:
             is_kept = row > 0 and self._table[index, row, 0] > 0
         if is_kept:
-            return self._kept(index, row)[top:bottom, left:right]
+            return self._kept(index, row)
         picture = read() if opened is None else opened
         if isinstance(picture, np.ndarray):
             raise Refused(
                 "unreadable", "has changed since it was first read: start again, and leave it alone meanwhile"
             )
-        num_bytes = 3 * picture.width * picture.height // shrink**2
-        if not row or self._num_bytes - self.num_bytes_used < num_bytes:
-            return picture.part(shrink, box)
         pixels = picture.pixels(shrink)
-        self._keep(index, row, pixels)
-        return pixels[top:bottom, left:right]
+        if row:
+            self._keep(index, row, pixels)
+        return pixels
 
     def _kept(self, index: int, row: int) -> Pixels:
         height, width, channels, offset = self._table[index, row].tolist()

@@ -1,4 +1,4 @@
-"""JPEG for training: straight through libjpeg-turbo, and only the part and the scale that are needed."""
+"""JPEG for training: straight through libjpeg-turbo, at a half, a quarter or an eighth where that is enough."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from reinception.data.decode import MAX_PIXELS, Pixels, decode, strict_quiet_pillow, upright
-from reinception.data.restart import Box, cut, restart_interval
 
 try:
     import simplejpeg
@@ -21,7 +20,7 @@ except ImportError:  # the extra `fast` is not installed: Pillow decodes, the sa
     simplejpeg: ModuleType | None = None  # type: ignore[no-redef]
 
 SCALED_ABOVE_PIXELS = 1 << 20
-"""Smaller pictures are never scaled, so that they can be kept in memory and cropped again in the next epoch."""
+"""Smaller pictures are decoded whole, so that they can be kept in memory and cropped again in the next epoch."""
 
 _SHRINKS = (8, 4, 2)
 _BASELINE_TO_PROGRESSIVE = (0xC0, 0xC1, 0xC2)
@@ -40,26 +39,16 @@ class Header:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UndecodedJpeg:
-    """A JPEG of which only a part may be decoded; `width` and `height` are those of the upright picture.
+class ScaledJpeg:
+    """A large JPEG, not decoded yet; `width` and `height` are those of the upright picture.
 
-    `part(shrink, box)` is a box of the upright picture whose sides were divided by `shrink` and rounded up; the box is
-    in those smaller pixels. The scaling is the decoder's: fewer coefficients of each block of 8x8 are transformed.
-    `shrink` is 1, 2, 4 or 8, and 1 where the picture is not large.
+    `pixels(shrink)` is the upright picture with each side divided by `shrink` (1, 2, 4 or 8) and rounded up. The
+    scaling is the decoder's: fewer coefficients of each block of 8x8 are transformed.
     """
 
     width: int
     height: int
-    part: Callable[[int, Box], Pixels]
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it may be decoded at a smaller scale: a rule that depends on the file alone."""
-        return self.width * self.height > SCALED_ABOVE_PIXELS
-
-    def pixels(self, shrink: int = 1) -> Pixels:
-        """The whole picture, each side divided by `shrink` and rounded up."""
-        return self.part(shrink, (0, 0, -(-self.width // shrink), -(-self.height // shrink)))
+    pixels: Callable[[int], Pixels]
 
 
 def shrink_for(width: float, height: float, size: int) -> int:
@@ -67,59 +56,23 @@ def shrink_for(width: float, height: float, size: int) -> int:
     return next((shrink for shrink in _SHRINKS if min(width, height) >= shrink * size), 1)
 
 
-def open_jpeg(data: bytes) -> Pixels | UndecodedJpeg | None:
-    """A JPEG's pixels, (h, w, 3) or (h, w); undecoded where a part may do; None for whatever is to be left to `decode`.
-
-    A part may do where the picture is large, or has restart markers.
-    """
+def open_jpeg(data: bytes) -> Pixels | ScaledJpeg | None:
+    """A JPEG's pixels, (h, w, 3) or (h, w); a large one unopened; None for whatever is to be left to `decode`."""
     header = read_header(data)
     if header is None or not 0 < header.width * header.height <= MAX_PIXELS:
         return None
-    has_markers = restart_interval(data) > 0
-    if has_markers or header.width * header.height > SCALED_ABOVE_PIXELS:
+    if header.width * header.height > SCALED_ABOVE_PIXELS:
         width, height = header.width, header.height
         if header.orientation >= 5:  # it lies on its side
             width, height = height, width
-        return UndecodedJpeg(width=width, height=height, part=partial(_part, data, header, has_markers))
+        return ScaledJpeg(width=width, height=height, pixels=partial(_scaled, data, header))
     pixels = _turbo(data, header, 1)
     return None if pixels is None else upright(pixels, header.orientation)
 
 
-def _part(data: bytes, header: Header, has_markers: bool, shrink: int, box: Box) -> Pixels:
-    stored = _stored_box(box, *_stored_size(header, shrink), header.orientation)
-    pixels = _cut_part(data, shrink, stored) if has_markers else None
-    if pixels is None:
-        whole = _turbo(data, header, shrink)
-        left, top, right, bottom = stored
-        pixels = (_pillow(data, header, shrink) if whole is None else whole)[top:bottom, left:right]
-    return upright(pixels, header.orientation)
-
-
-def _cut_part(data: bytes, shrink: int, box: Box) -> Pixels | None:
-    """The box of the stored, scaled picture, from the stretches of the file that it needs; None where in doubt."""
-    left, top, right, bottom = (shrink * side for side in box)
-    found = cut(data, (left, top, right, bottom))
-    if found is None:
-        return None
-    smaller, left, top = found
-    header = read_header(smaller)
-    pixels = None if header is None else _turbo(smaller, header, shrink)
-    if pixels is None:
-        return None
-    left, top = left // shrink, top // shrink
-    return pixels[box[1] - top : box[3] - top, box[0] - left : box[2] - left]
-
-
-def _stored_box(box: Box, height: int, width: int, orientation: int) -> Box:
-    """Where the box of an upright picture lies in the picture as it is stored, which has that height and width."""
-    left, top, right, bottom = box
-    if orientation >= 5:  # rows were stored as columns
-        left, top, right, bottom = top, left, bottom, right
-    if orientation in (2, 3, 7, 8):
-        left, right = width - right, width - left
-    if orientation in (3, 4, 6, 7):
-        top, bottom = height - bottom, height - top
-    return left, top, right, bottom
+def _scaled(data: bytes, header: Header, shrink: int) -> Pixels:
+    stored = _turbo(data, header, shrink)
+    return upright(_pillow(data, header, shrink) if stored is None else stored, header.orientation)
 
 
 def read_header(data: bytes) -> Header | None:  # noqa: PLR0911 - each way out is one thing that is not for this room
@@ -167,7 +120,7 @@ def _turbo(data: bytes, header: Header, shrink: int) -> Pixels | None:
     """The stored picture, or None where libjpeg-turbo has the least doubt: then Pillow is asked."""
     if simplejpeg is None:
         return None
-    height, width = _stored_size(header, shrink)
+    width, height = _stored_size(header, shrink)
     is_grey = header.num_channels == 1
     try:
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if is_grey else "RGB", min_height=height, min_width=width)
@@ -184,15 +137,14 @@ def _pillow(data: bytes, header: Header, shrink: int) -> Pixels:
         file = io.BytesIO(data)
         with contextlib.suppress(Exception), strict_quiet_pillow(), Image.open(file, formats=("JPEG",)) as image:
             image.draft(image.mode, (header.width // shrink, header.height // shrink))
-            if (image.height, image.width) == _stored_size(header, shrink) and image.mode in ("L", "RGB"):
+            if image.size == _stored_size(header, shrink) and image.mode in ("L", "RGB"):
                 return np.array(image)
     whole = upright(decode(data, keep_grey=True), _BACK[header.orientation])
     return np.ascontiguousarray(whole[::shrink, ::shrink])
 
 
 def _stored_size(header: Header, shrink: int) -> tuple[int, int]:
-    """Height and width."""
-    return -(-header.height // shrink), -(-header.width // shrink)
+    return -(-header.width // shrink), -(-header.height // shrink)
 
 
 # Turning back: quarter turns left and right undo each other, all others undo themselves.

@@ -179,8 +179,7 @@ def _encoded(record: Record, shorter_side: int | None) -> tuple[bytes, str]:
         return data, suffix
     picture = Image.fromarray(pixels).resize(resized(width, height, shorter_side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    # With a restart marker after each row of blocks a crop can be decoded without the rows around it.
-    picture.save(file, "JPEG", quality=JPEG_QUALITY, restart_marker_rows=1)
+    picture.save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue(), ".jpg"
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from reinception.data.decode import MAX_PIXELS, Pixels, Refused, allowed_bytes, decode
-from reinception.data.jpeg import UndecodedJpeg, open_jpeg
+from reinception.data.jpeg import ScaledJpeg, open_jpeg
 from reinception.data.png import open_png
 from reinception.data.records import Record
 
@@ -18,7 +18,7 @@ def pixels_of(record: Record) -> Pixels:
         return decode(record.path if record.offset is None else bytes_of(record), keep_grey=True)
 
 
-def training_picture(record: Record) -> Pixels | UndecodedJpeg:
+def training_picture(record: Record) -> Pixels | ScaledJpeg:
     """What training distorts: the same pixels as `pixels_of`, or a large JPEG that is decoded at a reduced size.
 
     JPEG goes through libjpeg-turbo where simplejpeg is installed and PNG through libspng where pyspng is; everything
@@ -26,7 +26,7 @@ def training_picture(record: Record) -> Pixels | UndecodedJpeg:
     """
     with under_the_name_of(record):
         data = bytes_of(record)
-        picture: Pixels | UndecodedJpeg | None = open_jpeg(data)
+        picture: Pixels | ScaledJpeg | None = open_jpeg(data)
         if picture is None:
             picture = open_png(data)
         return decode(data, keep_grey=True) if picture is None else picture
