@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-
+from reinception.cli.flags import Verbs, add_verb
 from reinception.cli.parsing import Parser, fraction, natural_int, positive_int
 
 
-def add_data(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..., Parser]) -> None:
-    """The verb `data` with its three verbs below it, each made by `add_verb`."""
+def add_data(verbs: Verbs[Parser]) -> None:
+    """The verb `data` with its three verbs below it."""
     data = verbs.add_parser(
         "data",
         usage="reinception data VERB ...",
@@ -20,10 +18,10 @@ def add_data(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..., 
         prog="reinception data", title="verbs", metavar="VERB", required=True, parser_class=Parser, help="one of"
     )
     for add in (_check, _split, _pack):
-        add(below, add_verb)
+        add(below)
 
 
-def _check(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..., Parser]) -> None:
+def _check(verbs: Verbs[Parser]) -> None:
     verb = add_verb(
         verbs,
         "check",
@@ -45,7 +43,7 @@ def _check(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..., Pa
     _workers(verb)
 
 
-def _split(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..., Parser]) -> None:
+def _split(verbs: Verbs[Parser]) -> None:
     verb = add_verb(
         verbs,
         "split",
@@ -84,7 +82,7 @@ def _split(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..., Pa
     _workers(verb)
 
 
-def _pack(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..., Parser]) -> None:
+def _pack(verbs: Verbs[Parser]) -> None:
     verb = add_verb(
         verbs,
         "pack",

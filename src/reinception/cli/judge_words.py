@@ -1,17 +1,107 @@
-"""The words of the verbs `compare`, `features` and `ablate`; standard library only."""
+"""The words of the verbs that judge a trained model and use it; standard library only."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-
-from reinception.cli.parsing import Parser, duration, positive_int
-
-Verbs = argparse._SubParsersAction
+from reinception.cli.flags import Verbs, add_verb, batches, input_size, json_file, width, workers
+from reinception.cli.parsing import Parser, duration, positive_int, sizes
 
 
-def add_compare(verbs: Verbs[Parser], verb_of: Callable[..., Parser]) -> None:
-    verb = verb_of(
+def add_evaluate(verbs: Verbs[Parser]) -> None:
+    verb = add_verb(
+        verbs,
+        "evaluate",
+        call="work:evaluate",
+        usage="MODEL [MODEL ...] DATA [options]",
+        does="measure a model's errors, with their intervals",
+        more="MODEL is a .safetensors file or a run folder; the probabilities of several are averaged. DATA is what "
+        "train takes.",
+    )
+    verb.add_argument(
+        "models", metavar="MODEL", nargs="+", help="a model file or a run folder; several make an ensemble"
+    )
+    verb.add_argument("data", metavar="DATA", help="a folder of class folders, or elpv")
+    verb.add_argument(
+        "--split",
+        metavar="NAME",
+        help="train, val or test, as in the model's training (default: test where the data have one, else every image)",
+    )
+    verb.add_argument(
+        "--crops",
+        type=int,
+        choices=(1, 10, 12, 144),
+        default=1,
+        help="crops per image whose probabilities are averaged; the paper's Tables 4 and 5 have 12 and 144 "
+        "(default: %(default)s)",
+    )
+    verb.add_argument(
+        "--scales",
+        metavar="S,...",
+        type=sizes,
+        help="pixels of the image's shorter side, four for 144 crops, one for 10 or 12: the paper names none "
+        "(default: 342,384,427,470 for an input of 299, in proportion for others)",
+    )
+    verb.add_argument(
+        "--resize",
+        choices=("tf", "torchvision", "timm"),
+        help="cut the single crop as that library's evaluation does, to compare with its figures (default: as the "
+        "model was trained)",
+    )
+    verb.add_argument(
+        "--exclude",
+        metavar="FILE",
+        help="leave out the images it names, one a line, as the paper did with 1,762 of ImageNet's",
+    )
+    batches(verb)
+    verb.add_argument(
+        "--predictions", metavar="FILE", help="write each image's probabilities as CSV; never over a file"
+    )
+    json_file(verb)
+
+
+def add_predict(verbs: Verbs[Parser]) -> None:
+    verb = add_verb(
+        verbs,
+        "predict",
+        call="work:predict",
+        usage="MODEL PATH [PATH ...] [options]",
+        does="name what is in images, most probable first",
+        more="A file that cannot be read is named, and the rest go on; the exit code is then 1.",
+    )
+    verb.add_argument("model", metavar="MODEL", help="a model file or a run folder")
+    verb.add_argument(
+        "paths", metavar="PATH", nargs="+", help="image files, folders (searched through) or quoted globs"
+    )
+    verb.add_argument(
+        "--top", metavar="K", type=positive_int, default=5, help="labels per image (default: %(default)s)"
+    )
+    batches(verb)
+    verb.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="write one row per image with the probability of every class; - is the standard output",
+    )
+    json_file(verb)
+
+
+def add_report(verbs: Verbs[Parser]) -> None:
+    verb = add_verb(
+        verbs,
+        "report",
+        call="work:report",
+        usage="RUN [-o FILE.html]",
+        does="write a run's report: one HTML file that opens offline",
+    )
+    verb.add_argument("run", metavar="RUN", help="a run folder")
+    verb.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="the file to write, never over another (default: RUN/report.html, rewritten)",
+    )
+
+
+def add_compare(verbs: Verbs[Parser]) -> None:
+    verb = add_verb(
         verbs,
         "compare",
         call="judge:compare",
@@ -22,15 +112,11 @@ def add_compare(verbs: Verbs[Parser], verb_of: Callable[..., Parser]) -> None:
     )
     verb.add_argument("a", metavar="A", help="a run folder, or a CSV file of predictions")
     verb.add_argument("b", metavar="B", help="what to compare it with")
-    verb.add_argument(
-        "--json",
-        metavar="FILE",
-        help="write the result as JSON too; - is the standard output, and then replaces the text",
-    )
+    json_file(verb)
 
 
-def add_features(verbs: Verbs[Parser], verb_of: Callable[..., Parser]) -> Parser:
-    verb = verb_of(
+def add_features(verbs: Verbs[Parser]) -> None:
+    verb = add_verb(
         verbs,
         "features",
         call="judge:features",
@@ -44,11 +130,11 @@ def add_features(verbs: Verbs[Parser], verb_of: Callable[..., Parser]) -> Parser
         "paths", metavar="PATH", nargs="+", help="image files, folders (searched through) or quoted globs"
     )
     verb.add_argument("-o", "--out", metavar="FILE", required=True, help="the .npz to write, never over another file")
-    return verb
+    batches(verb)
 
 
-def add_ablate(verbs: Verbs[Parser], verb_of: Callable[..., Parser]) -> Parser:
-    verb = verb_of(
+def add_ablate(verbs: Verbs[Parser]) -> None:
+    verb = add_verb(
         verbs,
         "ablate",
         call="judge:ablate",
@@ -88,4 +174,6 @@ def add_ablate(verbs: Verbs[Parser], verb_of: Callable[..., Parser]) -> Parser:
         "--seeds", metavar="N", type=positive_int, default=1, help="repetitions of every row (default: %(default)s)"
     )
     verb.add_argument("--batch-size", metavar="N", type=positive_int, help="images per step (default: the recipe's)")
-    return verb
+    input_size(verb)
+    width(verb)
+    workers(verb)

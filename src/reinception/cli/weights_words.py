@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-
+from reinception.cli.flags import Verbs, add_verb, json_or_stdout
 from reinception.cli.parsing import Parser
 
 SOURCE = (
@@ -13,8 +11,8 @@ SOURCE = (
 )
 
 
-def add_weights(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..., Parser]) -> None:
-    """`add_verb` adds one verb with the words and flags all verbs have."""
+def add_weights(verbs: Verbs[Parser]) -> None:
+    """The verb `weights` with its two verbs below it."""
     weights = verbs.add_parser(
         "weights",
         usage="reinception weights identify|convert ...",
@@ -25,11 +23,11 @@ def add_weights(verbs: argparse._SubParsersAction[Parser], add_verb: Callable[..
     kinds = weights.add_subparsers(
         prog="reinception weights", title="verbs", metavar="VERB", required=True, parser_class=Parser, help="one of"
     )
-    _identify(kinds, add_verb)
-    _convert(kinds, add_verb)
+    _identify(kinds)
+    _convert(kinds)
 
 
-def _identify(kinds: argparse._SubParsersAction[Parser], add_verb: Callable[..., Parser]) -> None:
+def _identify(kinds: Verbs[Parser]) -> None:
     verb = add_verb(
         kinds,
         "identify",
@@ -44,10 +42,10 @@ def _identify(kinds: argparse._SubParsersAction[Parser], add_verb: Callable[...,
         "file", metavar="FILE", help="a .pth, .safetensors, .npz, .h5, .weights.h5 or .keras file, a .ckpt"
     )
     verb.add_argument("--source", metavar="NAME", help=SOURCE)
-    verb.add_argument("--json", metavar="FILE", nargs="?", const="-", help="print JSON instead, or write it to FILE")
+    json_or_stdout(verb)
 
 
-def _convert(kinds: argparse._SubParsersAction[Parser], add_verb: Callable[..., Parser]) -> None:
+def _convert(kinds: Verbs[Parser]) -> None:
     verb = add_verb(
         kinds,
         "convert",
