@@ -102,6 +102,7 @@ def test_a_run_folder_holds_everything(cells: Path, finished: Path) -> None:
         "predictions/val.csv",
         "report.html",
         "results.csv",
+        "speed.json",
         "state/finished.json",
         *(f"state/step-{step:09d}.{kind}" for step in (4, 8) for kind in ("json", "safetensors")),
     }

@@ -20,6 +20,7 @@ from reinception.metrics import PredictionTable
 from reinception.model.artifact import MODEL_NAME, Manifest, load
 from reinception.model.build import Network, build
 from reinception.runtime import prepare, score
+from reinception.speed import SPEED_NAME, measure
 from reinception.train.budget import Budget, StepBudget, TimeBudget
 from reinception.train.console import Console
 from reinception.train.describe import verdict
@@ -165,6 +166,9 @@ class Session:
             return
         for split, table in tables.items():
             self.folder.save_predictions(split, table)
+        (self.folder.path / SPEED_NAME).unlink(missing_ok=True)  # of a verdict that was interrupted
+        speed = measure(best, self.plan.preprocessing, batch_size=self.plan.recipe.batch_size)
+        self.folder.write_json(SPEED_NAME, speed)
         if "test" in tables:
             table = tables["test"]
             held_out = {"num_images": len(table), **dataclasses.asdict(Score.of(table))}

@@ -1,0 +1,36 @@
+"""What a run measures of its network's speed: real repetitions on this machine, never a figure without its n."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from reinception.model.artifact import load
+from reinception.speed import SPEED_NAME, measure
+
+
+def test_one_picture_alone_and_a_batch_are_measured_with_their_n(small_run: Path) -> None:
+    network, manifest = load(small_run)
+    before = [tensor.clone() for tensor in network.state_dict().values()]
+    found = measure(network.train(), manifest.preprocessing, batch_size=4)
+    assert [one["batch_size"] for one in found["runs"]] == [1, 4]
+    for one in found["runs"]:
+        assert one["n"] >= 3
+        assert 0 < one["median_milliseconds"] <= one["p95_milliseconds"]
+        assert one["images_per_second"] > 0
+    assert (found["device"], found["threads"], found["precision"]) == ("cpu", torch.get_num_threads(), "fp32")
+    assert found["hardware"] and found["input_size"] == 75
+    assert network.training
+    assert all(map(torch.equal, before, network.state_dict().values()))
+
+
+def test_a_batch_of_one_is_measured_once(small_run: Path) -> None:
+    network, manifest = load(small_run)
+    assert [one["batch_size"] for one in measure(network, manifest.preprocessing, batch_size=1)["runs"]] == [1]
+
+
+def test_a_run_keeps_what_was_measured_when_it_was_judged(small_run: Path) -> None:
+    kept = json.loads((small_run / SPEED_NAME).read_text(encoding="utf-8"))
+    assert [one["batch_size"] for one in kept["runs"]] == [1, 8]
