@@ -11,13 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import Command
 from reinception import family
-from reinception.ablate import AblateConfig, ablate, rows, small_data
+from reinception.ablate import AblateConfig, Row, ablate, rows, small_data, table
 from reinception.cli import main
 from reinception.errors import ReinceptionError, UsageError
+from reinception.metrics import PredictionTable
 from reinception.recipe import FROM_SCRATCH, SGD, Recipe, RMSPropTF
 
 
@@ -107,6 +109,40 @@ def test_a_killed_study_goes_on_where_it_was(
     assert "holds a study with another batch_size" in capsys.readouterr().err
     models = {json.loads((run / "config.json").read_text())["model"] for run in out.glob("*/seed-0")}
     assert models == {"figure_2_5x5", "figure_2_linear", "figure_2_relu"}
+
+
+def judged(out: Path, row: Row, seed: int, right: int) -> None:
+    """The run of a row and seed, of whose 100 test images the first `right` are right."""
+    run = out / row.name / f"seed-{seed}"
+    (run / "predictions").mkdir(parents=True)
+    (run / "metrics.jsonl").write_text('{"step": 5}\n', encoding="utf-8")
+    is_right = np.arange(100) < right
+    table = PredictionTable(
+        names=tuple(f"{number}.png" for number in range(100)),
+        targets=np.zeros(100, dtype=np.int64),
+        probabilities=np.stack([np.where(is_right, 0.9, 0.1), np.where(is_right, 0.1, 0.9)], axis=1).astype(np.float32),
+        classes=("a", "b"),
+    )
+    table.save_csv(run / "predictions" / "test.csv")
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "gain"),
+    [
+        # By images alone 8 more of 100, three times over, would be beyond doubt; the seeds say that it is luck.
+        ((60, 60, 60), (60, 60, 84), "+8.0 (-26.4 to +42.4), no evidence"),
+        ((60, 60, 60), (68, 67, 69), "+8.0 (+5.0 to +11.3)"),
+        ((60,), (68,), "+8.0 (+3.0 to +14.0)"),
+    ],
+)
+def test_the_luck_of_one_seed_is_no_merit_of_a_row(tmp_path: Path, above, below, gain) -> None:
+    first, second = rows("table_3")[:2]
+    for row, rights in ((first, above), (second, below)):
+        for seed, right in enumerate(rights):
+            judged(tmp_path, row, seed, right)
+    text = table(AblateConfig(data="d", out=str(tmp_path), num_seeds=len(above)), (first, second))
+    assert f"| {gain} |" in text
+    assert ("one seed: " in text) == (len(above) == 1)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from reinception.output import new_text_file, write_json
 from reinception.recipe import FROM_SCRATCH, OneCycle, Recipe
 from reinception.report import write_report
 from reinception.report.words import count
-from reinception.resampling import Comparison, compare
+from reinception.resampling import compare, student_interval
 from reinception.train.run import TrainConfig, train
 
 TABLE_2_SIZES = (79, 151, 299)
@@ -193,8 +193,9 @@ def _train(config: AblateConfig, out: Path, row: Row, seed: int) -> None:
 def table(config: AblateConfig, chosen: tuple[Row, ...]) -> str:
     """Markdown: each row's error beside the paper's, what it gains over the row above, and what it was done with.
 
-    The error is the mean over seeds, its Wilson interval that of the test images of one seed; the gain is paired by
-    image, its interval a bootstrap of all pairs.
+    The error is the mean over seeds, its Wilson interval that of the test images of one seed. The gain is paired by
+    image and seed; its interval is the wider of two: a bootstrap of the images, and Student's t over the seeds, without
+    which the luck of one training would pass for the merit of its row.
     """
     out = Path(config.out)
     judged = [[_predictions(_run_of(out, row, seed)) for seed in range(config.num_seeds)] for row in chosen]
@@ -208,17 +209,21 @@ def table(config: AblateConfig, chosen: tuple[Row, ...]) -> str:
         mean = sum(rate.percent for rate in rates) / len(rates)
         low, high = Rate(count=round(mean / 100 * rates[0].n), n=rates[0].n).interval()
         spread = f"{min(r.percent for r in rates):.1f} to {max(r.percent for r in rates):.1f}" if rates[1:] else "one"
-        gain = "" if above is None else _gain(compare(_pooled(tables), _pooled(above)))
+        gain = "" if above is None else _gain(tables, above)
         reported = "–" if row.reported is None or row.reported.top1_error is None else f"{row.reported.top1_error:g} %"
         lines.append(f"| {row.name} | {mean:.1f} % | {low:.1f} to {high:.1f} | {spread} | {gain} | {reported} |")
         above = tables
     return "\n".join([*lines, "", *_with(config, chosen, judged)])
 
 
-def _gain(found: Comparison) -> str:
-    low, high = found.interval
-    words = f"{found.difference:+.1f} ({low:+.1f} to {high:+.1f})"
-    return words if found.better is not None else f"{words}, no evidence"
+def _gain(tables: list[PredictionTable], above: list[PredictionTable]) -> str:
+    pooled = compare(_pooled(tables), _pooled(above))
+    low, high = pooled.interval
+    if len(tables) > 1:
+        by_seed = student_interval([compare(*pair).difference for pair in zip(tables, above, strict=True)])
+        low, high = min(low, by_seed[0]), max(high, by_seed[1])
+    words = f"{pooled.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+    return words if low > 0 or high < 0 else f"{words}, no evidence"
 
 
 def _pooled(tables: list[PredictionTable]) -> PredictionTable:
@@ -244,6 +249,8 @@ def _with(config: AblateConfig, chosen: tuple[Row, ...], judged: list[list[Predi
     budget = f"{config.budget_seconds:g} s" if config.epochs is None else count(config.epochs, "epoch")
     each = f"test images for each of {count(config.num_seeds, 'seed')}"
     yield f"- data {Path(config.data).name}: n = {len(judged[0][0]):,} {each}"
+    if config.num_seeds == 1:
+        yield "- one seed: how much a second training of the same row would differ is not in the intervals"
     yield f"- budget {budget} of training for each row and seed ({min(steps):,} to {max(steps):,} steps)"
     yield f"- width {config.width:g}; inputs {', '.join(str(row.input_size) for row in chosen)} pixels; random weights"
     yield (

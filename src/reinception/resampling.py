@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,37 @@ def _of_confusion(counts: metrics.Counts, num: int, rng: np.random.Generator) ->
 def _percentiles(draws: Draws, confidence: float) -> Interval:
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def student_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """Of the mean of what a few independent repetitions gave, by Student's t; at least two `values`."""
+    if len(values) < 2:
+        raise ValueError(f"an interval by repetition needs two values or more, got {len(values)}")
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    reach = _student_quantile(len(values) - 1, confidence) * math.sqrt(variance / len(values))
+    return mean - reach, mean + reach
+
+
+def _student_quantile(degrees: int, confidence: float) -> float:
+    """The t that |T| stays below with that probability, by bisection of the angle atan(t / sqrt(degrees))."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_within(middle, degrees) < confidence else (low, middle)
+    return math.tan(low) * math.sqrt(degrees)
+
+
+def _student_within(angle: float, degrees: int) -> float:
+    """P(|T| < sqrt(degrees) tan(angle)): Abramowitz and Stegun, 26.7.3 (odd degrees) and 26.7.4 (even)."""
+    odd = degrees % 2
+    term = total = math.cos(angle) if odd else 1.0
+    for power in range(2 + odd, degrees - 1, 2):
+        term *= math.cos(angle) ** 2 * (power - 1) / power
+        total += term
+    if not odd:
+        return math.sin(angle) * total
+    return 2 / math.pi * (angle + (math.sin(angle) * total if degrees > 1 else 0.0))
 
 
 # -- is A better than B? -----------------------------------------------------------------------------------------------
