@@ -19,6 +19,7 @@ from reinception.recipe import Recipe
 from reinception.runtime import autocast
 from reinception.train.distributed import Ranks, no_sync
 from reinception.train.loss import training_loss
+from reinception.train.mixing import mix
 from reinception.train.plan import Reduction
 from reinception.train.stop import Stop
 
@@ -65,6 +66,7 @@ class Replicas:
         self._preprocessing = preprocessing
         self._seed = seed
         self._device = device
+        self._mixing, self._num_classes = recipe.mixing, network.arch.num_classes
         self._losses = _StepLoss(network, recipe, dtype=dtype, device=device)
         self.statistics = BatchStatistics(network)
         self._sum: _Plain | ExactSum | _Overlapped
@@ -87,7 +89,11 @@ class Replicas:
                 # Dropout is a function of what it is for, not of how many replicas this process has seen.
                 torch.manual_seed(Draws("dropout", self._seed, step, replica).integer(2**32))
                 images = normalise(batch.images.to(self._device), self._preprocessing)
-                losses = self._sum.replica(images, batch.labels.to(self._device), last=replica == self.share[-1])
+                labels = batch.labels.to(self._device)
+                if self._mixing is not None:
+                    draws = Draws("mix", self._seed, step, replica)
+                    images, labels = mix(images, labels, self._mixing, num_classes=self._num_classes, draws=draws)
+                losses = self._sum.replica(images, labels, last=replica == self.share[-1])
                 numbers = [number.detach().float().reshape(1) for number in losses]
                 rows.append(torch.cat([*numbers, self.statistics.row().to(self._device)]))
                 if stop.number and self._sum.can_be_left:

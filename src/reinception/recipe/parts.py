@@ -1,0 +1,150 @@
+"""What a recipe is made of: optimizers, schedules, averaging, and how a batch's pictures are mixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from reinception.errors import UsageError
+
+# Above it nearly every pair is mixed half and half, and drawing a share by rejection takes long; sources have 0.2 to 1.
+LARGEST_ALPHA = 2.0
+
+
+class RecipeError(UsageError):
+    """A recipe that cannot be followed: an unknown name, a number out of range, or JSON that does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSPropTF:
+    """TensorFlow's RMSProp: accumulator from one, epsilon inside the root, rate inside the momentum buffer."""
+
+    decay: Annotated[float, "share of the mean square kept at each step"]
+    momentum: Annotated[float, "share of the last update repeated"]
+    epsilon: Annotated[float, "added to the mean square, inside the root"]
+    weight_decay: Annotated[float, "L2 on convolution and classifier weights, added to their gradient"]
+
+    def __post_init__(self) -> None:
+        check_share("decay", self.decay)
+        check_share("momentum", self.momentum)
+        require(self.epsilon > 0, f"epsilon must be positive, got {self.epsilon}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent with momentum: the paper's earlier experiments."""
+
+    momentum: Annotated[float, "share of the last update repeated"]
+    weight_decay: Annotated[float, "L2 on convolution and classifier weights, added to their gradient"]
+
+    def __post_init__(self) -> None:
+        check_share("momentum", self.momentum)
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay."""
+
+    beta1: Annotated[float, "share of the mean gradient kept at each step"]
+    beta2: Annotated[float, "share of the mean square kept at each step"]
+    epsilon: Annotated[float, "added to the root of the mean square"]
+    weight_decay: Annotated[float, "share of rate x weight taken off convolution and classifier weights"]
+
+    def __post_init__(self) -> None:
+        check_share("beta1", self.beta1)
+        check_share("beta2", self.beta2)
+        require(self.epsilon > 0, f"epsilon must be positive, got {self.epsilon}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential:
+    """`base_rate` times `factor` for every `every_epochs` epochs done; with `staircase` only at whole multiples."""
+
+    base_rate: Annotated[float, "learning rate after warm-up"]
+    factor: Annotated[float, "what the rate is multiplied by"]
+    every_epochs: Annotated[float, "how often, in epochs"]
+    staircase: Annotated[bool, "in steps (true) or smoothly (false)"]
+    warm_up_fraction: Annotated[float, "share of the run in which the rate rises to base_rate, linearly from zero"]
+
+    def __post_init__(self) -> None:
+        check_schedule(self.base_rate, self.warm_up_fraction)
+        require(0 < self.factor <= 1, f"factor must be above 0 and at most 1, got {self.factor}")
+        require(self.every_epochs > 0, f"every_epochs must be positive, got {self.every_epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """Up along half a cosine to `base_rate`, then down along another half."""
+
+    base_rate: Annotated[float, "highest learning rate"]
+    start_fraction: Annotated[float, "first rate, as a share of base_rate"]
+    final_fraction: Annotated[float, "last rate, as a share of base_rate"]
+    warm_up_fraction: Annotated[float, "share of the run in which the rate rises"]
+
+    def __post_init__(self) -> None:
+        check_schedule(self.base_rate, self.warm_up_fraction)
+        check_share("start_fraction", self.start_fraction)
+        check_share("final_fraction", self.final_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """Linear warm-up to `base_rate`, then down along half a cosine."""
+
+    base_rate: Annotated[float, "learning rate after warm-up"]
+    final_fraction: Annotated[float, "last rate, as a share of base_rate"]
+    warm_up_fraction: Annotated[float, "share of the run in which the rate rises, linearly from zero"]
+
+    def __post_init__(self) -> None:
+        check_schedule(self.base_rate, self.warm_up_fraction)
+        check_share("final_fraction", self.final_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """The running average of parameters and batch-norm statistics that is evaluated and kept."""
+
+    decay: Annotated[float, "share of the average kept at each step"]
+    warm_up: Annotated[bool, "use min(decay, (1 + n) / (10 + n)) at step n, so that early steps are forgotten"]
+
+    def __post_init__(self) -> None:
+        check_share("decay", self.decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Each picture of a batch is mixed with its neighbour, and their labels in the same proportion (train/mixing.py).
+
+    Mixup blends two pictures, cutmix puts a box of one into the other; the shares are drawn from Beta(alpha, alpha).
+    """
+
+    mixup_alpha: Annotated[float, "mixup's share of the first picture is drawn from Beta(alpha, alpha)"]
+    cutmix_alpha: Annotated[float, "cutmix's share of the first picture is drawn from Beta(alpha, alpha)"]
+    cutmix_share: Annotated[float, "share of the batches that get cutmix; the others get mixup"]
+
+    def __post_init__(self) -> None:
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            alpha = getattr(self, name)
+            require(0 < alpha <= LARGEST_ALPHA, f"{name} must be above 0 and at most {LARGEST_ALPHA:g}, got {alpha}")
+        require(0 <= self.cutmix_share <= 1, f"cutmix_share must lie between 0 and 1, got {self.cutmix_share}")
+
+
+Optimizer = RMSPropTF | SGD | AdamW
+Schedule = Exponential | OneCycle | Cosine
+
+
+def require(condition: object, message: str) -> None:
+    if not condition:
+        raise RecipeError(message)
+
+
+def check_share(name: str, value: float) -> None:
+    require(0 <= value < 1, f"{name} must be at least 0 and below 1, got {value}")
+
+
+def check_schedule(base_rate: float, warm_up_fraction: float) -> None:
+    require(base_rate > 0, f"base_rate must be positive, got {base_rate}")
+    check_share("warm_up_fraction", warm_up_fraction)
