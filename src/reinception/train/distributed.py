@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +26,8 @@ from reinception.errors import ReinceptionError, UsageError
 PEER_SECONDS = 300.0
 # After a collective has failed, those who still answer find out within this time who does not.
 ROLL_CALL_SECONDS = 10.0
+# How often a rank looks whether the others have come.
+LOOK_SECONDS = 0.02
 
 
 class PeerLostError(ReinceptionError):
@@ -34,6 +39,7 @@ class Ranks:
 
     Entered, they are connected: gloo for everything small and for processors, NCCL for gradients on GPUs. Every method
     is called by all ranks at the same place. PeerLostError where a rank does not come within PEER_SECONDS.
+    `restarts` is how often torchrun has started them before, from then on the same number for all.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,8 +54,19 @@ class Ranks:
     def __enter__(self) -> Ranks:
         if self.world_size > 1:
             patience = timedelta(seconds=self.seconds)
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=patience)
-            self._small, self._roll = (_group(patience) for _ in range(2))
+            try:
+                store, earlier = _meeting(self.rank, self.world_size, patience)
+                backend = "nccl" if self.device.type == "cuda" else "gloo"
+                dist.init_process_group(
+                    backend, store=store, rank=self.rank, world_size=self.world_size, timeout=patience
+                )
+                self._small, self._roll = (_group(patience) for _ in range(2))
+            except RuntimeError as error:
+                raise PeerLostError(
+                    f"rank {self.rank}: the {self.world_size} ranks did not come together within {self.seconds:g} s "
+                    f"({_first_line(error)}); see what the others said"
+                ) from None
+            self.restarts = max(earlier, *(int(count) for (count,) in self.table(self.restarts)))
         return self
 
     def __exit__(
@@ -147,6 +164,36 @@ class Ranks:
                 f"{who} is dead or has not answered for {self.seconds:g} s; see what it said last, "
                 "and resume with any number of processes"
             ) from None
+
+
+def _meeting(rank: int, world_size: int, patience: timedelta) -> tuple[dist.Store, int]:
+    """A store that holds nothing of an earlier start of these ranks, and how many of those the launcher has seen.
+
+    torchrun (torch 2.14.1) keeps one store through all its restarts, with the addresses of processes that are dead:
+    a rank that comes before its peer would call there in vain. Its restart count does not tell the starts apart, for
+    the agent of each machine counts its own (pytorch#135712). So each rank leaves a name that nobody had before, and
+    they begin when all have read the same names, under keys that belong to these names.
+    """
+    deadline = time.monotonic() + patience.total_seconds()
+    shared, _, _ = next(dist.rendezvous("env://", timeout=patience))
+    hall = dist.PrefixStore("reinception", shared)
+    places = [f"name of {other}" for other in range(world_size)]
+    hall.set(places[rank], uuid.uuid4().hex)
+    read: set[str] = set()
+    while True:
+        names = hashlib.sha256(b"".join(hall.multi_get(places))).hexdigest()
+        if names not in read:
+            read.add(names)
+            hall.add(names, 1)
+        if hall.add(names, 0) == world_size:
+            break
+        if time.monotonic() > deadline:
+            raise RuntimeError("a rank of an earlier start has not come again")
+        time.sleep(LOOK_SECONDS)
+    store = dist.PrefixStore(names, hall)
+    if rank == 0:
+        store.set("earlier", str(hall.add("starts", 1) - 1))
+    return store, int(store.get("earlier"))
 
 
 def _group(patience: timedelta) -> dist.ProcessGroup:

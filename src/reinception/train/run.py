@@ -52,11 +52,12 @@ def train(config: TrainConfig) -> Path:
     device = choose(config.device)
     ranks = Ranks(device)
     ranks.share(plan.recipe.replicas)
-    if ranks.restarts and _was_begun_by(out, config):
-        return resume(out)
-    refuse_unusable(out)
     dtype = precision(config.precision, device)
     with ranks, Console(is_silent=not ranks.is_first) as console:
+        if ranks.restarts and _was_begun_by(out, config):
+            _go_on(_plan_of(out), ranks, console)
+            return out
+        refuse_unusable(out)
         ranks.meet()  # all have found `out` free; now the first may make it
         source = open_data(plan, console)
         _check(source, plan, console, ranks)
@@ -88,16 +89,24 @@ def resume(run: str | Path, *, workers: int | None = None) -> Path:
     the images are no longer those it was begun with.
     """
     out = Path(run)
-    document = _config_of(out)
-    plan = Plan.from_json(document, out=out)
+    plan = _plan_of(out)
     if workers is not None:
         plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, workers=workers))
     ranks = Ranks(choose(plan.config.device))
     ranks.share(plan.recipe.replicas)
-    with ranks, Console(is_silent=not ranks.is_first) as console, _stoppable(out, console) as stop:
+    with ranks, Console(is_silent=not ranks.is_first) as console:
+        _go_on(plan, ranks, console)
+    return out
+
+
+def _go_on(plan: Plan, ranks: Ranks, console: Console) -> None:
+    """The rest of `resume`, once the ranks are connected."""
+    out = Path(plan.config.out)
+    document = _config_of(out)
+    with _stoppable(out, console) as stop:
         if (out / FOLDER_NAME / FINISHED_NAME).exists():
             console.say(f"{out}: finished already")
-            return out
+            return
         checkpoints = Checkpoints(out / FOLDER_NAME)
         checkpoint = _newest(checkpoints, out, console)
         ranks.meet()  # all have read it; now the first may tidy up
@@ -126,7 +135,6 @@ def resume(run: str | Path, *, workers: int | None = None) -> Path:
         network = build(plan.arch, seed=plan.config.seed)
         session.train(session.prepare(network, checkpoint), first_step=checkpoint.step)
         _finish(session)
-    return out
 
 
 def _finish(session: Session) -> None:
@@ -165,6 +173,10 @@ def _config_of(out: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ReinceptionError(f"{out}: config.json is not a JSON object")
     return document
+
+
+def _plan_of(out: Path) -> Plan:
+    return Plan.from_json(_config_of(out), out=out)
 
 
 def _was_begun_by(out: Path, config: TrainConfig) -> bool:
