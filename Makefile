@@ -39,7 +39,7 @@ golden: $(VENV)/.dev ## write the golden files anew, and README's table; read th
 
 lock: ## pin anew what a fresh environment resolves to; what serves one kind of accelerator only is left to pip
 	$(PYTHON) -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip install --disable-pip-version-check '.[demo,dev]'
+	.venv-lock/bin/python -m pip install --disable-pip-version-check '.[demo,dev,track]'
 	.venv-lock/bin/python -m pip list --format=freeze --exclude reinception --exclude pip \
 		| grep -vE '^(cuda|nvidia|triton)' | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock

@@ -93,6 +93,7 @@ def test_a_run_folder_holds_everything(cells: Path, finished: Path) -> None:
     assert present == {
         "MODEL_CARD.md",
         "config.json",
+        "curves.svg",
         "environment.json",
         "last.safetensors",
         "log.txt",

@@ -132,6 +132,11 @@ def add_train(verbs: Verbs[Parser]) -> None:
         default=0,
         help="fixes the split, the initial weights, the order and every distortion (default: %(default)s)",
     )
+    verb.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the metrics for TensorBoard too, into RUN/tensorboard; needs the extra track",
+    )
     workers(verb)
     precision(verb, "auto", "auto is bf16 where the hardware has it")
     verb.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from reinception import metrics
+from reinception.errors import ReinceptionError
 from reinception.metrics import PredictionTable
 from reinception.train.console import Console
+from reinception.train.curves import refresh
 from reinception.train.folder import RunFolder
+from reinception.train.tracking import Scalars
 
 LINES_PER_RUN = 200  # points of the learning curve
+PICTURE_SECONDS = 30.0  # between two pictures of it, besides one at every validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +65,8 @@ class Journal:
     """Follows the loop: means over the steps since its last line go to metrics.jsonl, validations to results.csv too.
 
     `predict_validation` scores the validation images with the parameter average, or is None where there are none;
-    `keep` writes the parameter average as the best model. Without a `folder` nothing is written: in a process that is
-    not the first of several.
+    `keep` writes the parameter average as the best model; `scalars` gets every line too. Without a `folder` nothing is
+    written: in a process that is not the first of several.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Journal:
         steps_per_epoch: float,
         predict_validation: Callable[[], PredictionTable] | None,
         keep: Callable[[int, Score | None], None],
+        scalars: Scalars | None = None,
     ) -> None:
         self.best: Score | None = None
         self._folder = folder
@@ -81,6 +87,8 @@ class Journal:
         self._steps_per_epoch = steps_per_epoch
         self._predict_validation = predict_validation
         self._keep = keep
+        self._scalars = scalars
+        self._pictured = time.monotonic()
         self._records: list[StepRecord] = []  # since the last line
         self._num_lines = 0
         self._progress = 0.0
@@ -129,6 +137,8 @@ class Journal:
         if self._records and progress * LINES_PER_RUN >= self._num_lines:
             self._num_lines = int(progress * LINES_PER_RUN) + 1
             self._write_training(step)
+            if time.monotonic() - self._pictured >= PICTURE_SECONDS:
+                self._draw()
 
     def validate(self, step: int) -> float:
         """Scores the average after `step` steps, keeps it where it is the best; returns the seconds that took."""
@@ -146,6 +156,7 @@ class Journal:
                 self.best = score
                 self._keep(step, score)
             self._write_validation(step, score, num_images=len(table))
+        self._draw()
         self.validated_step = step
         self._since, self._steps_since = time.monotonic(), 0
         return self._since - began
@@ -172,6 +183,15 @@ class Journal:
     def _add_metrics(self, line: Mapping[str, Any]) -> None:
         if self._folder is not None:
             self._folder.add_metrics(line)
+        if self._scalars is not None:
+            self._scalars.add(line)
+
+    def _draw(self) -> None:
+        """The learning curves as they stand. On a full disk the older picture stays; the numbers are waiting anyway."""
+        self._pictured = time.monotonic()
+        if self._folder is not None:
+            with contextlib.suppress(ReinceptionError):
+                refresh(self._folder.path)
 
     def _write_training(self, step: int) -> None:
         """One line: means over the steps since the line before; progress and rate of the last of them."""

@@ -16,6 +16,7 @@ from reinception.protocol import Preprocessing
 from reinception.recipe import Recipe
 from reinception.spec import Arch, Conv, minimum_input_size, trace
 from reinception.train.finetune import Freeze, learned
+from reinception.train.tracking import require_tensorboard
 
 AuxMode = Literal["auto", "strict", "adaptive", "none"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -56,6 +57,7 @@ class TrainConfig:
     reduction: Reduction = "exact"
     checkpoint_seconds: float = 600.0
     checkpoint_steps: int | None = None
+    tensorboard: bool = False
 
     def command(self) -> str:
         """The command line that asks for the same."""
@@ -68,6 +70,8 @@ class TrainConfig:
                 words += ["--time-budget", f"{value:g}s"]
             elif field.name == "checkpoint_seconds":
                 words += ["--checkpoint-time", f"{value:g}s"]
+            elif isinstance(value, bool):
+                words.append(f"--{field.name.replace('_', '-')}")
             else:
                 words += [f"--{field.name.replace('_', '-')}", value.name if isinstance(value, Recipe) else str(value)]
         return shlex.join(words)
@@ -161,6 +165,8 @@ def _check_numbers(config: TrainConfig) -> None:
         raise UsageError(f"--time-budget must be a positive time, got {config.time_budget_seconds} s")
     if config.checkpoint_seconds <= 0 or (config.checkpoint_steps is not None and config.checkpoint_steps <= 0):
         raise UsageError("--checkpoint-time and --checkpoint-steps must be positive")
+    if config.tensorboard:
+        require_tensorboard()
     if config.workers < 0:
         raise UsageError(f"--workers must not be negative, got {config.workers}")
     for name in ("val_fraction", "test_fraction"):

@@ -35,6 +35,7 @@ from reinception.train.plan import Plan
 from reinception.train.replicas import Replicas
 from reinception.train.state import FOLDER_NAME, Checkpoint, Checkpoints, capture, restore, surroundings
 from reinception.train.stop import Stop
+from reinception.train.tracking import Scalars
 
 
 class Session:
@@ -83,6 +84,7 @@ class Session:
             if self.records["val"]
             else None,
             keep=partial(self._keep, average.network),
+            scalars=self._scalars(None if checkpoint is None else checkpoint.step),
         )
         if checkpoint is not None:
             restore(checkpoint.tensors, network, average, optimizer)
@@ -177,6 +179,11 @@ class Session:
             self.folder.add_metrics({"split": "test", **position, **held_out})
             self.folder.save_model(best, self._manifest({**self._kept, "held_out": held_out}))
             self.console.say(verdict(table))
+
+    def _scalars(self, resumed_after: int | None) -> Scalars | None:
+        if self.folder is None or not self.plan.config.tensorboard:
+            return None
+        return Scalars(self.folder.path, resumed_after=resumed_after, say=self.console.say)
 
     def _budget(self, spent: float) -> Budget:
         recipe, seconds = self.plan.recipe, self.plan.config.time_budget_seconds
