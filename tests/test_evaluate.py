@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from reinception import calibration, family, metrics, runtime
 from reinception.data.crops import crop_boxes, crop_pixels, evaluation_pixels
-from reinception.data.decode import decode
+from reinception.data.decode import Pixels, decode
 from reinception.data.records import Record, Source
 from reinception.data.sources import open_source
 from reinception.errors import ReinceptionError, UsageError
@@ -97,12 +100,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-TOLERANCE = 5e-4
-"""Room for float32 sums in another order, in networks that magnify every difference (`lively_model`)."""
+def same(one: PredictionTable, other: PredictionTable) -> bool:
+    """The same images and the same bits."""
+    return one.names == other.names and one.probabilities.tobytes() == other.probabilities.tobytes()
 
 
-def close(one: PredictionTable, other: PredictionTable, *, to: float = TOLERANCE) -> bool:
-    return one.names == other.names and float(np.abs(one.probabilities - other.probabilities).max()) <= to
+def by_hand(network: Network, pixels: Sequence[Pixels]) -> npt.NDArray[np.float64]:
+    """Float64 probabilities of pictures (h, w, 3): another computation, of which float32's rounding is no part."""
+    images = torch.from_numpy(np.stack(pixels).astype(np.float64) / 127.5 - 1).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return copy.deepcopy(network).double()(images).softmax(dim=1).numpy()
+
+
+ROUNDING = 5e-4
+"""Between float32 and float64, in networks that magnify every difference (`lively_model`)."""
 
 
 def test_the_table_holds_the_softmax_of_the_network_on_each_image(model: Model, source: Source) -> None:
@@ -112,20 +123,16 @@ def test_the_table_holds_the_softmax_of_the_network_on_each_image(model: Model, 
     assert evaluation.table.targets.tolist() == [record.target for record in source.records]
     assert evaluation.table.probabilities.std(axis=0).min() > 0.01  # else this test would prove nothing
     for row in (0, 5, 11):
-        pixels = evaluation_pixels(decode(source.records[row].path), manifest.preprocessing)
-        image = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-        with torch.no_grad():
-            wanted = network(image).softmax(dim=1)[0].numpy()
-        assert evaluation.table.probabilities[row] == pytest.approx(wanted, abs=TOLERANCE)
+        (wanted,) = by_hand(network, [evaluation_pixels(decode(source.records[row].path), manifest.preprocessing)])
+        assert evaluation.table.probabilities[row] == pytest.approx(wanted, abs=ROUNDING)
 
 
 def test_batch_size_and_workers_change_nothing(model: Model, source: Source) -> None:
     tables = [
         evaluate([model], source.records, source.classes, batch_size=size, workers=workers).table
-        for size, workers in [(12, 0), (5, 0), (7, 2)]
+        for size, workers in [(12, 0), (1, 0), (5, 0), (7, 2)]
     ]
-    assert close(tables[0], tables[1])
-    assert close(tables[0], tables[2])
+    assert all(same(tables[0], table) for table in tables[1:])
 
 
 def test_an_image_that_cannot_be_read_is_named_and_counted_and_the_rest_go_on(model: Model, spoilt: Source) -> None:
@@ -137,7 +144,7 @@ def test_an_image_that_cannot_be_read_is_named_and_counted_and_the_rest_go_on(mo
     assert (cut.kind, page.kind) == ("truncated", "not_an_image")
     assert "web page" in page.reason
     good = [record for record in spoilt.records if record.name not in bad]
-    assert close(evaluation.table, evaluate([model], good, spoilt.classes).table)
+    assert same(evaluation.table, evaluate([model], good, spoilt.classes).table)
 
 
 def test_images_of_which_none_can_be_read_are_an_error(model: Model, tmp_path: Path) -> None:
@@ -264,7 +271,7 @@ def test_auto_computes_in_bf16_where_the_processor_has_it_and_gives_float32_prob
     has_it = runtime.has_bf16(runtime.choose_device())
     assert seen == {torch.bfloat16 if has_it else torch.float32}
     assert quick.summary()["precision"] == ("bf16" if has_it else "fp32")
-    assert close(exact.table, quick.table, to=0.01)
+    assert np.abs(exact.table.probabilities - quick.table.probabilities).max() < 0.01
 
 
 def test_bf16_is_refused_on_a_processor_that_would_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,22 +290,43 @@ def test_bf16_is_refused_on_a_processor_that_would_emulate_it(monkeypatch: pytes
 # -- many crops --------------------------------------------------------------------------------------------------------
 
 
-def test_many_crops_are_the_average_of_separately_computed_tables(model: Model, source: Source) -> None:
+@pytest.mark.parametrize("num", [10, 12, 144])
+def test_many_crops_are_the_average_of_tables_made_crop_by_crop(model: Model, num: int, tmp_path: Path) -> None:
+    _, manifest = model
+    records = [Record(path=tmp_path / f"{i}.png", name=f"{i}.png", target=i) for i in range(2)]
+    for record, (width, height) in zip(records, ((150, 110), (110, 150)), strict=True):  # all crops are distinct
+        with Image.open(cells(1)[0].path) as cell:
+            cell.resize((width, height)).save(record.path)
+    crops = many_crops(num, 75)
+    together = evaluate([model], records, CLASSES, crops=num, batch_size=31)
+    cut = []
+    for record in records:  # every crop as a picture of its own
+        image = decode(record.path)
+        for number, (_, crop) in enumerate(crop_boxes(image.shape[1], image.shape[0], crops)):
+            path = tmp_path / f"{record.target}_{number}.png"
+            Image.fromarray(crop_pixels(image, [crop], manifest.preprocessing)[0]).save(path)
+            cut.append(Record(path=path, name=path.name, target=record.target))
+    tables = evaluate([model], cut, CLASSES).table.probabilities.reshape(2, num, 2).swapaxes(0, 1)
+    assert np.abs(together.table.probabilities - tables.mean(axis=0, dtype=np.float64)).max() < 1e-6
+    assert np.std(tables, axis=0).min() > 0.001  # else this test would prove nothing
+    again = evaluate([model], records[::-1], CLASSES, crops=num, batch_size=5)
+    assert again.table.probabilities[::-1].tobytes() == together.table.probabilities.tobytes()
+
+
+def test_144_crops_are_four_scales_of_12_where_the_picture_is_square(model: Model, source: Source) -> None:
     network, manifest = model
     crops = many_crops(144, 75)
     together = evaluate([model], source.records, source.classes, crops=144, batch_size=31)
     image = decode(source.records[0].path)
-    pixels = crop_pixels(image, [crop for _, crop in crop_boxes(300, 300, crops)], manifest.preprocessing)
-    with torch.no_grad():
-        rows = network(torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)).softmax(dim=1)
+    rows = by_hand(
+        network, list(crop_pixels(image, [c for _, c in crop_boxes(300, 300, crops)], manifest.preprocessing))
+    )
     assert len(rows) == 144
-    assert np.abs(together.table.probabilities[0] - rows.double().mean(dim=0).numpy()).max() < TOLERANCE
+    assert np.abs(together.table.probabilities[0] - rows.mean(axis=0)).max() < ROUNDING
     assert together.summary()["protocol"] == "144 crops (scales 86, 96, 107, 118)"
     assert together.summary()["crops"] == [{"num_crops": 144, "scales": [86, 96, 107, 118], "num_squares": 3}]
-    one_by_one = [
-        crops_of(model, source, scale).table.probabilities for scale in crops.scales
-    ]  # 4 x 12, square pictures
-    assert np.abs(together.table.probabilities - np.mean(one_by_one, axis=0)).max() < 1e-6 + TOLERANCE
+    one_by_one = [crops_of(model, source, scale).table.probabilities for scale in crops.scales]
+    assert np.abs(together.table.probabilities - np.mean(one_by_one, axis=0, dtype=np.float64)).max() < 1e-6
 
 
 def crops_of(model: Model, source: Source, scale: int) -> Evaluation:
@@ -329,7 +357,7 @@ def test_batch_size_workers_and_bad_files_change_no_crop(model: Model, spoilt: S
         got = evaluate(
             [model], spoilt.records, spoilt.classes, crops=crops, batch_size=size, workers=workers, progress=watch
         )
-        assert close(got.table, wanted.table)
+        assert same(got.table, wanted.table)
         assert [one.path for one in got.refused] == [one.path for one in wanted.refused]
         assert seen == sorted(seen)
         assert seen[-1] == (12, 12)
@@ -339,7 +367,7 @@ def test_a_named_rule_replaces_the_models_own_single_crop(model: Model, source: 
     network, manifest = model
     named = evaluate([model], source.records, source.classes, resize="torchvision")
     changed = dataclasses.replace(manifest, preprocessing=single_crop("torchvision", manifest.preprocessing))
-    assert close(named.table, evaluate([(network, changed)], source.records, source.classes).table)
+    assert same(named.table, evaluate([(network, changed)], source.records, source.classes).table)
     assert named.summary()["protocol"] == "single crop (torchvision rule)"
     with pytest.raises(UsageError, match="is for a single crop"):
         evaluate([model], source.records, source.classes, resize="tf", crops=12)
@@ -389,7 +417,7 @@ def test_prediction_ranks_labels_and_names_bad_files_in_the_order_given(
     row = evaluate([model], spoilt.records[:1], spoilt.classes).table.probabilities[0]
     for one in (predictions[1], predictions[3]):
         assert [label.label for label in one.labels] == [CLASSES[index] for index in np.argsort(-row)]
-        assert [label.probability for label in one.labels] == pytest.approx(sorted(row, reverse=True), abs=TOLERANCE)
+        assert [label.probability for label in one.labels] == pytest.approx(sorted(row, reverse=True), abs=ROUNDING)
     (best,) = predict(network, manifest, [good], top=1)
     assert [one.label for one in best.labels] == [predictions[1].labels[0].label]
     with pytest.raises(UsageError, match="top must be at least 1"):

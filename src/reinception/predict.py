@@ -60,6 +60,8 @@ def predict(
 
     A folder means the pictures in it at any depth, by name; a glob its matches, by name. A path that means nothing, and
     a file that is no readable picture, is a `Prediction` with an `error`. Equal probabilities keep the classes' order.
+    Fewer files than a block of the network's (runtime.block_size) are computed one by one: sooner done, and the same
+    but for the rounding of float32.
     """
     if top < 1:
         raise UsageError(f"predict: top must be at least 1, got {top}")
@@ -67,13 +69,16 @@ def predict(
     files = [item for item in found if isinstance(item, Path)]
     records = [Record(path=path, name=str(path), target=0) for path in files]
     device = choose_device()
+    dtype = runtime.precision(precision, device)
+    is_full = len(files) >= runtime.block_size(dtype, device)
     scored = score(
         prepare(network, device),
         manifest.preprocessing,
         records,
         batch_size=batch_size,
         workers=workers,
-        dtype=runtime.precision(precision, device),
+        dtype=dtype,
+        block=None if is_full else 1,
         progress=progress,
     )
     predictions = []
