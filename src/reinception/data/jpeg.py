@@ -109,8 +109,9 @@ def read_header(data: bytes) -> Header | None:  # noqa: PLR0911 - each way out i
 def _exif_orientation(body: bytes) -> int:
     exif = Image.Exif()
     try:
-        exif.load(body)
-        found = exif.get(_ORIENTATION, 1)
+        with strict_quiet_pillow():
+            exif.load(body)
+            found = exif.get(_ORIENTATION, 1)
     except Exception:  # damaged notes beside a whole picture: it is taken as it is stored, as in `decode`
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
