@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -308,7 +309,7 @@ def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone() -> N
 def test_a_network_without_gamma_has_no_such_parameter() -> None:
     def change(layer: spec.Layer) -> spec.Layer:
         if isinstance(layer, spec.Conv) and layer.batch_norm is not None:
-            return spec.dataclasses.replace(layer, batch_norm=spec.BatchNorm(scale=False))
+            return dataclasses.replace(layer, batch_norm=spec.BatchNorm(scale=False))
         return layer
 
     arch = spec.change_layers(NARROW, change)

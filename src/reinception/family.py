@@ -1,6 +1,7 @@
 """The family: Table 1 and Table 3 as values, a row as a change to the row above, and every network by its name.
 
-Figures are in `figures.py`; where a number comes from and where the paper contradicts itself is in docs/paper-map.md.
+Figures are in `figures.py`, the networks before this paper in `googlenet.py`; where a number comes from, and where the
+paper contradicts itself, is in docs/paper-map.md.
 """
 
 from __future__ import annotations
@@ -14,11 +15,8 @@ from typing import Literal
 from reinception.errors import UsageError
 from reinception.experiments import EXPERIMENT_SUMMARIES, experiments_on
 from reinception.figures import (
-    avg,
     chain,
-    concat,
     conv,
-    figure_4,
     figure_5,
     figure_5_as_released,
     figure_5_at_17,
@@ -33,6 +31,7 @@ from reinception.figures import (
     valid,
     valid_max,
 )
+from reinception.googlenet import BN_GOOGLENET, BN_INCEPTION, googlenet
 from reinception.recipe import PAPER_2015, SGD, Recipe
 from reinception.spec import (
     AdaptivePool,
@@ -43,8 +42,8 @@ from reinception.spec import (
     Concat,
     Conv,
     Layer,
-    LocalResponseNorm,
     Pool,
+    as_chain,
     change_layers,
     change_stage,
     minimum_input_size,
@@ -73,10 +72,33 @@ class Entry:
     recipe: Recipe = PAPER_2015
 
 
-def _as_chain(layer: Layer) -> Chain:
-    assert isinstance(layer, Chain)
-    return layer
+# -- Table 1, read literally -------------------------------------------------------------------------------------------
 
+# Its seventh row is printed without padding, yet only a padded convolution gives the 35x35x288 of the row below it;
+# where the figures say only "pool", the pool is the released average; the fully connected layer of Figure 8 has 1024.
+TABLE_1 = Arch(
+    name="inception_v3_paper",
+    stages=(
+        (
+            "stem",
+            chain(
+                valid(32, 3, 2),  # 299x299x3
+                valid(32, 3),  # 149x149x32
+                conv(64, 3),  # 147x147x32, padded
+                valid_max(3, 2),  # 147x147x64
+                valid(80, 3),  # 73x73x64
+                valid(192, 3, 2),  # 71x71x80
+                conv(288, 3),  # 35x35x192
+            ),
+        ),
+        ("grid35", chain(*(figure_5(pool=64) for _ in range(3)))),  # 35x35x288
+        ("reduce35", reduce_35()),
+        ("grid17", chain(*(figure_6(channels) for channels in (128, 160, 160, 160, 192)))),  # 17x17x768
+        ("reduce17", reduce_17()),
+        ("grid8", chain(figure_7(), figure_7())),  # 8x8x1280
+    ),
+    aux=(figure_8(hidden=1024, batch_norm=True),),
+)
 
 # -- Table 3: Inception-v2 and what each row changes -------------------------------------------------------------------
 
@@ -151,34 +173,6 @@ TABLE_3 = _cumulative(
 # "We are referring to the model in the last row of Table 3 as Inception-v3" (section 9 of the paper).
 INCEPTION_V3 = dataclasses.replace(TABLE_3[-1].arch, name="inception_v3")
 
-# -- Table 1, read literally -------------------------------------------------------------------------------------------
-
-# Its seventh row is printed without padding, yet only a padded convolution gives the 35x35x288 of the row below it;
-# where the figures say only "pool", the pool is the released average; the fully connected layer of Figure 8 has 1024.
-TABLE_1 = Arch(
-    name="inception_v3_paper",
-    stages=(
-        (
-            "stem",
-            chain(
-                valid(32, 3, 2),  # 299x299x3
-                valid(32, 3),  # 149x149x32
-                conv(64, 3),  # 147x147x32, padded
-                valid_max(3, 2),  # 147x147x64
-                valid(80, 3),  # 73x73x64
-                valid(192, 3, 2),  # 71x71x80
-                conv(288, 3),  # 35x35x192
-            ),
-        ),
-        ("grid35", chain(*(figure_5(pool=64) for _ in range(3)))),  # 35x35x288
-        ("reduce35", reduce_35()),
-        ("grid17", chain(*(figure_6(channels) for channels in (128, 160, 160, 160, 192)))),  # 17x17x768
-        ("reduce17", reduce_17()),
-        ("grid8", chain(figure_7(), figure_7())),  # 8x8x1280
-    ),
-    aux=(figure_8(hidden=1024, batch_norm=True),),
-)
-
 # -- Table 2: smaller inputs at about the same cost --------------------------------------------------------------------
 
 
@@ -218,7 +212,7 @@ def _lucid() -> Arch:
         conv(128, bias=True, batch_norm=epsilon),
         valid(1024, 5, bias=True, batch_norm=None),
     )
-    arch = change_stage(change_layers(TABLE_1, restyle), stem=_as_chain(rebuild(stem, in_stem)))
+    arch = change_stage(change_layers(TABLE_1, restyle), stem=as_chain(rebuild(stem, in_stem)))
     aux = Aux(at="grid17", body=head, dropout=0.7)
     return dataclasses.replace(arch, name="inception_v3_lucid", dropout=0.5, aux=(aux,))
 
@@ -233,123 +227,16 @@ def _fid() -> Arch:
     return dataclasses.replace(arch, name="inception_v3_fid", num_classes=1008, aux=())
 
 
-# -- before it: GoogLeNet and batch normalisation ----------------------------------------------------------------------
-
-
-def _side_head(name: str, at: str) -> Aux:
-    """GoogLeNet's: 5x5/3 average pool, 1x1 128, fully connected 1024, 70 % dropout."""
-    body = chain(Pool(kind="average", kernel=(5, 5), stride=(3, 3)), conv(128), valid(1024, 4, init_stddev=0.01))
-    return Aux(name=name, at=at, body=body, dropout=0.7)
-
-
-_BN_GOOGLENET = Arch(
-    name="bn_googlenet",
-    input_size=224,
-    stages=(
-        ("stem", chain(conv(64, 7, 2), maximum(3, 2), conv(64), conv(192, 3), maximum(3, 2))),
-        ("grid28", chain(figure_4(64, (96, 128), (16, 32), 32), figure_4(128, (128, 192), (32, 96), 64))),
-        ("reduce28", chain(maximum(3, 2))),
-        (
-            "grid14",
-            chain(
-                figure_4(192, (96, 208), (16, 48), 64),
-                figure_4(160, (112, 224), (24, 64), 64),
-                figure_4(128, (128, 256), (24, 64), 64),
-                figure_4(112, (144, 288), (32, 64), 64),
-                figure_4(256, (160, 320), (32, 128), 128),
-            ),
-        ),
-        ("reduce14", chain(maximum(3, 2))),
-        ("grid7", chain(figure_4(256, (160, 320), (32, 128), 128), figure_4(384, (192, 384), (48, 128), 128))),
-    ),
-    aux=(_side_head("aux_4a", "grid14.0"), _side_head("aux_4d", "grid14.3")),
-    dropout=0.4,
-)
-
-
-def _googlenet() -> Arch:
-    """GoogLeNet itself has biases where its batch-normalised version has norms, and two response normalisations."""
-
-    def change(layer: Layer) -> Layer:
-        return dataclasses.replace(layer, batch_norm=None, bias=True) if isinstance(layer, Conv) else layer
-
-    arch = change_layers(_BN_GOOGLENET, change)
-    first, pool, *middle, last = _as_chain(arch.stages[0][1]).layers
-    stem = chain(first, pool, LocalResponseNorm(), *middle, LocalResponseNorm(), last)
-    return dataclasses.replace(change_stage(arch, stem=stem), name="googlenet")
-
-
-def _double(
-    point: int, single: tuple[int, int], double: tuple[int, int], pool: int, *, last: Pool | None = None
-) -> Concat:
-    """BN-Inception's module: the 5x5 of Figure 4 as two 3x3, the pool an average (a maximum in the very last one)."""
-    return concat(
-        point=[conv(point)],
-        single=[conv(single[0]), conv(single[1], 3)],
-        double=[conv(double[0]), conv(double[1], 3), conv(double[1], 3)],
-        pool=[avg(3) if last is None else last, conv(pool)],
-    )
-
-
-def _halve(single: tuple[int, int], double: tuple[int, int]) -> Concat:
-    """BN-Inception's stride-2 module: no 1x1 branch, and the pool passes through."""
-    return concat(
-        single=[conv(single[0]), conv(single[1], 3, 2)],
-        double=[conv(double[0]), conv(double[1], 3), conv(double[1], 3, 2)],
-        pool=[maximum(3, 2)],
-    )
-
-
-# Channels as in TF-slim's inception_v2.py, which is this network and not Table 3's Inception-v2. The first convolution
-# is separable, "with depth multiplier 8" (1502.03167, appendix): 7x7 on each colour, then 1x1 with a bias and no norm.
-BN_INCEPTION = Arch(
-    name="bn_inception",
-    input_size=224,
-    stages=(
-        (
-            "stem",
-            chain(
-                conv(24, 7, 2, groups=3, batch_norm=None, activation="linear", init_stddev=1.0),
-                conv(64, batch_norm=None, bias=True),
-                maximum(3, 2),
-                conv(64),
-                conv(192, 3),
-                maximum(3, 2),
-            ),
-        ),
-        ("grid28", chain(_double(64, (64, 64), (64, 96), 32), _double(64, (64, 96), (64, 96), 64))),
-        ("reduce28", _halve((128, 160), (64, 96))),
-        (
-            "grid14",
-            chain(
-                _double(224, (64, 96), (96, 128), 128),
-                _double(192, (96, 128), (96, 128), 128),
-                _double(160, (128, 160), (128, 160), 96),
-                _double(96, (128, 192), (160, 192), 96),
-            ),
-        ),
-        ("reduce14", _halve((128, 192), (192, 256))),
-        (
-            "grid7",
-            chain(
-                _double(352, (192, 320), (160, 224), 128),
-                _double(352, (192, 320), (192, 224), 128, last=maximum(3, 1)),
-            ),
-        ),
-    ),
-    dropout=0.0,
-)
-
 # -- by name -----------------------------------------------------------------------------------------------------------
 
 _ENTRIES: tuple[Entry, ...] = (
     Entry(
-        arch=_googlenet(),
+        arch=googlenet(),
         summary="GoogLeNet (1409.4842), with its two auxiliary classifiers",
         reported=Reported(top1_error=29.0, top5_error=9.2, multiply_adds_billions=1.5),
     ),
     Entry(
-        arch=_BN_GOOGLENET,
+        arch=BN_GOOGLENET,
         summary="GoogLeNet with batch normalisation in place of biases and response normalisation",
         reported=Reported(top1_error=26.8, multiply_adds_billions=1.5),
     ),

@@ -1,0 +1,30 @@
+"""What a field of a network may hold; SpecError says what does not fit."""
+
+from __future__ import annotations
+
+from reinception.errors import UsageError
+
+Size = tuple[int, int]
+
+
+class SpecError(UsageError):
+    """A network that cannot exist: a bad field, a bad JSON document, or an input too small for a layer."""
+
+
+def require(condition: object, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+def check_name(name: str) -> None:
+    require(name.isidentifier(), f"{name!r} cannot be a name: letters, digits and underscores only")
+
+
+def check_probability(what: str, value: float) -> None:
+    require(0 <= value < 1, f"{what} must be at least 0 and below 1, got {value}")
+
+
+def check_window(kernel: Size, stride: Size, padding: Size) -> None:
+    require(min(kernel) > 0 and min(stride) > 0, f"kernel {kernel} and stride {stride} must be positive")
+    fits = min(padding) >= 0 and all(2 * p <= k for p, k in zip(padding, kernel, strict=True))
+    require(fits, f"padding {padding} must lie between 0 and half the kernel {kernel}")
