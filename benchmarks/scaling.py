@@ -1,214 +1,329 @@
-"""How training scales with workers: a cost model of one step, its table, and its error where something was measured.
+"""How training scales with workers: a cost model's table, and with `--measure` its errors on this machine.
 
-A step is a forward pass (a third of the computation), a backward pass with the exchange of gradients beside it, and
-what is left of the exchange after that. The exchange is the better of a ring and a tree. Stragglers are told apart: the
-slowest of N workers whose step times vary by a share c takes about 1 + c sqrt(2 ln N) as long as the mean.
-
-`--measure` times real steps on one and on two processes of this machine and prints the model's error beside them.
+What the model is told (`calibrate`) and what it is asked (`validate`) come from different runs: it is told of one
+process, of two that know nothing of each other, and of other messages between two processes at one bandwidth; it is
+asked about the whole gradient and whole steps, on one, two and four processes, at other bandwidths. Bandwidth is
+limited between network namespaces, which needs root; without it, only this machine's own loopback is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from reinception import cost
+from limited_network import INTERFACE, LimitedNetwork, limited_network, why_not
+from scaling_model import Host, Link, Work, check, exchange, gradient_bytes, sent, step_seconds, table
+
 from reinception.cli.table import aligned
-from reinception.family import network
+from reinception.doctor import examine
+from reinception.errors import ReinceptionError
 
-BUCKETS = 5  # DistributedDataParallel's 25 MB buckets of 108.6 MB
-FORWARD_SHARE = 1 / 3
+WORLDS = (2, 4)
+TINY, SMALL, MIDDLE = 4_000, 16_000_000, 24_000_000  # bytes: what the link is learned from; none is the gradient's size
+TOLD_AT, ASKED_AT, STEPS_AT = 200.0, (500.0, 1000.0), 1000.0  # Mbit/s
+NORMAL_QUARTILES = 1.349  # what lies between them, in standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Link:
-    """A network between workers: what one of them can send, and how long the first byte takes; both assumed."""
+class Timed:
+    """The seconds of each round, from the first process that began to the last that was through, and until all were
+    through its first part; and the processor's seconds of one process in one round."""
 
-    name: str
-    bytes_per_second: float
-    seconds: float
+    seconds: tuple[float, ...]
+    first_part: tuple[float, ...]
+    processor: float
 
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
 
-# Goodput of a busy link, not its label: about nine tenths of it.
-LINKS = (
-    Link(name="10 Gbit/s", bytes_per_second=1.1e9, seconds=30e-6),
-    Link(name="25 Gbit/s", bytes_per_second=2.9e9, seconds=10e-6),
-    Link(name="100 Gbit/s", bytes_per_second=11.5e9, seconds=8e-6),
-)
-# Horovod's README: 90 % for Inception V3 on 512 Pascal GPUs in 128 servers on 25 Gbit/s RoCE.
-PUBLISHED = {"workers": 512, "link": LINKS[1], "batch_size": 64, "images_per_second": 142.0, "efficiency": 0.90}
+    @property
+    def first(self) -> float:
+        return statistics.median(self.first_part)
 
-
-def ring(size: float, workers: int, link: Link) -> float:
-    """Seconds for `size` bytes to be summed around a ring, bucket by bucket."""
-    steps = 2 * (workers - 1)
-    return steps / workers * size / link.bytes_per_second + steps * link.seconds * BUCKETS
-
-
-def tree(size: float, workers: int, link: Link) -> float:
-    """Seconds for `size` bytes to be summed up a pair of trees and sent back down."""
-    return 2 * size / link.bytes_per_second + 2 * math.log2(workers) * link.seconds * BUCKETS
+    @property
+    def deviation(self) -> float:
+        """A standard deviation, as a share of the median, that no single hiccup decides: from the quartiles."""
+        low, _, high = statistics.quantiles(self.seconds, n=4)
+        return (high - low) / NORMAL_QUARTILES / self.median
 
 
-def exchange(size: float, workers: int, link: Link) -> float:
-    return min(ring(size, workers, link), tree(size, workers, link)) if workers > 1 else 0.0
+class Workers:
+    """`world` processes of one thread each that do the same job at the same time; on the nodes of `network`, if any."""
+
+    def __init__(self, world: int, network: LimitedNetwork | None = None) -> None:
+        self.world = world
+        self._processes: list[subprocess.Popen[str]] = []
+        self._network = network
+
+    def __enter__(self) -> Workers:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
+        world, network = self.world, self._network
+        place = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": str(world)}
+        if network is not None:
+            place |= {"MASTER_ADDR": network.address(0), "GLOO_SOCKET_IFNAME": INTERFACE}
+        quiet = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # it misses the names that nodes do not have
+        common = os.environ | place | quiet | {"MASTER_PORT": str(_free_port())}
+        program = [sys.executable, str(Path(__file__).with_name("scaling_worker.py"))]
+        for rank in range(world):
+            words = [*network.inside(rank), *program] if network else program
+            pipe, environment = subprocess.PIPE, common | {"RANK": str(rank)}
+            process = subprocess.Popen(
+                words, env=environment, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+            )  # in a session of its own, so that Ctrl-C reaches this process, which then ends that one
+            self._processes.append(process)
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.communicate()
+
+    def do(self, job: str, rounds: int, **details: object) -> Timed:
+        self.begin(job, rounds, **details)
+        return self.end()
+
+    def begin(self, job: str, rounds: int, **details: object) -> None:
+        order = json.dumps(details | {"job": job, "rounds": rounds})
+        for process in self._processes:
+            assert process.stdin is not None
+            try:
+                print(order, file=process.stdin, flush=True)
+            except BrokenPipeError:
+                break  # `end` says who it was
+
+    def end(self) -> Timed:
+        answers = []
+        for rank, process in enumerate(self._processes):
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise ReinceptionError(f"process {rank} of {self.world} has died; what it said stands above")
+            answers.append(json.loads(line))
+        rounds = list(zip(*(answer["rounds"] for answer in answers), strict=True))
+        starts = [min(began for began, _, _ in every) for every in rounds]
+        return Timed(
+            seconds=tuple(max(end for *_, end in every) - start for every, start in zip(rounds, starts, strict=True)),
+            first_part=tuple(max(mid for _, mid, _ in e) - start for e, start in zip(rounds, starts, strict=True)),
+            processor=statistics.mean(answer["processor"] for answer in answers) / len(rounds),
+        )
 
 
-def step_seconds(compute: float, size: float, workers: int, link: Link, *, overlap: bool, spread: float = 0.0) -> float:
-    """Seconds of a step whose computation takes `compute` on one worker, with `spread` between workers."""
-    slowest = compute * (1 + spread * math.sqrt(2 * math.log(workers)))
-    communication = exchange(size, workers, link)
-    if not overlap:
-        return slowest + communication
-    forward = slowest * FORWARD_SHARE
-    return forward + max(slowest - forward + communication / BUCKETS, communication) if workers > 1 else slowest
+# -- what the model is told --------------------------------------------------------------------------------------------
 
 
-def efficiency(compute: float, size: float, workers: int, link: Link, *, overlap: bool, spread: float = 0.0) -> float:
-    """Images per second and worker, as a share of what one worker does alone."""
-    return compute / step_seconds(compute, size, workers, link, overlap=overlap, spread=spread)
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The model's parameters on this machine; `goodput` is the share of a link's bits that are gradient."""
+
+    host: Host
+    work: Mapping[str, Work]  # of the fast and of the exact reduction
+    spread: float
+    latency_seconds: float
+    goodput: float | None  # None where no link can be limited
+
+    def link(self, megabits: float | None) -> Link:
+        if megabits is None or self.goodput is None:
+            return Link(name="no limit", bytes_per_second=float("inf"), seconds=self.latency_seconds)
+        useful = self.goodput * megabits * 1e6 / 8
+        return Link(name=f"{megabits:g} Mbit/s", bytes_per_second=useful, seconds=self.latency_seconds)
+
+    def lines(self) -> Iterator[str]:
+        fast, exact, host = self.work["fast"], self.work["exact"], self.host
+        yield (
+            f"one process alone: forward {fast.forward:.3f} s, backward {fast.backward:.3f} s, "
+            f"update {fast.after:.3f} s; exact: backward {exact.backward:.3f} s, update {exact.after:.3f} s"
+        )
+        yield (
+            f"P processes on {host.cores:g} cores: each computes max(1, P / {host.cores:g}) times as long, "
+            f"and {host.crowding:.1%} longer in company; its steps vary by {self.spread:.1%}"
+        )
+        share = "" if self.goodput is None else f"; {self.goodput:.1%} of a limited link's bits are gradient"
+        yield (
+            f"exchange: {self.latency_seconds * 1e6:.0f} us a message; {host.elapsed * 1e9:.2f} ns a byte sent without "
+            f"limit, {host.busy * 1e9:.2f} ns of them a processor's{share}"
+        )
 
 
-def gradient_bytes() -> int:
-    """Of the network in training, with its auxiliary classifier, in float32: 108.6 MB."""
-    return 4 * cost.parameters(network("inception_v3"), with_aux=True)
+def told_of_computation(rounds: int) -> tuple[Mapping[str, Work], Host, float, Timed]:
+    """One process alone, then two beside each other that exchange nothing: work, host and spread. The last is what
+    the other process takes alone, which the model is not told."""
+    with Workers(1) as one, Workers(1) as other:
+        forward = one.do("forward", rounds).median
+        alone = one.do("steps", rounds, reduction="fast", replicas=1)
+        two, four = (one.do("steps", rounds, reduction="exact", replicas=replicas) for replicas in (2, 4))
+        for process in (one, other):
+            process.begin("steps", 2 * rounds, reduction="fast", replicas=1)
+        beside = [process.end() for process in (one, other)]
+        again = other.do("steps", rounds, reduction="fast", replicas=1)
+    after = alone.median - alone.first
+    replica = (four.first - two.first) / 2  # with its gradient as integers
+    work = {
+        "fast": Work(forward=forward, backward=alone.first - forward, after=after),
+        "exact": Work(forward=forward, backward=replica - forward, after=max(two.first - 2 * replica, 0.0) + after),
+    }
+    crowding = statistics.mean(timed.median for timed in beside) / alone.median - 1
+    host = Host(cores=len(os.sched_getaffinity(0)), crowding=max(crowding, 0.0))
+    return work, host, statistics.mean(timed.deviation for timed in beside), again
 
 
-def table() -> str:
-    """Efficiencies for the paper's 50 workers and for more, a replica of 32 on each, at three speeds of a worker."""
-    size, rows = gradient_bytes(), []
-    for what, images_per_second in (
-        ("GPU of 2015, 9.5 images/s", 9.5),
-        ("200 images/s", 200),
-        ("1,200 images/s", 1200),
-    ):
-        compute = 32 / images_per_second
-        for workers in (50, 256, 1024):
-            cells = []
-            for link in LINKS:
-                fast = efficiency(compute, size, workers, link, overlap=True)
-                exact = efficiency(compute, 2 * size, workers, link, overlap=False)  # 8 bytes a number, after backward
-                cells.append(f"{fast:.0%} / {exact:.0%}")
-            rows.append((what, f"{workers:,}", *cells))
-    return aligned(("WORKER", "WORKERS", *(link.name for link in LINKS)), rows, right=range(1, 5))
+def told_of_exchange(pair: Workers, network: LimitedNetwork | None, rounds: int) -> tuple[float, Host, float | None]:
+    """Two processes and messages of other sizes: latency, what handling a byte takes, and goodput."""
+    tiny, middle = pair.do("exchange", 3 * rounds, size=TINY), pair.do("exchange", rounds, size=MIDDLE)
+    latency, goodput = tiny.median / 2, None
+    if network is not None:
+        network.limit(TOLD_AT)
+        limited = pair.do("exchange", rounds, size=SMALL).median
+        network.limit(None)
+        goodput = sent(SMALL, 2) / (limited - tiny.median) / (TOLD_AT * 1e6 / 8)
+    volume = sent(MIDDLE, 2)
+    elapsed = (middle.median - tiny.median) / volume
+    return latency, Host(elapsed=elapsed, busy=min(middle.processor / volume, elapsed)), goodput
 
 
-def check() -> str:
-    """The published efficiency beside the model's."""
-    workers, link = PUBLISHED["workers"], PUBLISHED["link"]
-    compute = PUBLISHED["batch_size"] / PUBLISHED["images_per_second"]
-    assert isinstance(workers, int) and isinstance(link, Link)
-    pure = efficiency(compute, gradient_bytes(), workers, link, overlap=True)
-    missing = (1 / PUBLISHED["efficiency"] - 1 / pure) / math.sqrt(2 * math.log(workers))
-    return (
-        f"published: 90 % at 512 workers on 25 Gbit/s; the model without stragglers: {pure:.1%}, an error of "
-        f"{100 * pure - 90:+.1f} points;\nsteps that vary by {missing:.1%} between workers would explain it, "
-        "which is not a measurement of it"
-    )
+# -- what it is asked --------------------------------------------------------------------------------------------------
 
 
-# -- measured on this machine ------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Something measured, and what the model had to say of it."""
+
+    what: str
+    workers: int
+    link: str
+    timed: Timed
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.timed.median - 1
+
+    def row(self) -> tuple[str, ...]:
+        times = (self.timed.median, min(self.timed.seconds), max(self.timed.seconds), self.predicted)
+        median, least, most, predicted = (f"{seconds:.3f}" for seconds in times)
+        error = f"{100 * self.error:+.0f} %"
+        return self.what, f"{self.workers}", self.link, median, f"{least} to {most}", predicted, error
 
 
-def measure(rounds: int) -> str:
-    """Two replicas on one and on two processes of one thread each: measured steps beside predicted ones."""
-    rows = []
-    for reduction in ("exact", "fast"):
-        alone = _run(1, reduction, rounds)[0]
-        pair = _run(2, reduction, rounds)
-        one, two = (statistics.median(run["steps"]) for run in (alone, pair[0]))
-        sent = statistics.median(pair[0]["exchange"]) * (1.0 if reduction == "exact" else 0.5)
-        compute = one / 2
-        forward = compute * FORWARD_SHARE
-        predicted = compute + sent if reduction == "exact" else forward + max(compute - forward + sent / BUCKETS, sent)
-        spread = f"{min(pair[0]['steps']):.3f} to {max(pair[0]['steps']):.3f}"
-        error = f"{100 * (predicted / two - 1):+.0f} %"
-        rows.append((reduction, f"{one:.3f}", f"{two:.3f}", spread, f"{sent:.3f}", f"{predicted:.3f}", error))
-    header = ("REDUCTION", "1 PROCESS, S", "2 PROCESSES, S", "RANGE", "EXCHANGE, S", "PREDICTED, S", "ERROR")
-    return aligned(header, rows, right=range(1, 7))
+def asked(workers: Workers, network: LimitedNetwork | None, rounds: int, told: Calibration) -> Iterator[Case]:
+    """All-reduces of the real gradient at each bandwidth, and whole steps at none and at one of them."""
+    size, world = gradient_bytes(), workers.world
+    for rate in (None, *ASKED_AT) if network else (None,):
+        if network is not None:
+            network.limit(rate)
+        link = told.link(rate)
+        timed = workers.do("exchange", rounds, size=size)
+        predicted = exchange(size, world, link, host=told.host, buckets=1, trees=False)
+        yield Case(what="all-reduce", workers=world, link=link.name, timed=timed, predicted=predicted)
+        for reduction, bytes_sent in (("fast", size), ("exact", 2 * size)) if rate in (None, STEPS_AT) else ():
+            timed = workers.do("steps", rounds, reduction=reduction, replicas=world)
+            predicted = step_seconds(
+                told.work[reduction],
+                bytes_sent,
+                world,
+                link,
+                overlap=reduction == "fast",
+                host=told.host,
+                spread=told.spread,
+                trees=False,  # gloo's all-reduce is a ring
+            )
+            yield Case(what=f"{reduction} step", workers=world, link=link.name, timed=timed, predicted=predicted)
 
 
-def _run(world: int, reduction: str, rounds: int) -> list[dict[str, list[float]]]:
+def measure(rounds: int, *, limited: bool) -> tuple[Calibration, list[Case]]:
+    """Everything, in the order of the processes it takes."""
+    work, computing, spread, again = told_of_computation(rounds)
+    cases = [Case(what="fast step", workers=1, link="-", timed=again, predicted=work["fast"].total)]
+    told: Calibration | None = None
+    for world in WORLDS:
+        with joined(world, limited=limited) as (workers, network):
+            if told is None:
+                latency, handling, goodput = told_of_exchange(workers, network, rounds)
+                host = replace(computing, elapsed=handling.elapsed, busy=handling.busy)
+                told = Calibration(host=host, work=work, spread=spread, latency_seconds=latency, goodput=goodput)
+            cases += asked(workers, network, rounds, told)
+    assert told is not None
+    return told, cases
+
+
+@contextmanager
+def joined(world: int, *, limited: bool) -> Iterator[tuple[Workers, LimitedNetwork | None]]:
+    """That many processes, on nodes of a network of their own if `limited`, or all on the loopback."""
+    with ExitStack() as stack:
+        network = stack.enter_context(limited_network(world)) if limited else None
+        yield stack.enter_context(Workers(world, network)), network
+
+
+def worst(cases: Sequence[Case], what: str) -> float:
+    """The largest error of `what`, as a share and without its sign, on more than one worker."""
+    return max(abs(case.error) for case in cases if case.what == what and case.workers > 1)
+
+
+def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    processes = []
-    for rank in range(world):
-        ranks = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = os.environ | {name: str(value) for name, value in ranks.items()} | {"OMP_NUM_THREADS": "1"}
-        words = [sys.executable, __file__, "--rank", reduction, "--rounds", str(rounds)]
-        processes.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True))
-    return [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+        return int(one.getsockname()[1])
 
 
-def rank(reduction: str, rounds: int) -> None:
-    """One process of a measurement: the steps of two replicas of the full network on small random images."""
-    import torch
-
-    from reinception.data.loader import Batch
-    from reinception.model.build import build
-    from reinception.protocol import Preprocessing
-    from reinception.recipe import named
-    from reinception.runtime import prepare
-    from reinception.train.distributed import Ranks
-    from reinception.train.replicas import Replicas
-    from reinception.train.stop import Stop
-
-    device, size = torch.device("cpu"), 96
-    recipe = named("paper_2015").changed("replicas", 2, source="benchmark").changed("batch_size", 8, source="benchmark")
-    arch = network("inception_v3", input_size=size, aux="adaptive")
-    live = prepare(build(arch, seed=0), device).train()
-    images = torch.randint(0, 256, (8, 3, size, size), dtype=torch.uint8)
-    batch = Batch(images=images, targets=torch.arange(8), indices=torch.arange(8), epoch=0, step=0)
-    measured: dict[str, list[float]] = {"steps": [], "exchange": []}
-    with Ranks(device) as ranks:
-        replicas = Replicas(
-            live,
-            recipe,
-            ranks=ranks,
-            reduction="exact" if reduction == "exact" else "fast",
-            preprocessing=Preprocessing(input_size=size),
-            seed=0,
-            dtype=torch.float32,
-            device=device,
-        )
-        integers = torch.zeros(sum(parameter.numel() for parameter in live.parameters()), dtype=torch.int64)
-        for step in range(2 + rounds):
-            ranks.meet()
-            began = time.perf_counter()
-            replicas.combine([batch] * len(replicas.share), step=step, stop=Stop())
-            measured["steps"].append(time.perf_counter() - began)
-            ranks.meet()
-            began = time.perf_counter()
-            ranks.add_integers(integers)
-            measured["exchange"].append(time.perf_counter() - began)
-        ranks.meet()
-    print(json.dumps({name: seconds[2:] for name, seconds in measured.items()}))
+def _say_measured(rounds: int) -> None:
+    began, reason = time.perf_counter(), why_not()
+    facts = examine()
+    print(
+        f"{facts['processor']['model']}; torch {facts['versions']['torch']}; load {os.getloadavg()[0]:.1f} at the start"
+    )
+    print(
+        f"full network at 96 pixels, a replica of 8 images and one thread a process, n = {rounds}, medians in seconds"
+    )
+    if reason:
+        print(f"no limited links: {reason}; what follows is the loopback's")
+    told, cases = measure(rounds, limited=reason is None)
+    print("\ntold:", *told.lines(), sep="\n  ")
+    header = ("ASKED", "WORKERS", "LINK", "MEASURED", "RANGE", "PREDICTED", "ERROR")
+    print(f"\n{aligned(header, [case.row() for case in cases], right=(1, 3, 4, 5, 6))}")
+    errors = {name: worst(cases, f"{name} step") for name in ("fast", "exact")}
+    print(
+        f"\nefficiency in percent, fast / exact; in brackets if the model were off by the largest error of a step\n"
+        f"above, {errors['fast']:.0%} / {errors['exact']:.0%}. The links' figures are assumed, "
+        f"nothing beyond {max(WORLDS)} workers was measured,\nand no tree: gloo has none\n"
+    )
+    print(table(errors))
+    print(f"\n{check(told.spread)}")
+    print(f"\n{time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f} at the end")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true", help="time one and two processes of this machine as well")
-    parser.add_argument("--rounds", type=int, default=7, help="steps timed in each case (default: %(default)s)")
-    parser.add_argument("--rank", choices=("exact", "fast"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", action="store_true", help="measure on this machine as well; about five minutes")
+    parser.add_argument("--rounds", type=int, default=7, help="times each case is timed (default: %(default)s)")
     arguments = parser.parse_args()
-    if arguments.rank is not None:
-        rank(arguments.rank, arguments.rounds)
-        return
-    print(f"gradient: {gradient_bytes() / 1e6:.1f} MB in float32; efficiency with the fast / exact reduction\n")
-    print(table())
-    print(f"\n{check()}")
+    print(f"gradient: {gradient_bytes() / 1e6:.1f} MB in float32")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces go when this process is told to
     if arguments.measure:
-        print(f"\nfull network at 96 pixels, 2 replicas of 8, one thread a process, n = {arguments.rounds}\n")
-        print(measure(arguments.rounds))
+        try:
+            _say_measured(arguments.rounds)
+        except ReinceptionError as error:
+            sys.exit(f"error: {error}")
+        return
+    print(f"efficiency in percent, fast / exact reduction; --measure says how wrong the model is\n\n{table()}")
+    print(f"\n{check()}")
 
 
 if __name__ == "__main__":
