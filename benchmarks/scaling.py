@@ -259,7 +259,9 @@ def measure(rounds: int, *, limited: bool) -> tuple[Calibration, list[Case]]:
                 latency, handling, goodput = told_of_exchange(workers, network, rounds)
                 host = replace(computing, elapsed=handling.elapsed, busy=handling.busy)
                 told = Calibration(host=host, work=work, spread=spread, latency_seconds=latency, goodput=goodput)
-            cases += asked(workers, network, rounds, told)
+            for case in asked(workers, network, rounds, told):
+                print(*case.row(), sep="  ", file=sys.stderr, flush=True)
+                cases.append(case)
     assert told is not None
     return told, cases
 

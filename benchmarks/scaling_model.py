@@ -123,8 +123,8 @@ def step_seconds(
 ) -> float:
     """Seconds of a step whose computation varies by a share of `spread` (a standard deviation) between workers.
 
-    With `overlap` all buckets but the last are on their way while the backward pass goes on, but what the processor
-    has to do for them delays it; without, one message follows the pass.
+    With `overlap` buckets are exchanged while the backward pass goes on, which what the processor has to do for them
+    delays: two stages of a pipeline, of which the shorter one sticks out by a bucket. Without, one message follows it.
     """
     slower = host.slowdown(workers) * (1 + spread * slowest(workers))
     forward, backward, after = (seconds * slower for seconds in (work.forward, work.backward, work.after))
@@ -132,7 +132,8 @@ def step_seconds(
         return forward + backward + exchange(size, workers, link, host=host, buckets=1, trees=trees) + after
     communication = exchange(size, workers, link, host=host, trees=trees)
     handling = sent(size, workers) * host.busy * host.turns(workers)
-    return forward + max(backward + handling + communication / BUCKETS, communication) + after
+    stages = (backward + handling, communication)
+    return forward + max(stages) + min(stages) / BUCKETS + after
 
 
 def efficiency(work: Work, size: float, workers: int, link: Link, *, overlap: bool, spread: float = 0.0) -> float:

@@ -54,11 +54,11 @@ def test_a_process_computes_slower_in_company_and_as_much_slower_as_its_core_is_
     assert Host().slowdown(1024) == 1.0
 
 
-def test_an_overlapped_exchange_costs_its_last_bucket_or_what_outlasts_the_backward_pass() -> None:
+def test_of_an_overlapped_exchange_and_its_backward_pass_the_shorter_costs_one_bucket() -> None:
     work = Work(forward=1.0, backward=2.0, after=0.5)
     hidden = model.step_seconds(work, 5e8, 2, GIGABYTE, overlap=True)
     assert hidden == pytest.approx(1.0 + 2.0 + 0.5 / 5 + 0.5)
-    assert model.step_seconds(work, 4e9, 2, GIGABYTE, overlap=True) == pytest.approx(1.0 + 4.0 + 0.5)
+    assert model.step_seconds(work, 4e9, 2, GIGABYTE, overlap=True) == pytest.approx(1.0 + 4.0 + 2.0 / 5 + 0.5)
     assert model.step_seconds(work, 5e8, 2, GIGABYTE, overlap=False) == pytest.approx(3.5 + 0.5)
     assert model.step_seconds(work, 5e8, 1, GIGABYTE, overlap=True) == pytest.approx(3.5)
 
