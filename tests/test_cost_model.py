@@ -19,8 +19,12 @@ from reinception.errors import ReinceptionError
 
 GIGABYTE = Link(name="", bytes_per_second=1e9, seconds=0.0)
 FREE = Link(name="", bytes_per_second=math.inf, seconds=0.0)
-HERE = why_not()
-ROOT_ONLY = pytest.mark.skipif(HERE is not None, reason=f"no limited network here: {HERE}")
+
+
+@pytest.fixture(scope="module")
+def limits() -> None:
+    if reason := why_not():
+        pytest.skip(f"no limited network here: {reason}")
 
 
 def test_the_gradient_is_that_of_27_161_264_parameters() -> None:
@@ -91,7 +95,7 @@ def test_each_efficiency_of_the_table_has_the_models_error_beside_it_and_none_is
     assert "99 (89-100) / 90 (72-100)" in first  # 10 Gbit/s and the GPU of 2015: 90 * 1.2 is cut off
 
 
-@ROOT_ONLY
+@pytest.mark.usefixtures("limits")
 def test_two_ranks_on_nodes_of_their_own_send_the_bytes_the_model_says_and_leave_nothing_behind() -> None:
     size = 400_000
     with limited_network(2) as network, scaling.Workers(2, network) as workers:
@@ -110,7 +114,7 @@ def test_two_ranks_on_nodes_of_their_own_send_the_bytes_the_model_says_and_leave
     assert not _left_by(os.getpid())
 
 
-@ROOT_ONLY
+@pytest.mark.usefixtures("limits")
 def test_an_error_and_an_interruption_leave_no_namespace_behind() -> None:
     with pytest.raises(ReinceptionError, match="tbf"), limited_network(2) as network:
         assert _left_by(os.getpid())
