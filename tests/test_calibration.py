@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, fisher_exact
 from sklearn import metrics as oracle
+from sklearn.calibration import calibration_curve
 from torchmetrics.classification import MulticlassCalibrationError
 
 from reinception import calibration, metrics, resampling
@@ -79,6 +80,24 @@ def test_the_calibration_error_equals_that_of_torchmetrics(table: PredictionTabl
     assert sum(one.n for one in bins) == len(table)
     assert sum(one.right for one in bins) == metrics.accuracy(table).count
     assert all(one.low < one.confidence <= one.high + 1e-7 for one in bins)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_calibration_of_each_answer_is_that_of_the_images_called_so(table: PredictionTable) -> None:
+    found = calibration.by_called(table)
+    assert [one.name for one in found] == [table.classes[i] for i in np.unique(table.predicted)]
+    assert sum(one.n for one in found) == len(table)
+    for one in found:
+        called = table.predicted == table.classes.index(one.name)
+        sure, right = table.probabilities[called].max(axis=1), table.correct[called]
+        # Its bins are open on the other side, and no confidence here lies on an edge.
+        theirs = calibration_curve(right, sure, n_bins=calibration.NUM_BINS)
+        ours = np.array([[b.accuracy, b.confidence] for b in one.bins]).T
+        assert ours == pytest.approx(np.stack(theirs), abs=1e-6)
+        assert (one.n, one.right) == (int(called.sum()), int(right.sum()))
+        assert one.confidence == pytest.approx(float(sure.mean()), abs=1e-6)
+        gaps = sum(b.n * abs(b.confidence - b.accuracy) for b in one.bins) / one.n
+        assert one.error == pytest.approx(gaps, abs=1e-9)
 
 
 def test_an_empty_table_is_refused() -> None:
@@ -227,6 +246,22 @@ def test_bootstrap_intervals_of_degenerate_tables_are_points() -> None:
 def test_mcnemar_is_the_exact_binomial_test(pair: tuple[int, int]) -> None:
     wanted = binomtest(pair[0], sum(pair)).pvalue if sum(pair) else 1.0
     assert resampling.mcnemar(*pair) == pytest.approx(wanted, rel=1e-9, abs=1e-300)
+
+
+@pytest.mark.parametrize("counts", [(0, 5, 3, 9), (7, 7, 0, 4), (31, 60, 44, 60), (5, 5, 5, 5), (200, 333, 507, 667)])
+def test_fishers_test_equals_that_of_scipy(counts: tuple[int, int, int, int]) -> None:
+    right, n, other, m = counts
+    wanted = fisher_exact([[right, n - right], [other, m - other]]).pvalue
+    assert resampling.fisher(*counts) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_holms_correction_is_that_of_his_paper_and_errs_in_one_list_of_twenty() -> None:
+    assert resampling.holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
+    assert resampling.holm([0.6, 0.9]) == (1.0, 1.0)
+    assert resampling.holm([]) == ()
+    rng = np.random.default_rng(0)
+    wrong = sum(min(resampling.holm(rng.random(8).tolist())) < 0.05 for _ in range(4000))
+    assert 0.04 < wrong / 4000 < 0.06
 
 
 def predicting(right: list[bool], *, classes: tuple[str, str] = ("a", "b")) -> PredictionTable:

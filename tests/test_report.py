@@ -419,7 +419,12 @@ def test_the_evidence_of_a_mistake_is_drawn_over_what_the_network_saw(page: Page
 
 def test_costs_and_changes_are_those_of_the_run(page: Page, run: Run) -> None:
     known = dict(costs(run))
-    assert {"parameters", "multiply-adds", "model file", "training", "training speed"} == set(known)
+    measured = {"one image", "batches of 8", "measured on"}
+    assert {"parameters", "multiply-adds", "model file", "training", "training speed", *measured} == set(known)
+    alone = run.speed["runs"][0]
+    assert known["one image"].startswith(f"{alone['median_milliseconds']:.3g} ms (median of {alone['n']}, 95 % within ")
+    assert f"{run.speed['threads']} thread" in known["measured on"]
+    assert not measured & set(dict(costs(dataclasses.replace(run, speed={}))))
     assert ("epochs", str(RECIPES["from_scratch"].epochs), "2") in changes(run)
     assert ("batch_size", "32", "8") in changes(run)
     assert "Changed from the recipe" in page.text
@@ -442,7 +447,15 @@ def test_the_model_card_has_no_empty_section_and_no_live_html(run: Run) -> None:
 
 def test_a_card_leaves_out_what_the_run_does_not_know(run: Run) -> None:
     bare = dataclasses.replace(
-        run, folder=Path("/nowhere"), config={}, environment={}, log=(), table=None, split=None, validation=None
+        run,
+        folder=Path("/nowhere"),
+        config={},
+        environment={},
+        log=(),
+        table=None,
+        split=None,
+        validation=None,
+        speed={},
     )
     titles = re.findall(r"^## (.*)$", card(bare), flags=re.MULTILINE)
     assert titles == ["Training"]

@@ -77,6 +77,48 @@ def calibration_error(table: PredictionTable, *, num_bins: int = NUM_BINS) -> fl
     return sum(one.n * abs(one.confidence - one.accuracy) for one in reliability(table, num_bins=num_bins)) / len(table)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassCalibration:
+    """The images that were called `name`: how many, how sure the model was of it, how many are, and in bins."""
+
+    name: str
+    n: int
+    confidence: float
+    right: int
+    error: float
+    bins: tuple[Bin, ...]
+
+
+def by_called(table: PredictionTable) -> tuple[ClassCalibration, ...]:
+    """Whether each answer keeps its word, in the order of `classes`; a class that was never answered is left out.
+
+    By the answer and not by the truth: it is what one has when one must decide how far to believe it. `error` is
+    `calibration_error` on those images.
+    """
+    predicted = table.predicted
+    found: list[ClassCalibration] = []
+    for index, name in enumerate(table.classes):
+        rows = np.flatnonzero(predicted == index)
+        if len(rows):
+            part = dataclasses.replace(
+                table,
+                names=tuple(table.names[row] for row in rows),
+                targets=table.targets[rows],
+                probabilities=table.probabilities[rows],
+            )
+            found.append(
+                ClassCalibration(
+                    name=name,
+                    n=len(rows),
+                    confidence=float(_confidence(part).mean()),
+                    right=int(part.correct.sum()),
+                    error=calibration_error(part),
+                    bins=reliability(part),
+                )
+            )
+    return tuple(found)
+
+
 # -- temperature -------------------------------------------------------------------------------------------------------
 
 

@@ -176,6 +176,37 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * math.fsum(map(math.exp, logs)))
 
 
+def fisher(right: int, n: int, other_right: int, other_n: int) -> float:
+    """Exact two-sided p of Fisher's test that two shares, `right` of `n` and `other_right` of `other_n`, are one.
+
+    The probability, given how many are right in all, of a split that is as improbable as this one or more.
+    """
+    hits, total = right + other_right, n + other_n
+    low, high = max(0, hits - other_n), min(n, hits)
+    logs = [_log_choices(n, i) + _log_choices(other_n, hits - i) for i in range(low, high + 1)]
+    # Equally probable splits must count as such whatever rounding does to them.
+    bound, whole = logs[right - low] + 1e-7, _log_choices(total, hits)
+    return min(1.0, math.fsum(math.exp(log - whole) for log in logs if log <= bound))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """The p values corrected for their number by Holm's step-down method (1979), in the order given.
+
+    Taking those below 0.05 for real is wrong about any of them in at most one of twenty such lists, however they
+    depend on one another.
+    """
+    m, largest = len(p_values), 0.0
+    corrected = [0.0] * m
+    for place, index in enumerate(sorted(range(m), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (m - place) * p_values[index]))
+        corrected[index] = largest
+    return tuple(corrected)
+
+
+def _log_choices(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
 def _labels(table: PredictionTable) -> dict[str, tuple[str, bool]]:
     rows = zip(table.names, table.targets, table.correct, strict=True)
     return {name: (table.classes[target], bool(right)) for name, target, right in rows}

@@ -88,10 +88,15 @@ def add_report(verbs: Verbs[Parser]) -> None:
         verbs,
         "report",
         call="work:report",
-        usage="RUN [-o FILE.html]",
+        usage="RUN [--baseline RUN] [-o FILE.html]",
         does="write a run's report: one HTML file that opens offline",
     )
     verb.add_argument("run", metavar="RUN", help="a run folder")
+    verb.add_argument(
+        "--baseline",
+        metavar="RUN",
+        help="say whether the run is better than this one, or than a CSV file of predictions, on the same images",
+    )
     verb.add_argument(
         "-o",
         "--out",

@@ -173,7 +173,7 @@ def report(arguments: argparse.Namespace) -> None:
     """Writes the report and prints its path."""
     from reinception.report import write_report
 
-    print(write_report(arguments.run, arguments.out))
+    print(write_report(arguments.run, arguments.out, baseline=arguments.baseline))
 
 
 def _refuse_existing(*files: str | None) -> None:

@@ -8,23 +8,36 @@ from pathlib import Path
 from reinception import __version__, calibration, metrics
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import MODEL_NAME
+from reinception.report.against import Against
 from reinception.report.cost import changes, costs
 from reinception.report.run import Run
+from reinception.report.slices import sliced
+from reinception.report.trust import calibrated_classes
 from reinception.report.words import count, interval, percent
 
 CARD_NAME = "MODEL_CARD.md"
 
 _IN_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~"} | {"\n": " ", "\r": " "})
 _MOST_CLASSES = 50
+_MOST_SLICES = 8
 
 
-def card(run: Run) -> str:
-    """The whole card. Every sentence in it is a fact of the run; what the run does not know is not asked for."""
+def card(run: Run, other: Against | None = None) -> str:
+    """The whole card, beside another run where there is one.
+
+    Every sentence in it is a fact of the run; what the run does not know is not asked for.
+    """
     parts = [_front_matter(run), f"# {_escaped(run.name)}", _summary(run)]
     for title, lines in (
         ("Result", _result(run)),
+        *(
+            [(f"Against {_escaped(other.name)}", [_escaped(other.verdict), "", _escaped(other.evidence)])]
+            if other
+            else []
+        ),
         ("Classes", _classes(run)),
         ("How far to trust it", _trust(run)),
+        ("Where it is weaker", _slices(run)),
         ("Data", _data(run)),
         ("Training", _training(run)),
         ("Cost", [f"- {_escaped(name)}: {_escaped(value)}" for name, value in costs(run)]),
@@ -109,8 +122,24 @@ def _trust(run: Run) -> Iterator[str | None]:
         temperature = calibration.fit_temperature(run.validation)
         after = calibration.calibration_error(calibration.with_temperature(table, temperature))
         yield f"- With temperature {temperature:.2f}, fitted on the validation split: {percent(100 * after)}."
+    yield f"- {calibrated_classes(table, run.validation).sentence}"
     yield "- It names one of its classes for every picture, also for one that shows none of them."
     yield "- These figures are for images like those it was judged on; other cameras, places or times are not covered."
+
+
+def _slices(run: Run) -> Iterator[str | None]:
+    table = _scored(run)
+    found = None if table is None else sliced(run, table)
+    if found is None:
+        return
+    yield found.sentence if not found.behind else f"By Fisher's exact test, corrected for {found.looked_at} (Holm):"
+    for row in found.behind[:_MOST_SLICES]:
+        yield (
+            f"- {_escaped(row.trait)}, {_escaped(row.value)}: {row.right} of {row.n:,} right ({row.interval}), "
+            f"{row.rest} of the rest; {row.expected} expected from its classes"
+        )
+    if len(found.behind) > _MOST_SLICES:
+        yield f"- and {len(found.behind) - _MOST_SLICES} more"
 
 
 def _data(run: Run) -> Iterator[str | None]:

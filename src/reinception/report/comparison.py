@@ -24,6 +24,14 @@ def read_pair(a: str | Path, b: str | Path) -> tuple[PredictionTable, Prediction
     return tables[0], tables[1], what
 
 
+def read_split(path: str | Path, split: str) -> PredictionTable:
+    """The predictions of a run for `split`, or those in a file. ReinceptionError where there are none."""
+    file = _file(Path(path), split)
+    if not file.is_file():
+        raise ReinceptionError(f"{path}: holds no predictions for the {split} split, and is no file of predictions")
+    return PredictionTable.load_csv(file)
+
+
 def _file(path: Path, split: str) -> Path:
     return path / "predictions" / f"{split}.csv" if path.is_dir() else path
 

@@ -10,8 +10,10 @@ from reinception import cost
 from reinception.model.artifact import MODEL_NAME
 from reinception.recipe import RECIPES
 from reinception.report.run import Run
-from reinception.report.words import duration
+from reinception.report.words import count, duration
 from reinception.spec import Arch
+
+_ENOUGH_FOR_P95 = 20
 
 
 def costs(run: Run) -> tuple[tuple[str, str], ...]:
@@ -37,6 +39,22 @@ def _costs(run: Run) -> Iterator[tuple[str, str]]:
     if rates := [rate for _, rate in run.curve("train", "images_per_second")]:
         machine = run.environment.get("processor") or run.environment.get("device")
         yield "training speed", f"{median(rates):,.0f} images a second" + (f" on {machine}" if machine else "")
+    yield from speeds(run)
+
+
+def speeds(run: Run) -> Iterator[tuple[str, str]]:
+    """(name, value) of what the run measured when it was judged, with n and what it was measured on."""
+    for one in run.speed.get("runs", ()):
+        size, n = one["batch_size"], one["n"]
+        times = f"median of {n}" + (f", 95 % within {one['p95_milliseconds']:,.3g} ms" if n >= _ENOUGH_FOR_P95 else "")
+        if size == 1:
+            yield "one image", f"{one['median_milliseconds']:,.3g} ms ({times})"
+        else:
+            yield f"batches of {size}", f"{one['images_per_second']:,.0f} images a second ({times})"
+    if run.speed:
+        speed = run.speed
+        threads = count(speed["threads"], "thread") if speed["device"] == "cpu" else speed["device"]
+        yield "measured on", f"{speed['hardware']}, {threads}, {speed['precision']}, {speed['what']}"
 
 
 def changes(run: Run) -> tuple[tuple[str, str, str], ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,9 @@ from PIL import Image
 
 from reinception.activation import class_activation
 from reinception.data.crops import evaluation_pixels
-from reinception.data.decode import Pixels, Refused, decode
+from reinception.data.decode import Pixels, Refused
 from reinception.data.loader import normalise
+from reinception.data.reading import pixels_of
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import MODEL_NAME, load
 from reinception.report.run import Run
@@ -33,15 +33,16 @@ def evidence(run: Run, table: PredictionTable, rows: Sequence[int]) -> dict[int,
     round; the map is the difference of two exact class-activation maps. Empty where the run holds no model, and where
     its last grid is a single position, so that there is no where to show.
     """
-    root, model = run.config.get("root"), run.folder / MODEL_NAME
-    if not root or not model.is_file():
+    model = run.folder / MODEL_NAME
+    records = {row: record for row in rows if (record := run.originals.get(table.names[row])) is not None}
+    if not records or not model.is_file():
         return {}
     network, manifest = load(model, with_aux=False)
     network = network.to(memory_format=torch.channels_last)
     seen: dict[int, Pixels] = {}
-    for row in rows:
+    for row, record in records.items():
         try:
-            seen[row] = evaluation_pixels(decode(Path(root, table.names[row])), manifest.preprocessing)
+            seen[row] = evaluation_pixels(pixels_of(record), manifest.preprocessing)
         except Refused:
             continue
     position = [manifest.classes.index(name) for name in table.classes]

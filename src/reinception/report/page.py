@@ -16,10 +16,12 @@ from markupsafe import Markup
 from reinception import __version__
 from reinception.output import new_text_file
 from reinception.report import sections, trust
+from reinception.report.against import Against, against
 from reinception.report.card import CARD_NAME, card
 from reinception.report.confusion import MOST_CLASSES_IN_A_TABLE, confusion
 from reinception.report.cost import changes, costs
 from reinception.report.run import Run, read_run
+from reinception.report.slices import MOST_SHOWN, sliced
 from reinception.report.words import count
 
 REPORT_NAME = "report.html"
@@ -41,8 +43,9 @@ class Reproduction:
     config: str
 
 
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page of a RUN folder to `out`, and say where it is.
+def write_report(run: str | Path, out: str | Path | None = None, *, baseline: str | Path | None = None) -> Path:
+    """Write the page of a RUN folder to `out`, and say where it is; beside a `baseline`, a run or a file of
+    predictions for the same images.
 
     Without `out` it goes to RUN/report.html, and the model card to RUN/MODEL_CARD.md; both are renewed, as nothing in
     them is anyone's own work. An `out` that exists is refused. Image files that have moved since are left out of the
@@ -51,9 +54,10 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     folder = Path(run)
     path = folder / REPORT_NAME if out is None else Path(out)
     read = read_run(folder)
-    pages = {path: render(read)}
+    other = None if baseline is None else against(read, baseline)
+    pages = {path: render(read, other)}
     if out is None:
-        pages[folder / CARD_NAME] = card(read)
+        pages[folder / CARD_NAME] = card(read, other)
     for file_path, text in pages.items():
         with new_text_file(file_path, replace=out is None) as file:
             # A file name that is not UTF-8 must not make the page invalid.
@@ -61,7 +65,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     return path
 
 
-def render(run: Run) -> str:
+def render(run: Run, other: Against | None = None) -> str:
     """The whole page as text. A section the run holds nothing for is left out."""
     style = files("reinception.report").joinpath("report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
@@ -88,7 +92,11 @@ def render(run: Run) -> str:
         classes=sections.classes(table) if table else (),
         rankings=sections.ranking_charts(table) if table else (),
         most_classes=MOST_CLASSES_IN_A_TABLE,
+        against=other,
         calibration=trust.calibrated(table, run.validation) if table else None,
+        class_calibrations=trust.calibrated_classes(table, run.validation) if table else None,
+        slices=sliced(run, table) if table else None,
+        most_slices=MOST_SHOWN,
         thresholds=trust.thresholds(table, run.validation) if table else None,
         mistakes=sections.mistakes(run, table) if table else (),
         num_wrong=int((~table.correct).sum()) if table else 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from reinception.metrics import PredictionTable
 from reinception.report.run import Run
@@ -29,11 +29,11 @@ def picture(run: Run, table: PredictionTable, row: int, *, side: int = SIDE, evi
     """The image of one row of the table, at most `side` pixels per side."""
     target, predicted = int(table.targets[row]), int(table.predicted[row])
     name = table.names[row]
-    root = run.config.get("root")
+    record = run.originals.get(name)
     return Picture(
         name=name,
         file=PurePosixPath(name).name,
-        uri=thumbnail(Path(root, name), side=side) if root else None,
+        uri=None if record is None else thumbnail(record, side=side),
         evidence=evidence,
         actual=table.classes[target],
         predicted=table.classes[predicted],

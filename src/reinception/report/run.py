@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from reinception.data.records import Record
 from reinception.errors import ReinceptionError
 from reinception.metrics import PredictionTable
+from reinception.report.looks import Look, looks
+from reinception.report.originals import originals
+from reinception.speed import SPEED_NAME
 
 _SPLITS = {"test": "test", "val": "validation"}
 """Splits whose predictions a run may hold, the most honest first, and their names in a sentence."""
@@ -17,7 +22,8 @@ _SPLITS = {"test": "test", "val": "validation"}
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run. `log` are the lines of metrics.jsonl; `table` is None while nothing has been evaluated.
+    """One run. `log` are the lines of metrics.jsonl; `table` is None while nothing has been evaluated; `speed` is what
+    the run measured of its network when it was judged, empty where it did not.
 
     `validation` are the predictions for the images that chose the weights, where `table` is of others; what is fitted
     (a temperature, a threshold) is fitted on them.
@@ -30,6 +36,7 @@ class Run:
     split: str | None
     table: PredictionTable | None
     validation: PredictionTable | None
+    speed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -38,6 +45,16 @@ class Run:
     @property
     def split_in_words(self) -> str:
         return _SPLITS[self.split] if self.split else ""
+
+    @cached_property
+    def originals(self) -> Mapping[str, Record]:
+        """By name the images that `table` is about, as far as they are still listed."""
+        return originals(self.config, self.table.names) if self.table is not None else {}
+
+    @cached_property
+    def looks(self) -> Mapping[int, Look]:
+        """By row of `table` what its images are like, of as many as are worth decoding for that."""
+        return looks([self.originals.get(name) for name in self.table.names]) if self.table is not None else {}
 
     def curve(self, split: str, value: str) -> list[tuple[float, float]]:
         """(epoch, value) of every log line of `split` that holds `value`."""
@@ -59,7 +76,7 @@ def read_run(folder: str | Path) -> Run:
         raise ReinceptionError(f"{folder}: no config.json in this folder; is it a run that `train` made?")
     split = next((name for name in _SPLITS if (folder / "predictions" / f"{name}.csv").is_file()), None)
     validation = folder / "predictions" / "val.csv"
-    environment = folder / "environment.json"
+    environment, speed = folder / "environment.json", folder / SPEED_NAME
     return Run(
         folder=folder,
         config=_read_object(folder / "config.json"),
@@ -68,6 +85,7 @@ def read_run(folder: str | Path) -> Run:
         split=split,
         table=PredictionTable.load_csv(folder / "predictions" / f"{split}.csv") if split else None,
         validation=PredictionTable.load_csv(validation) if split == "test" and validation.is_file() else None,
+        speed=_read_object(speed) if speed.is_file() else {},
     )
 
 

@@ -110,6 +110,29 @@ def interval_chart(
     return Markup("\n").join(out)
 
 
+def difference_chart(*, value: float, low: float, high: float, title: str) -> Markup:
+    """A difference in percentage points with its interval, on a scale with nothing in the middle."""
+    width, height, margin, axis_y = 360, 88, 24, 46
+    reach = ticks(0, max(abs(low), abs(high), 1.0), 3, cover=True)[-1]
+
+    def px(x: float) -> float:
+        return width / 2 + x / reach * (width / 2 - margin)
+
+    out = [open_svg(width, height, title), _rule(margin, axis_y, width - margin, axis_y, "axis")]
+    for mark in ticks(-reach, reach, 5):
+        out.append(_rule(px(mark), axis_y, px(mark), axis_y + 5, "axis"))
+        out.append(text(px(mark), axis_y + 19, f"{mark:+g}" if mark else "0", "tick mid"))
+    out += [
+        _rule(px(0), 6, px(0), axis_y, "baseline"),
+        _rule(px(low), 26, px(high), 26, "interval"),
+        Markup('<circle class="estimate" cx="{}" cy="26" r="6"/>').format(f"{px(value):.1f}"),
+        text(margin, height - 3, "the other is better", "tick start"),
+        text(width - margin, height - 3, "this run is better, points", "tick end"),
+        Markup("</svg>"),
+    ]
+    return Markup("\n").join(out)
+
+
 def reliability_chart(
     series: Sequence[tuple[str, Sequence[tuple[float, float, float, float, int]]]], *, title: str
 ) -> Markup:

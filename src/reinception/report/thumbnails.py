@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
 from PIL import Image
 
-from reinception.data.decode import Refused, decode
+from reinception.data.decode import Refused
+from reinception.data.reading import pixels_of
+from reinception.data.records import Record
 
 SIDE = 192
 """Longest side in pixels: sharp at the size the page shows it, on a screen with two pixels to a point."""
@@ -19,10 +20,10 @@ SMALL_SIDE = 128
 _QUALITY = 80
 
 
-def thumbnail(path: Path, *, side: int = SIDE) -> str | None:
+def thumbnail(record: Record, *, side: int = SIDE) -> str | None:
     """`data:image/jpeg;base64,...` of the image, its longest side at most `side`; None where it cannot be read now."""
     try:
-        picture = Image.fromarray(decode(path))
+        picture = Image.fromarray(pixels_of(record))
     except Refused:
         return None
     picture.thumbnail((side, side), Image.Resampling.BOX if max(picture.size) > 4 * side else Image.Resampling.LANCZOS)

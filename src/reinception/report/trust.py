@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,13 @@ from markupsafe import Markup
 from reinception import calibration, metrics
 from reinception.metrics import PredictionTable, wilson
 from reinception.report import svg
-from reinception.report.words import count, interval, percent
+from reinception.report.words import count, interval, joined, percent
 
 _WANTED = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 _MOST_WANTED = 3
 _LEAST_ANSWERED = 20
 _PROMISED = (0.9, 0.95)
+_MOST_DIAGRAMS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,31 @@ class Calibration:
     rows: tuple[tuple[str, str, str, str], ...]
     legend: tuple[tuple[str, str], ...]
     chart: Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTrust:
+    """How one answer keeps its word: images called so, the share claimed and kept, the calibration error before and
+    after temperature. In `bar` the range is the interval of what is kept, the mark is what is claimed."""
+
+    name: str
+    n: int
+    claimed: str
+    right: str
+    interval: str
+    bar: Markup
+    error: str
+    error_after: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCalibrations:
+    """Calibration by answer: a table, and for few classes a reliability diagram (name, note, picture) of each."""
+
+    sentence: str
+    rows: tuple[ClassTrust, ...]
+    charts: tuple[tuple[str, str, Markup], ...]
+    has_after: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +103,67 @@ def calibrated(table: PredictionTable, validation: PredictionTable | None) -> Ca
         legend=tuple(zip(styles, (name for name, _ in tables), strict=False)),
         chart=svg.reliability_chart(
             [
-                (style, [(one.confidence, one.accuracy, *wilson(one.right, one.n), one.n) for one in bins])
+                (style, _points(bins))
                 for style, bins in zip(styles, (calibration.reliability(one) for _, one in tables), strict=False)
             ],
             title="reliability: how often right against how sure",
         ),
     )
+
+
+def calibrated_classes(table: PredictionTable, validation: PredictionTable | None) -> ClassCalibrations:
+    """The same by what the images were called; the temperature is the one for all classes, fitted on `validation`."""
+    before = calibration.by_called(table)
+    after: dict[str, str] = {}
+    if validation is not None and len(validation):
+        warmed = calibration.with_temperature(table, calibration.fit_temperature(validation))
+        after = {one.name: percent(100 * one.error) for one in calibration.by_called(warmed)}
+    too_sure = [one.name for one in before if one.confidence > wilson(one.right, one.n)[1]]
+    too_shy = [one.name for one in before if one.confidence < wilson(one.right, one.n)[0]]
+    claims = [
+        f"{len(names)} {f'claims {what} than it keeps' if len(names) == 1 else f'claim {what} than they keep'} "
+        f"({_first(names)})"
+        for what, names in (("more", too_sure), ("less", too_shy))
+        if names
+    ]
+    found = f"Of {count(len(before), 'answer')} {' and '.join(claims)}" if claims else "Every answer keeps its word"
+    return ClassCalibrations(
+        sentence=f"{found}, as far as 95 % intervals can tell; one in twenty would miss by chance. A calibration error "
+        "of few images is above zero even where nothing is wrong.",
+        rows=tuple(_class_trust(one, after.get(one.name)) for one in before),
+        charts=tuple(
+            (
+                one.name,
+                count(one.n, "image") + " called so",
+                svg.reliability_chart([("line-a", _points(one.bins))], title=f"reliability of {one.name}"),
+            )
+            for one in (before if len(table.classes) <= _MOST_DIAGRAMS else ())
+        ),
+        has_after=bool(after),
+    )
+
+
+def _class_trust(one: calibration.ClassCalibration, after: str | None) -> ClassTrust:
+    low, high = wilson(one.right, one.n)
+    return ClassTrust(
+        name=one.name,
+        n=one.n,
+        claimed=percent(100 * one.confidence),
+        right=percent(100 * one.right / one.n),
+        interval=interval(100 * low, 100 * high),
+        bar=svg.range_bar(low, one.confidence, high),
+        error=percent(100 * one.error),
+        error_after=after,
+    )
+
+
+def _first(names: list[str]) -> str:
+    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+    return joined([*(f"“{name}”" for name in names[:3]), *more])
+
+
+def _points(bins: Sequence[calibration.Bin]) -> list[tuple[float, float, float, float, int]]:
+    return [(one.confidence, one.accuracy, *wilson(one.right, one.n), one.n) for one in bins]
 
 
 def thresholds(table: PredictionTable, validation: PredictionTable | None) -> Thresholds:
