@@ -16,6 +16,7 @@ from reinception.model import artifact
 from reinception.model.artifact import Manifest, load, save
 from reinception.model.build import Network, build
 from reinception.protocol import Preprocessing
+from reinception.weights.files import read
 
 ARCH = family.network("inception_v3", width=0.1, num_classes=2)
 MANIFEST = Manifest(
@@ -60,6 +61,19 @@ def test_the_auxiliary_classifier_can_be_left_out(file: Path) -> None:
     assert loaded.arch.aux == manifest.arch.aux == ()
     assert not any(name.startswith("aux") for name in loaded.state_dict())
     assert loaded(torch.zeros(1, 3, 151, 151)).shape == (1, 2)
+
+
+def test_a_file_from_before_a_branch_was_renamed_is_loaded(network: Network, file: Path, tmp_path: Path) -> None:
+    # Such a file differs in nothing else: `double` in its manifest and in its tensors' names (decision 0002).
+    document = json.dumps(MANIFEST.to_json()).replace('"doubled"', '"double"')
+    tensors = {name.replace(".doubled.", ".double."): tensor for name, tensor in network.state_dict().items()}
+    assert '"doubled"' not in document and len(set(tensors) - set(network.state_dict())) > 100
+    old = tmp_path / "old.safetensors"
+    save_file(tensors, old, {artifact.METADATA_KEY: document})
+    loaded, manifest = load(old)
+    assert manifest == MANIFEST
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert set(read(old).tensors) == set(read(file).tensors)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 5_000, -1])

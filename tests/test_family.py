@@ -64,7 +64,7 @@ def _fig5(arch: Arch) -> Arch:
 
 def _five(arch: Arch) -> Arch:
     widths = (128, 160, 160, 160, 192)
-    return change_stage(arch, grid17=figures.chain(*(figures.figure_6(c, double_starts="7x1") for c in widths)))
+    return change_stage(arch, grid17=figures.chain(*(figures.figure_6(c, doubled_starts="7x1") for c in widths)))
 
 
 def _plain17(arch: Arch) -> Arch:

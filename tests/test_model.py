@@ -16,6 +16,7 @@ from reinception import cost, family, spec
 from reinception.errors import ReinceptionError, UsageError
 from reinception.model.build import Network, build
 from reinception.model.layers import BatchNorm, ConvNorm
+from reinception.spec import SpecError
 
 RELEASED = family.NETWORKS["inception_v3"].arch
 NARROW = family.network("inception_v3", width=0.1, num_classes=5)
@@ -47,15 +48,20 @@ MODULES = {
     "Mixed_6b": "grid17.0", "Mixed_6c": "grid17.1", "Mixed_6d": "grid17.2", "Mixed_6e": "grid17.3",
     "Mixed_7a": "reduce17", "Mixed_7b": "grid8.0", "Mixed_7c": "grid8.1",
 }  # fmt: skip
-A = {"branch1x1": "point.0", "branch5x5_1": "single.0", "branch5x5_2": "single.1", "branch3x3dbl_1": "double.0",
-     "branch3x3dbl_2": "double.1", "branch3x3dbl_3": "double.2", "branch_pool": "pool.1"}  # fmt: skip
-B = {"branch3x3": "single.0", "branch3x3dbl_1": "double.0", "branch3x3dbl_2": "double.1", "branch3x3dbl_3": "double.2"}
+A = {"branch1x1": "point.0", "branch5x5_1": "single.0", "branch5x5_2": "single.1", "branch3x3dbl_1": "doubled.0",
+     "branch3x3dbl_2": "doubled.1", "branch3x3dbl_3": "doubled.2", "branch_pool": "pool.1"}  # fmt: skip
+B = {
+    "branch3x3": "single.0",
+    "branch3x3dbl_1": "doubled.0",
+    "branch3x3dbl_2": "doubled.1",
+    "branch3x3dbl_3": "doubled.2",
+}
 C = {"branch1x1": "point.0", **{f"branch7x7_{i + 1}": f"single.{i}" for i in range(3)},
-     **{f"branch7x7dbl_{i + 1}": f"double.{i}" for i in range(5)}, "branch_pool": "pool.1"}  # fmt: skip
-D = {"branch3x3_1": "single.0", "branch3x3_2": "single.1", **{f"branch7x7x3_{i + 1}": f"double.{i}" for i in range(4)}}
+     **{f"branch7x7dbl_{i + 1}": f"doubled.{i}" for i in range(5)}, "branch_pool": "pool.1"}  # fmt: skip
+D = {"branch3x3_1": "single.0", "branch3x3_2": "single.1", **{f"branch7x7x3_{i + 1}": f"doubled.{i}" for i in range(4)}}
 E = {"branch1x1": "point.0", "branch3x3_1": "single.0", "branch3x3_2a": "single.1.wide.0",
-     "branch3x3_2b": "single.1.tall.0", "branch3x3dbl_1": "double.0", "branch3x3dbl_2": "double.1",
-     "branch3x3dbl_3a": "double.2.wide.0", "branch3x3dbl_3b": "double.2.tall.0", "branch_pool": "pool.1"}  # fmt: skip
+     "branch3x3_2b": "single.1.tall.0", "branch3x3dbl_1": "doubled.0", "branch3x3dbl_2": "doubled.1",
+     "branch3x3dbl_3a": "doubled.2.wide.0", "branch3x3dbl_3b": "doubled.2.tall.0", "branch_pool": "pool.1"}  # fmt: skip
 BLOCKS = {"Mixed_5": A, "Mixed_6a": B, "Mixed_6": C, "Mixed_7a": D, "Mixed_7": E}
 
 
@@ -165,16 +171,16 @@ def review_forward(state: dict[str, Tensor], x: Tensor, *, training: bool) -> tu
     x = cbr(x, "stem.6", padding=1)
     for i in range(3):
         m = f"grid35.{i}"
-        one = cbr(cbr(cbr(x, f"{m}.double.0"), f"{m}.double.1", padding=1), f"{m}.double.2", padding=1)
+        one = cbr(cbr(cbr(x, f"{m}.doubled.0"), f"{m}.doubled.1", padding=1), f"{m}.doubled.2", padding=1)
         two = cbr(cbr(x, f"{m}.single.0"), f"{m}.single.1", padding=1)
         x = torch.cat([one, two, cbr(pooled(x), f"{m}.pool.1"), cbr(x, f"{m}.point.0")], 1)
-    one = cbr(cbr(cbr(x, "reduce35.double.0"), "reduce35.double.1", padding=1), "reduce35.double.2", stride=2)
+    one = cbr(cbr(cbr(x, "reduce35.doubled.0"), "reduce35.doubled.1", padding=1), "reduce35.doubled.2", stride=2)
     x = torch.cat([one, cbr(x, "reduce35.single.0", stride=2), functional.max_pool2d(x, 3, 2)], 1)
     for i in range(5):
         m = f"grid17.{i}"
-        one = cbr(x, f"{m}.double.0")
+        one = cbr(x, f"{m}.doubled.0")
         for j, padding in enumerate([(0, 3), (3, 0), (0, 3), (3, 0)]):
-            one = cbr(one, f"{m}.double.{j + 1}", padding=padding)
+            one = cbr(one, f"{m}.doubled.{j + 1}", padding=padding)
         two = cbr(cbr(cbr(x, f"{m}.single.0"), f"{m}.single.1", padding=(0, 3)), f"{m}.single.2", padding=(3, 0))
         x = torch.cat([one, two, cbr(pooled(x), f"{m}.pool.1"), cbr(x, f"{m}.point.0")], 1)
     aux = None
@@ -184,15 +190,15 @@ def review_forward(state: dict[str, Tensor], x: Tensor, *, training: bool) -> tu
         aux = functional.linear(aux.flatten(1), weight.flatten(1), state["aux.body.2.conv.bias"])
         aux = functional.linear(aux.relu(), state["aux.classifier.weight"], state["aux.classifier.bias"])
     one = cbr(
-        cbr(cbr(x, "reduce17.double.0"), "reduce17.double.1", padding=(0, 3)), "reduce17.double.2", padding=(3, 0)
+        cbr(cbr(x, "reduce17.doubled.0"), "reduce17.doubled.1", padding=(0, 3)), "reduce17.doubled.2", padding=(3, 0)
     )
-    one = cbr(one, "reduce17.double.3", stride=2)
+    one = cbr(one, "reduce17.doubled.3", stride=2)
     two = cbr(cbr(x, "reduce17.single.0"), "reduce17.single.1", stride=2)
     x = torch.cat([one, two, functional.max_pool2d(x, 3, 2)], 1)
     for i in range(2):
         m = f"grid8.{i}"
-        stem = cbr(cbr(x, f"{m}.double.0"), f"{m}.double.1", padding=1)
-        one = [cbr(stem, f"{m}.double.2.wide.0", padding=(0, 1)), cbr(stem, f"{m}.double.2.tall.0", padding=(1, 0))]
+        stem = cbr(cbr(x, f"{m}.doubled.0"), f"{m}.doubled.1", padding=1)
+        one = [cbr(stem, f"{m}.doubled.2.wide.0", padding=(0, 1)), cbr(stem, f"{m}.doubled.2.tall.0", padding=(1, 0))]
         stem = cbr(x, f"{m}.single.0")
         two = [cbr(stem, f"{m}.single.1.wide.0", padding=(0, 1)), cbr(stem, f"{m}.single.1.tall.0", padding=(1, 0))]
         x = torch.cat([*one, *two, cbr(pooled(x), f"{m}.pool.1"), cbr(x, f"{m}.point.0")], 1)
@@ -255,6 +261,24 @@ def test_parameter_names_and_sizes_are_the_specs() -> None:
             counted[path] = counted.get(path, 0) + parameter.numel()
         rows = {row.path: row.parameters for row in cost.rows(network.arch) if row.parameters}
         assert counted == rows
+
+
+def test_torch_exports_a_network_as_it_is_and_unflattens_it_under_the_same_names() -> None:
+    network = build(family.network("inception_v3", width=0.1, num_classes=5, input_size=75, aux="none"), seed=0).eval()
+    images = IMAGES[:, :, :75, :75].contiguous()
+    program = torch.export.export(network, (images,))
+    unflattened = torch.export.unflatten(program)
+    with torch.no_grad():
+        logits = network(images)
+        assert torch.equal(program.module()(images), logits)
+        assert torch.equal(unflattened(images), logits)
+    assert dict(unflattened.named_parameters()).keys() == dict(network.named_parameters()).keys()
+
+
+def test_a_branch_that_would_hide_a_method_of_torchs_modules_is_refused() -> None:
+    arch = spec.change_stage(NARROW, grid8=spec.Concat((("double", spec.Chain((spec.Conv(channels=16),))),)))
+    with pytest.raises(SpecError, match="'double' cannot name a stage or branch"):
+        build(arch, seed=0)
 
 
 def test_too_small_an_image_is_one_clear_line() -> None:

@@ -18,9 +18,13 @@ import pytest
 import torch
 
 from processes import CONTEXT, SOAK
+from reinception import family
 from reinception.errors import ReinceptionError
+from reinception.model.build import Network, build
+from reinception.recipe import PAPER_2015
 from reinception.train.keeper import Keeper
-from reinception.train.state import Checkpoint, Checkpoints, differences, fingerprint
+from reinception.train.optim import ParameterAverage, make_optimizer
+from reinception.train.state import Checkpoint, Checkpoints, capture, differences, fingerprint, restore
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -45,6 +49,24 @@ def test_a_checkpoint_comes_back_to_the_bit_and_only_the_last_two_are_kept(tmp_p
     found, skipped = checkpoints.newest()
     assert same(found, checkpoint(9))
     assert skipped == []
+
+
+def test_a_checkpoint_from_before_a_branch_was_renamed_is_restored() -> None:
+    def training(seed: int) -> tuple[Network, ParameterAverage[Network], torch.optim.Optimizer]:
+        arch = family.network("inception_v3", width=0.05, num_classes=2, input_size=75, aux="none")
+        network = build(arch, seed=seed)
+        optimizer = make_optimizer(network, PAPER_2015.optimizer)
+        network(torch.randn(2, 3, 75, 75, generator=torch.Generator().manual_seed(seed))).sum().backward()
+        optimizer.step()
+        return network, ParameterAverage(network, PAPER_2015.parameter_average), optimizer
+
+    saved = {name: tensor.clone() for name, tensor in capture(*training(1)).items()}
+    old = {name.replace(".doubled.", ".double."): tensor for name, tensor in saved.items()}
+    assert len(set(old) - set(saved)) > 100
+    fresh = training(2)
+    assert fingerprint(capture(*fresh)) != fingerprint(saved)
+    restore(old, *fresh)
+    assert fingerprint(capture(*fresh)) == fingerprint(saved)
 
 
 def test_what_is_skipped_is_put_aside_and_not_counted_again(tmp_path: Path) -> None:

@@ -92,13 +92,13 @@ def test_slims_names_and_shapes_are_exactly_those_of_its_own_graph() -> None:
         ("grid35.0.single.1", "inception_a0.branch2_b.conv.weight"),
         ("grid35.2.pool.1", "inception_a2.branch4_conv.conv.weight"),
         ("reduce35.single.0", "reduction_a.branch1.conv.weight"),
-        ("reduce35.double.2", "reduction_a.branch2_c.conv.weight"),
+        ("reduce35.doubled.2", "reduction_a.branch2_c.conv.weight"),
         ("grid17.1.single.2", "inception_c1.branch2_c.weight"),
-        ("grid17.3.double.4", "inception_c3.branch3_e.weight"),
-        ("reduce17.double.1", "reduction_b.branch2_b.weight"),
-        ("reduce17.double.3", "reduction_b.branch2_d.conv.weight"),
+        ("grid17.3.doubled.4", "inception_c3.branch3_e.weight"),
+        ("reduce17.doubled.1", "reduction_b.branch2_b.weight"),
+        ("reduce17.doubled.3", "reduction_b.branch2_d.conv.weight"),
         ("grid8.0.single.1.tall.0", "inception_e0.branch2_b2.weight"),
-        ("grid8.1.double.2.wide.0", "inception_e1.branch3_c1.weight"),
+        ("grid8.1.doubled.2.wide.0", "inception_e1.branch3_c1.weight"),
     ],
 )
 def test_lucid_keeps_asymmetric_convolutions_bare(ours: str, theirs: str) -> None:
@@ -113,14 +113,14 @@ def test_lucid_keeps_asymmetric_convolutions_bare(ours: str, theirs: str) -> Non
     [
         ("stem.4", "conv_3"),
         ("grid35.0.point.0", "mixed/conv"),
-        ("grid35.2.double.2", "mixed_2/tower_1/conv_2"),
+        ("grid35.2.doubled.2", "mixed_2/tower_1/conv_2"),
         ("reduce35.single.0", "mixed_3/conv"),
-        ("reduce35.double.0", "mixed_3/tower/conv"),
+        ("reduce35.doubled.0", "mixed_3/tower/conv"),
         ("grid17.0.pool.1", "mixed_4/tower_2/conv"),
         ("reduce17.single.1", "mixed_8/tower/conv_1"),
-        ("reduce17.double.3", "mixed_8/tower_1/conv_3"),
+        ("reduce17.doubled.3", "mixed_8/tower_1/conv_3"),
         ("grid8.1.single.1.wide.0", "mixed_10/tower/mixed/conv"),
-        ("grid8.1.double.2.tall.0", "mixed_10/tower_1/mixed/conv_1"),
+        ("grid8.1.doubled.2.tall.0", "mixed_10/tower_1/mixed/conv_1"),
     ],
 )
 def test_the_graph_of_2015_numbers_its_towers(ours: str, theirs: str) -> None:

@@ -50,16 +50,16 @@ def _every_3x3(replacement: Callable[[int], tuple[Conv, ...]]) -> Callable[[int]
 
 def _first_linear(pool: int) -> Concat:
     """Figure 2's other curve: the first of the two 3x3 that replace a 5x5 is linear."""
-    point, single, (name, double), pooled = figure_5(pool).branches
-    reduce, first, second = double.layers
+    point, single, (name, doubled), pooled = figure_5(pool).branches
+    reduce, first, second = doubled.layers
     assert isinstance(first, Conv)
     return Concat(
         (point, single, (name, chain(reduce, dataclasses.replace(first, activation="linear"), second)), pooled)
     )
 
 
-def _5x5_double(pool: int) -> Concat:
-    """What Figure 5 starts from: the double branch is still one 5x5."""
+def _5x5_doubled(pool: int) -> Concat:
+    """What Figure 5 starts from: the doubled branch is still one 5x5."""
     point, single, (name, _), pooled = figure_5(pool).branches
     return Concat((point, single, (name, chain(conv(64), conv(96, 5))), pooled))
 
@@ -70,7 +70,7 @@ def _seven_on_35(pool: int) -> Concat:
     return concat(
         point=[conv(64)],
         single=[conv(48), conv(64, wide), conv(64, tall)],
-        double=[conv(64), conv(96, wide), conv(96, tall)],
+        doubled=[conv(64), conv(96, wide), conv(96, tall)],
         pool=[avg(3), conv(pool)],
     )
 
@@ -105,7 +105,7 @@ def experiments_on(base: Arch) -> Mapping[str, Mapping[str, Arch]]:
     variants = {
         # a 5x5 against two 3x3, with a linear or a rectified layer in between
         "figure_2": {
-            "5x5": _grid35(base, _5x5_double),
+            "5x5": _grid35(base, _5x5_doubled),
             "linear": _grid35(base, _first_linear),
             "relu": _grid35(base, figure_5),
         },

@@ -132,7 +132,7 @@ INCEPTION_V2 = Arch(
 
 def factorized_7x7(arch: Arch) -> Arch:
     """Both sevens: the 7x7 of the stem becomes three 3x3, the modules on 17x17 become Figure 6."""
-    grid17 = chain(*(figure_6(channels, double_starts="7x1") for channels in (128, 160, 160, 192)))
+    grid17 = chain(*(figure_6(channels, doubled_starts="7x1") for channels in (128, 160, 160, 192)))
     return change_stage(arch, stem=stem_with_three_3x3(), grid17=grid17)
 
 
@@ -199,7 +199,7 @@ def _lucid() -> Arch:
         if isinstance(layer, Pool) and layer.kind == "average":
             return dataclasses.replace(layer, kind="max")
         if isinstance(layer, Concat) and layer.branches[-1][0] == "pool":
-            order = ("double", "single", "pool", "point")
+            order = ("doubled", "single", "pool", "point")
             return Concat(tuple(sorted(layer.branches, key=lambda branch: order.index(branch[0]))))
         return layer
 

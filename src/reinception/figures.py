@@ -77,7 +77,7 @@ def figure_5(pool: int) -> Concat:
     return concat(
         point=[conv(64)],
         single=[conv(48), conv(64, 3)],
-        double=[conv(64), conv(96, 3), conv(96, 3)],
+        doubled=[conv(64), conv(96, 3), conv(96, 3)],
         pool=[avg(3), conv(pool)],
     )
 
@@ -87,7 +87,7 @@ def figure_5_as_released(pool: int) -> Concat:
     return concat(
         point=[conv(64)],
         single=[conv(48), conv(64, 5)],
-        double=[conv(64), conv(96, 3), conv(96, 3)],
+        doubled=[conv(64), conv(96, 3), conv(96, 3)],
         pool=[avg(3), conv(pool)],
     )
 
@@ -97,19 +97,19 @@ def figure_5_at_17(channels: int) -> Concat:
     return concat(
         point=[conv(192)],
         single=[conv(channels), conv(192, 3)],
-        double=[conv(channels), conv(channels, 3), conv(192, 3)],
+        doubled=[conv(channels), conv(channels, 3), conv(192, 3)],
         pool=[avg(3), conv(192)],
     )
 
 
-def figure_6(channels: int, *, double_starts: Literal["1x7", "7x1"] = "1x7") -> Concat:
-    """17x17: nxn factorised into 1xn and nx1, n = 7 (section 3.2). The released network's double branch starts 7x1."""
+def figure_6(channels: int, *, doubled_starts: Literal["1x7", "7x1"] = "1x7") -> Concat:
+    """17x17: nxn factorised into 1xn and nx1, n = 7 (section 3.2). The released network's doubled branch starts 7x1."""
     wide, tall = (1, 7), (7, 1)
-    first, second = (wide, tall) if double_starts == "1x7" else (tall, wide)
+    first, second = (wide, tall) if doubled_starts == "1x7" else (tall, wide)
     return concat(
         point=[conv(192)],
         single=[conv(channels), conv(channels, wide), conv(192, tall)],
-        double=[
+        doubled=[
             conv(channels),
             conv(channels, first),
             conv(channels, second),
@@ -125,7 +125,7 @@ def figure_7() -> Concat:
     return concat(
         point=[conv(320)],
         single=[conv(384), cross(384)],
-        double=[conv(448), conv(384, 3), cross(384)],
+        doubled=[conv(448), conv(384, 3), cross(384)],
         pool=[avg(3), conv(192)],
     )
 
@@ -142,21 +142,21 @@ def figure_8(*, hidden: int, batch_norm: bool, at: str = "grid17", dropout: floa
     return Aux(at=at, body=body, dropout=dropout)
 
 
-def figure_10(*, single: list[Layer], double: list[Layer]) -> Concat:
+def figure_10(*, single: list[Layer], doubled: list[Layer]) -> Concat:
     """Efficient grid size reduction: stride-2 convolutions beside a stride-2 pool, concatenated (section 5)."""
-    return concat(single=single, double=double, pool=[valid_max(3, 2)])
+    return concat(single=single, doubled=doubled, pool=[valid_max(3, 2)])
 
 
 def reduce_35() -> Concat:
     """35x35 to 17x17 as released: Figure 10 with plain 3x3."""
-    return figure_10(single=[valid(384, 3, 2)], double=[conv(64), conv(96, 3), valid(96, 3, 2)])
+    return figure_10(single=[valid(384, 3, 2)], doubled=[conv(64), conv(96, 3), valid(96, 3, 2)])
 
 
 def reduce_17() -> Concat:
     """17x17 to 8x8 as released: Figure 10 with the 7x7 factorised."""
     return figure_10(
         single=[conv(192), valid(320, 3, 2)],
-        double=[conv(192), conv(192, (1, 7)), conv(192, (7, 1)), valid(192, 3, 2)],
+        doubled=[conv(192), conv(192, (1, 7)), conv(192, (7, 1)), valid(192, 3, 2)],
     )
 
 

@@ -62,23 +62,23 @@ def googlenet() -> Arch:
     return dataclasses.replace(change_stage(arch, stem=stem), name="googlenet")
 
 
-def _double(
-    point: int, single: tuple[int, int], double: tuple[int, int], pool: int, *, last: Pool | None = None
+def _doubled(
+    point: int, single: tuple[int, int], doubled: tuple[int, int], pool: int, *, last: Pool | None = None
 ) -> Concat:
     """BN-Inception's module: the 5x5 of Figure 4 as two 3x3, the pool an average (a maximum in the very last one)."""
     return concat(
         point=[conv(point)],
         single=[conv(single[0]), conv(single[1], 3)],
-        double=[conv(double[0]), conv(double[1], 3), conv(double[1], 3)],
+        doubled=[conv(doubled[0]), conv(doubled[1], 3), conv(doubled[1], 3)],
         pool=[avg(3) if last is None else last, conv(pool)],
     )
 
 
-def _halve(single: tuple[int, int], double: tuple[int, int]) -> Concat:
+def _halve(single: tuple[int, int], doubled: tuple[int, int]) -> Concat:
     """BN-Inception's stride-2 module: no 1x1 branch, and the pool passes through."""
     return concat(
         single=[conv(single[0]), conv(single[1], 3, 2)],
-        double=[conv(double[0]), conv(double[1], 3), conv(double[1], 3, 2)],
+        doubled=[conv(doubled[0]), conv(doubled[1], 3), conv(doubled[1], 3, 2)],
         pool=[maximum(3, 2)],
     )
 
@@ -100,23 +100,23 @@ BN_INCEPTION = Arch(
                 maximum(3, 2),
             ),
         ),
-        ("grid28", chain(_double(64, (64, 64), (64, 96), 32), _double(64, (64, 96), (64, 96), 64))),
+        ("grid28", chain(_doubled(64, (64, 64), (64, 96), 32), _doubled(64, (64, 96), (64, 96), 64))),
         ("reduce28", _halve((128, 160), (64, 96))),
         (
             "grid14",
             chain(
-                _double(224, (64, 96), (96, 128), 128),
-                _double(192, (96, 128), (96, 128), 128),
-                _double(160, (128, 160), (128, 160), 96),
-                _double(96, (128, 192), (160, 192), 96),
+                _doubled(224, (64, 96), (96, 128), 128),
+                _doubled(192, (96, 128), (96, 128), 128),
+                _doubled(160, (128, 160), (128, 160), 96),
+                _doubled(96, (128, 192), (160, 192), 96),
             ),
         ),
         ("reduce14", _halve((128, 192), (192, 256))),
         (
             "grid7",
             chain(
-                _double(352, (192, 320), (160, 224), 128),
-                _double(352, (192, 320), (192, 224), 128, last=maximum(3, 1)),
+                _doubled(352, (192, 320), (160, 224), 128),
+                _doubled(352, (192, 320), (192, 224), 128, last=maximum(3, 1)),
             ),
         ),
     ),

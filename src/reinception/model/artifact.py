@@ -16,7 +16,7 @@ from safetensors.torch import save as serialise
 from reinception.errors import ReinceptionError
 from reinception.model.build import Network, skeleton
 from reinception.protocol import Preprocessing
-from reinception.spec import Arch
+from reinception.spec import Arch, current_path
 
 FORMAT = 1
 METADATA_KEY = "reinception"
@@ -89,12 +89,12 @@ def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]
         network = skeleton(manifest.arch)
         expected = network.state_dict()
         with safe_open(file, framework="pt") as tensors:
-            names = set(tensors.keys())
+            stored = {current_path(name): name for name in tensors.keys()}  # noqa: SIM118 - not a mapping
             _check_tensors(
-                {name: tuple(tensors.get_slice(name).get_shape()) for name in names},
+                {name: tuple(tensors.get_slice(own).get_shape()) for name, own in stored.items()},
                 {name: tuple(tensor.shape) for name, tensor in expected.items()},
             )
-            values = {name: tensors.get_tensor(name).to(expected[name].dtype) for name in names}
+            values = {name: tensors.get_tensor(own).to(expected[name].dtype) for name, own in stored.items()}
     except SafetensorError as error:
         raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
     except ReinceptionError as error:

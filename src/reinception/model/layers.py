@@ -46,17 +46,7 @@ class Branches(nn.Module):
         super().__init__()
         for name, branch in branches.items():
             check_name(name)
-            setattr(self, name, branch)  # add_module refuses `double`, see below
-
-    @property
-    def double(self) -> nn.Module:  # pyrefly: ignore[bad-override]
-        """The branch called `double` (two 3x3 convolutions), not torch's conversion to float64 of the same name.
-
-        Conversions are asked of a whole network, which never calls its children's methods for it.
-        """
-        branch = self._modules["double"]
-        assert branch is not None
-        return branch
+            self.add_module(name, branch)
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([branch(images) for branch in self.children()], dim=1)
@@ -64,7 +54,7 @@ class Branches(nn.Module):
 
 def check_name(name: str) -> None:
     """SpecError for a name that would hide one of a torch module's own methods."""
-    if hasattr(nn.Module, name) and name != "double":
+    if hasattr(nn.Module, name):
         raise SpecError(f"{name!r} cannot name a stage or branch: torch modules use it themselves")
 
 

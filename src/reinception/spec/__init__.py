@@ -4,13 +4,14 @@ Nothing here knows torch. A network is a tree of these values; its shapes, cost,
 are functions of that tree, so a channel count is written once.
 
 Paths name layers and, later, parameters: a chain counts its layers from zero, a concatenation names its branches,
-`grid17.2.double.3` is layer 3 of the branch `double` of module 2 of the stage `grid17`.
+`grid17.2.doubled.3` is layer 3 of the branch `doubled` of module 2 of the stage `grid17`.
 """
 
 from __future__ import annotations
 
 from reinception.spec.changes import change_layers, change_stage, count_border, rebuild, scale_width
 from reinception.spec.checks import Size, SpecError
+from reinception.spec.document import current_path
 from reinception.spec.shapes import Shape, Step, feature_shape, minimum_input_size, trace
 from reinception.spec.values import (
     AdaptivePool,
@@ -46,6 +47,7 @@ __all__ = [
     "change_layers",
     "change_stage",
     "count_border",
+    "current_path",
     "endpoints",
     "feature_shape",
     "minimum_input_size",

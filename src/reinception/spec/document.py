@@ -10,6 +10,14 @@ from reinception.spec.checks import SpecError, require
 from reinception.spec.values import AdaptivePool, Arch, Aux, BatchNorm, Chain, Concat, Conv, LocalResponseNorm, Pool
 
 MAX_LAYER_DEPTH = 16
+# What branches are called in files that were written before they had today's names (docs/decisions/0002).
+_FORMER_BRANCHES = {"double": "doubled"}
+
+
+def current_path(path: str) -> str:
+    """The path of a layer, or a tensor's name, from a file of any age, as it is called today."""
+    return ".".join(_FORMER_BRANCHES.get(part, part) for part in path.split("."))
+
 
 _KINDS: dict[str, type[Any]] = {
     "conv": Conv,
@@ -49,7 +57,8 @@ def decode(document: Any, expected: type[Any] | None, where: str, depth: int = 0
     require(isinstance(document, Mapping), f"{where}: expected a layer, found {type(document).__name__}")
     kind = document.get("type")
     if kind == "concat":
-        return Concat(_decode_named(document.get("branches"), f"{where}.branches", Chain, depth))
+        branches = _decode_named(document.get("branches"), f"{where}.branches", Chain, depth)
+        return Concat(tuple((current_path(name), branch) for name, branch in branches))
     require(kind in _KINDS, f"{where}: unknown type {kind!r}")
     cls = _KINDS[kind]
     require(expected in (None, cls), f"{where}: expected {expected and expected.__name__}, found {kind!r}")

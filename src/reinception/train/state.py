@@ -24,6 +24,7 @@ from reinception import __version__
 from reinception.errors import ReinceptionError
 from reinception.model.artifact import write_atomically
 from reinception.model.build import Network
+from reinception.spec import current_path
 from reinception.train.optim import ParameterAverage
 
 FORMAT = 1
@@ -160,6 +161,7 @@ def restore(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Puts the tensors of `capture` back. ReinceptionError where they are those of another network."""
+    tensors = {current_path(name): tensor for name, tensor in tensors.items()}
     for owner, own in (("network", network.state_dict()), ("average", average.network.state_dict())):
         found = {name.partition("/")[2] for name in tensors if name.startswith(f"{owner}/")}
         if found != set(own) or any(own[name].shape != tensors[f"{owner}/{name}"].shape for name in found):

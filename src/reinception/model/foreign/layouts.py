@@ -34,11 +34,11 @@ _MODULES = {
     "grid8": ("Mixed_7b", "Mixed_7c"),
 }
 _TORCHVISION_BRANCHES = {
-    "grid35": {"point": "branch1x1", "single": "branch5x5", "double": "branch3x3dbl", "pool": "branch_pool"},
-    "reduce35": {"single": "branch3x3", "double": "branch3x3dbl"},
-    "grid17": {"point": "branch1x1", "single": "branch7x7", "double": "branch7x7dbl", "pool": "branch_pool"},
-    "reduce17": {"single": "branch3x3", "double": "branch7x7x3"},
-    "grid8": {"point": "branch1x1", "single": "branch3x3", "double": "branch3x3dbl", "pool": "branch_pool"},
+    "grid35": {"point": "branch1x1", "single": "branch5x5", "doubled": "branch3x3dbl", "pool": "branch_pool"},
+    "reduce35": {"single": "branch3x3", "doubled": "branch3x3dbl"},
+    "grid17": {"point": "branch1x1", "single": "branch7x7", "doubled": "branch7x7dbl", "pool": "branch_pool"},
+    "reduce17": {"single": "branch3x3", "doubled": "branch7x7x3"},
+    "grid8": {"point": "branch1x1", "single": "branch3x3", "doubled": "branch3x3dbl", "pool": "branch_pool"},
 }
 _SIDE_LETTERS = {"": "", "wide": "a", "tall": "b"}
 
@@ -92,7 +92,7 @@ _SLIM_EXCEPTIONS = {
     "grid35.1.single.0": "Conv2d_0b_1x1",
     "grid35.1.single.1": "Conv_1_0c_5x5",
     "reduce35.single.0": "Conv2d_1a_1x1",
-    "reduce35.double.2": "Conv2d_1a_1x1",
+    "reduce35.doubled.2": "Conv2d_1a_1x1",
     "grid8.0.single.1.tall.0": "Conv2d_0b_3x1",
 }
 
@@ -148,7 +148,7 @@ def _graph_name(place: Place) -> str:
     module = _numbered("mixed", offsets[place.stage] + place.module)
     if place.num_levels == 1 and place.position == 0:  # a lone convolution stands outside the towers
         return f"{module}/conv"
-    tower = _numbered("tower", ("single", "double", "pool").index(place.branch))
+    tower = _numbered("tower", ("single", "doubled", "pool").index(place.branch))
     if place.stage == "reduce35":
         tower = "tower"
     if place.side:
