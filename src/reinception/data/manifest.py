@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from reinception.data.records import NO_SPLIT, SPLIT_WORDS, SPLITS, Columns, RecordTable, Source, listed
+from reinception.data.remote import read_whole
 from reinception.errors import ReinceptionError, UsageError
 
 SUFFIXES = (".csv", ".jsonl")
@@ -20,13 +22,13 @@ COLUMNS = ("path", "label", "split", "group", "stratum", "probability")
 _NONE = ""
 
 
-def open_manifest(path: Path, *, group_column: str = "group") -> Source:
-    """The pictures of a manifest, none of which is looked at yet.
+def open_manifest(path: Path | str, *, group_column: str = "group") -> Source:
+    """The pictures of a manifest, a path or an address (remote.py), none of which is looked at yet.
 
-    Columns (CSV, with a header) or keys (JSON lines): `path`, relative to the manifest, and `label`; perhaps `split`
-    (train, val, valid, validation or test, or nothing), `group`, `stratum`, and `probability`, how certain the label is
-    (0 to 1); the rest belongs to the other classes in equal parts. `group_column` names another column as the group;
-    what else there is is left alone. Classes are the sorted labels of all splits.
+    Columns (CSV, with a header) or keys (JSON lines): `path`, relative to the manifest or an address, and `label`;
+    perhaps `split` (train, val, valid, validation or test, or nothing), `group`, `stratum`, and `probability`, how
+    certain the label is (0 to 1); the rest belongs to the other classes in equal parts. `group_column` names another
+    column as the group; what else there is is left alone. Classes are the sorted labels of all splits.
 
     `ReinceptionError` with the line for: no such file or column, an empty path or label, a path listed twice, an
     unknown split, a probability that is none; and where the labels are no classification task.
@@ -42,22 +44,31 @@ def open_manifest(path: Path, *, group_column: str = "group") -> Source:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def _opened(path: Path | str) -> Iterator[TextIO]:
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield file
+        if isinstance(path, str):
+            yield io.TextIOWrapper(
+                io.BytesIO(read_whole(path)), encoding="utf-8-sig", errors="surrogateescape", newline=""
+            )
+        else:
+            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                yield file
     except OSError as error:
         raise ReinceptionError(f"{path}: can not be read ({error.strerror}): check the path") from error
     except (csv.Error, json.JSONDecodeError, RecursionError) as error:
-        what = "CSV with a header" if path.suffix.lower() == ".csv" else "one JSON object per line"
+        what = "CSV with a header" if _is_csv(path) else "one JSON object per line"
         raise ReinceptionError(f"{path}: is not {what} ({error}): mend it") from error
 
 
-def _values(path: Path, file: TextIO, group_column: str) -> Iterator[tuple[int, Sequence[Any]]]:
+def _is_csv(path: Path | str) -> bool:
+    return str(path).lower().endswith(".csv")
+
+
+def _values(path: Path | str, file: TextIO, group_column: str) -> Iterator[tuple[int, Sequence[Any]]]:
     """(line, values in the order of COLUMNS) of each row."""
     wanted = [group_column if name == "group" else name for name in COLUMNS]
     required = {"path", "label", *({group_column} - {"group"})}
-    if path.suffix.lower() == ".jsonl":
+    if not _is_csv(path):
         for number, line in enumerate(file, start=1):
             if line.strip():
                 item = json.loads(line)
@@ -78,7 +89,7 @@ def _values(path: Path, file: TextIO, group_column: str) -> Iterator[tuple[int, 
         yield reader.line_num, [_NONE if place is None else row[place] for place in places]
 
 
-def _require_columns(path: Path, required: set[str], found: Sequence[str] | Mapping[str, Any]) -> None:
+def _require_columns(path: Path | str, required: set[str], found: Sequence[str] | Mapping[str, Any]) -> None:
     if missing := sorted(required - set(found)):
         raise UsageError(f"{path}: lacks {listed(missing)}; it has {listed(list(found))}")
 
@@ -124,7 +135,7 @@ class _Rows:
     def _once(self, text: str) -> str:
         return self.known.setdefault(text, text)
 
-    def source(self, path: Path) -> Source:
+    def source(self, path: Path | str) -> Source:
         if not self.names:
             raise ReinceptionError(f"{path}: lists no pictures: give it one row for each")
         classes = sorted(set(self.labels))
@@ -137,19 +148,27 @@ class _Rows:
         if self.certainties:
             certainties = np.ones(len(targets))
             certainties[list(self.certainties)] = list(self.certainties.values())
+        root = Path() if isinstance(path, str) else path.parent
         columns = Columns(
-            root=path.parent,
+            root=root,
             names=list(self.names),
             targets=targets,
             splits=splits,
             groups=self.groups if any(self.groups) else None,
             strata=self.strata if any(self.strata) else None,
             certainties=certainties,
+            base=path.rpartition("/")[0] if isinstance(path, str) else None,
         )
-        return Source(name=path.stem, root=path.parent, classes=tuple(classes), records=RecordTable(columns))
+        return Source(
+            name=Path(path).stem,
+            root=root,
+            classes=tuple(classes),
+            records=RecordTable(columns),
+            address=path if isinstance(path, str) else None,
+        )
 
 
-def require_sound_labels(path: Path, classes: Sequence[str], targets: np.ndarray, splits: np.ndarray) -> None:
+def require_sound_labels(path: Path | str, classes: Sequence[str], targets: np.ndarray, splits: np.ndarray) -> None:
     """At least two classes, and none in val or test that training never sees."""
     if len(classes) < 2:
         raise ReinceptionError(f"{path}: only one class ({classes[0]!r}): telling things apart takes at least two")

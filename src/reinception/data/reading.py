@@ -10,12 +10,17 @@ from reinception.data.decode import MAX_PIXELS, Pixels, Refused, allowed_bytes, 
 from reinception.data.jpeg import ScaledJpeg, open_jpeg
 from reinception.data.png import open_png
 from reinception.data.records import Record
+from reinception.data.remote import MissingError, read_part
+
+# As decode.allowed_bytes has it for files here.
+_MOST_BYTES = 8 * MAX_PIXELS + (64 << 20)
 
 
 def pixels_of(record: Record) -> Pixels:
     """The decoded picture, (h, w, 3) or (h, w) uint8: the reference. `Refused` under the record's name."""
     with under_the_name_of(record):
-        return decode(record.path if record.offset is None else bytes_of(record), keep_grey=True)
+        is_whole_file = record.offset is None and record.address is None
+        return decode(record.path if is_whole_file else bytes_of(record), keep_grey=True)
 
 
 def training_picture(record: Record) -> Pixels | ScaledJpeg:
@@ -42,7 +47,12 @@ def under_the_name_of(record: Record) -> Iterator[None]:
 
 
 def bytes_of(record: Record) -> bytes:
-    """The encoded picture. `Refused` when it is not there or larger than any picture we accept."""
+    """The encoded picture. `Refused` when it is not there or larger than any picture we accept.
+
+    ReinceptionError where it lies elsewhere and the connection is lost: that is no fault of the picture's.
+    """
+    if record.address is not None:
+        return _bytes_elsewhere(record, record.address)
     if record.offset is None or record.size is None:
         return allowed_bytes(record.path, MAX_PIXELS)
     try:
@@ -54,4 +64,19 @@ def bytes_of(record: Record) -> bytes:
         ) from error
     if len(data) < record.size:
         raise Refused("truncated", f"{record.path} ends inside it: get a fresh copy of that file", record.name)
+    return data
+
+
+def _bytes_elsewhere(record: Record, address: str) -> bytes:
+    try:
+        size = record.num_bytes()
+        if size > _MOST_BYTES:
+            raise Refused(
+                "too_large", f"{size:,} bytes are more than the {_MOST_BYTES:,} allowed: shrink it", record.name
+            )
+        data = read_part(address, record.offset or 0, size)
+    except MissingError as error:
+        raise Refused("missing", f"{address}: there is no such file: check the address", record.name) from error
+    if len(data) < size:
+        raise Refused("truncated", f"{address} ends inside it: get a fresh copy of that file", record.name)
     return data

@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from reinception.data.remote import is_address, size_and_version
 from reinception.errors import ReinceptionError
 
 SPLITS = ("train", "val", "test")
@@ -29,7 +30,8 @@ class Record:
     has decided; `group` names what must not be torn apart by a split (a patient, a solar module); `stratum` names a
     difference inside a class that every split should share (a material, a degree of certainty). `certainty` is the
     probability that the label is right; the rest belongs to the other classes in equal parts. A picture inside a tar
-    file is the `size` bytes at `offset` of `path`.
+    file is the `size` bytes at `offset` of `path`. One that lies elsewhere has an `address` (remote.py); its `path` is
+    then no more than the last part of that.
     """
 
     path: Path
@@ -41,17 +43,26 @@ class Record:
     certainty: float = 1.0
     offset: int | None = None
     size: int | None = None
+    address: str | None = None
 
     def num_bytes(self) -> int:
         """The size of the picture's file, or of its part of a tar file. OSError where it can not be asked for."""
-        return self.path.stat().st_size if self.size is None else self.size
+        if self.size is not None:
+            return self.size
+        return self.path.stat().st_size if self.address is None else size_and_version(self.address)[0]
+
+    @property
+    def place(self) -> str:
+        """Where the file is, for people."""
+        return str(self.path) if self.address is None else self.address
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
     """What many records say, by kind: `files` index `paths`, or are None where a name under `root` is the path.
 
-    `splits` holds positions in SPLITS, -1 for none; texts that repeat are one object each.
+    `splits` holds positions in SPLITS, -1 for none; texts that repeat are one object each. With a `base` everything
+    lies elsewhere: the addresses are `base` and the name, or those of `addresses` where `files` are given.
     """
 
     root: Path
@@ -65,6 +76,8 @@ class Columns:
     files: NDArray[np.int32] | None = None
     offsets: NDArray[np.int64] | None = None
     sizes: NDArray[np.int64] | None = None
+    base: str | None = None
+    addresses: tuple[str, ...] = ()
 
 
 class RecordTable(Sequence[Record]):
@@ -85,9 +98,14 @@ class RecordTable(Sequence[Record]):
         if isinstance(index, slice):
             return RecordTable(self._columns, self._chosen[index])
         row, columns = int(self._chosen[index]), self._columns
-        name, split = columns.names[row], int(columns.splits[row])
+        name, split, address = columns.names[row], int(columns.splits[row]), None
+        if columns.base is not None or is_address(name):
+            address = self._address(row)
+            path = Path(address.rpartition("/")[2])
+        else:
+            path = columns.root / name if columns.files is None else columns.paths[columns.files[row]]
         return Record(
-            path=columns.root / name if columns.files is None else columns.paths[columns.files[row]],
+            path=path,
             name=name,
             target=int(columns.targets[row]),
             split=None if split < 0 else SPLITS[split],
@@ -96,7 +114,15 @@ class RecordTable(Sequence[Record]):
             certainty=1.0 if columns.certainties is None else float(columns.certainties[row]),
             offset=None if columns.offsets is None else int(columns.offsets[row]),
             size=None if columns.sizes is None else int(columns.sizes[row]),
+            address=address,
         )
+
+    def _address(self, row: int) -> str:
+        columns = self._columns
+        if columns.files is not None:
+            return columns.addresses[columns.files[row]]
+        name = columns.names[row]
+        return name if columns.base is None or is_address(name) else f"{columns.base}/{name}"
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
@@ -131,13 +157,17 @@ def listed(names: Sequence[object], limit: int = 5) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A named list of records; `num_ignored` counts entries that were left out because they are no pictures."""
+    """A named list of records; `num_ignored` counts entries that were left out because they are no pictures.
+
+    With an `address` it lies elsewhere, and `root` is the current folder.
+    """
 
     name: str
     root: Path
     classes: tuple[str, ...]
     records: Sequence[Record]
     num_ignored: int = 0
+    address: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,7 +184,7 @@ class Source:
                 size = record.num_bytes()
             except OSError as error:
                 raise ReinceptionError(
-                    f"{record.path}: vanished or unreadable ({error.strerror}): restore it"
+                    f"{record.place}: vanished or unreadable ({error.strerror}): restore it"
                 ) from error
             digest.update(os.fsencode(record.name) + f"\0{size}\0{record.target}\0".encode())
         return digest.hexdigest()

@@ -13,6 +13,8 @@ from reinception.data.identify import PICTURE_SUFFIXES, looks_like_image
 from reinception.data.manifest import SUFFIXES as MANIFESTS
 from reinception.data.manifest import open_manifest
 from reinception.data.records import SPLIT_WORDS, SPLITS, Record, Source, listed
+from reinception.data.remote import is_address
+from reinception.data.remote_shards import open_remote
 from reinception.data.shards import holds_shards, open_shards
 from reinception.errors import ReinceptionError, UsageError
 
@@ -23,8 +25,8 @@ _LITTER = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
 
 
 def open_source(data: str | Path, *, group_column: str | None = None) -> Source:
-    """DATA as the command line takes it: a folder, a manifest (`.csv`, `.jsonl`), or the word `elpv` (a folder of that
-    name is `./elpv`).
+    """DATA as the command line takes it: a folder, a manifest (`.csv`, `.jsonl`), the address of shards or a manifest
+    elsewhere (remote_shards.py), or the word `elpv` (a folder of that name is `./elpv`).
 
     A folder holds tar shards (shards.py); or one folder per class, each with pictures at any depth; or `train/` and
     perhaps `val/` (also `valid/`, `validation/`) and `test/`, which hold the class folders. Class indices follow the
@@ -37,9 +39,12 @@ def open_source(data: str | Path, *, group_column: str | None = None) -> Source:
     one split; and for what manifest.py and shards.py refuse.
     """
     root = Path(data)
-    is_manifest = data != "elpv" and root.suffix.lower() in MANIFESTS and not root.is_dir()
+    is_elsewhere = isinstance(data, str) and is_address(data)
+    is_manifest = data != "elpv" and root.suffix.lower() in MANIFESTS and (is_elsewhere or not root.is_dir())
     if group_column is not None and not is_manifest:
         raise UsageError(f"{data}: has no column {group_column!r}; only a .csv or .jsonl manifest has columns")
+    if isinstance(data, str) and is_elsewhere:
+        return open_remote(data, group_column=group_column or "group")
     if data == "elpv":
         return open_elpv()
     if is_manifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Protocol
 
 from reinception.errors import ReinceptionError
 
@@ -39,12 +39,20 @@ def members(path: Path) -> Iterator[Member]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            yield from _members(path, file, size)
+            yield from members_of(path, file, size)
     except OSError as error:
         raise ReinceptionError(f"{path}: can not be read ({error.strerror}): check the path") from error
 
 
-def _members(path: Path, file: BinaryIO, end: int) -> Iterator[Member]:
+class Readable(Protocol):
+    """What a tar file is read through."""
+
+    def seek(self, position: int, /) -> int: ...
+    def read(self, size: int, /) -> bytes: ...
+
+
+def members_of(path: Path | str, file: Readable, end: int) -> Iterator[Member]:
+    """`members` of an open file of `end` bytes, read forwards; `path` is its name in errors."""
     position, number, overrides = 0, 0, dict[str, str]()
     if packing := _COMPRESSED.get(file.read(2)):
         raise ReinceptionError(f"{path}: is compressed ({packing}), so its pictures have no place: unpack it")

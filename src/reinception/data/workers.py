@@ -63,6 +63,20 @@ def turn_to(item: int) -> None:
         _here.busy[0] = item
 
 
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """To be put around waiting for a network: no decoder is at work, and no picture is to blame for the time."""
+    if _here.busy is None:
+        yield
+        return
+    item, _here.busy[0] = _here.busy[0], _NOTHING
+    try:
+        yield
+    finally:
+        _here.busy[1] += 1
+        _here.busy[0] = item
+
+
 def in_order(
     job: Callable[[Task], Result], tasks: Iterable[Task], workers: int, *, patience: float = PATIENCE_SECONDS
 ) -> Generator[Result, None, None]:

@@ -18,7 +18,7 @@ def describe_data(source: Source) -> dict[str, Any]:
     """What config.json says about the data."""
     counted = {split: Counter(record.target for record in source.split(split)) for split in source.splits}
     return {
-        "root": str(source.root.resolve()),
+        "root": source.address or str(source.root.resolve()),
         "fingerprint": source.fingerprint,
         "classes": list(source.classes),
         "splits": {
