@@ -19,6 +19,7 @@ from reinception.report.run import Run, read_run
 from reinception.report.slices import LEAST_IMAGES, sliced, slices
 from reinception.report.traits import traits
 from reinception.resampling import fisher
+from test_report import Page
 
 NUM = 120
 CLASSES = ("defective", "functional")
@@ -143,3 +144,16 @@ def test_a_manifest_of_json_lines_says_the_same(run: Run, cells: Path) -> None:
     again = dataclasses.replace(run, config={**run.config, "data": "cells.jsonl"})
     one, other = (traits(each, _table(each)) for each in (run, again))
     assert [(a.name, a.values, a.rows.tolist()) for a in one] == [(b.name, b.values, b.rows.tolist()) for b in other]
+
+
+def test_columns_and_groups_that_are_html_are_shown_and_do_nothing(run: Run, cells: Path) -> None:
+    text = (cells / "cells.csv").read_text(encoding="utf-8")
+    (cells / "hostile.csv").write_text(
+        text.replace("light", "<img src=x onerror=alert(1)>", 1).replace("night", "<script>alert(1)</script>"),
+        encoding="utf-8",
+    )
+    page = Page(render(dataclasses.replace(run, config={**run.config, "data": "hostile.csv"})))
+    assert "<img src=x onerror=alert(1)>" in page.text and "<script>alert(1)</script>" in page.text
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert all(uri.startswith("data:image/jpeg;base64,") for uri in page.pictures())

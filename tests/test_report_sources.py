@@ -18,9 +18,12 @@ from reinception.errors import ReinceptionError
 from reinception.metrics import PredictionTable
 from reinception.report import write_report
 from reinception.report.against import MOST_LOST, against
+from reinception.report.card import card
+from reinception.report.page import render
 from reinception.report.pictures import picture
 from reinception.report.run import Run, read_run
 from reinception.resampling import compare
+from test_report import Page
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +139,13 @@ def test_a_baseline_that_cannot_be_one_is_one_clear_line(
     with pytest.raises(ReinceptionError, match="gone: holds no predictions for the test split"):
         against(read_run(small_run), "gone")
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_baseline_whose_name_is_html_does_nothing(small_run: Path, tmp_path: Path) -> None:
+    run = read_run(small_run)
+    hostile = _table(run).save_csv(tmp_path / "<img src=x onerror=alert(1)>.csv")
+    page = Page(render(run, against(run, hostile)))
+    assert hostile.name in page.text
+    assert "x" not in page.pictures()
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert r"\<img src=x onerror=alert(1)\>" in card(run, against(run, hostile))

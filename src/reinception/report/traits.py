@@ -52,7 +52,7 @@ def _written(run: Run, table: PredictionTable) -> Iterator[Trait]:
         "folder", [_folder(name, table.classes[label]) for name, label in zip(table.names, table.targets, strict=True)]
     )
     manifest = manifest_of(run.config)
-    if manifest is not None:
+    if manifest is not None and run.originals:  # else it is no longer what the run read
         for column, values in _other_columns(manifest, frozenset(table.names)).items():
             yield _trait(column, _as_numbers([values.get(name) for name in table.names]))
 
