@@ -42,13 +42,14 @@ def width(verb: Parser) -> None:
     )
 
 
-def workers(verb: Parser) -> None:
+def workers(verb: Parser, default: int = 0) -> None:
     verb.add_argument(
         "--workers",
         metavar="K",
         type=natural_int,
-        default=0,
-        help="processes that read images; the result is the same for any number (default: %(default)s)",
+        default=default,
+        help="processes that read images; the result is the same for any number. With 0 they are read in this one, and "
+        "an image that crashes the decoder ends it without a word; with 1 or more it is named (default: %(default)s)",
     )
 
 
@@ -70,7 +71,7 @@ def batches(verb: Parser) -> None:
         default=32,
         help="images at a time: memory and speed, not the result (default: %(default)s)",
     )
-    workers(verb)
+    workers(verb, default=1)
     precision(verb, "fp32", "fp32 gives the same figures on every processor, bf16 is faster where the hardware has it")
 
 
