@@ -162,6 +162,14 @@ def test_a_file_in_each_layout_is_known(layout: str) -> None:
     assert not found.unused
 
 
+def test_our_own_names_from_before_a_branch_was_renamed_are_known() -> None:
+    today = shapes_in("reinception")
+    former = {name.replace(".doubled.", ".double."): shape for name, shape in today.items()}
+    found = identify(former)
+    assert found.layout.name == "reinception" and not found.unused
+    assert set(found.layout.canonical(former).values()) == set(former) != set(today)
+
+
 def test_torchvision_has_the_auxiliary_head_and_timm_has_not(torchvision_shapes: Shapes) -> None:
     with_head, without_head = identify(torchvision_shapes), identify(without(torchvision_shapes, "AuxLogits"))
     assert with_head.has_auxiliary and not without_head.has_auxiliary

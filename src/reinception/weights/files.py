@@ -20,7 +20,6 @@ from torch import Tensor
 
 from reinception.errors import ReinceptionError
 from reinception.model.artifact import METADATA_KEY, MODEL_NAME
-from reinception.spec import current_path
 from reinception.weights import hdf5
 
 MAX_BYTES = 4 << 30  # ten times the largest Inception-v3 training checkpoint; more is a mistake or a trap
@@ -121,8 +120,7 @@ def _safetensors(file: Path) -> tuple[dict[str, Tensor], bool]:
     try:
         with safe_open(file, framework="pt") as opened:
             is_ours = METADATA_KEY in (opened.metadata() or {})
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
-            return ({current_path(name): tensor for name, tensor in tensors.items()} if is_ours else tensors), is_ours
+            return {name: opened.get_tensor(name) for name in opened.keys()}, is_ours  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise ReinceptionError(f"not a whole .safetensors file ({error}); copy or download it again") from None
 

@@ -21,7 +21,7 @@ from reinception.model.foreign.keys import (
     torch_leaves,
 )
 from reinception.model.foreign.places import Place, places, topological
-from reinception.spec import Arch
+from reinception.spec import Arch, current_path
 
 # -- the names TF-slim gave, which torchvision, timm and the FID files took over ---------------------------------------
 
@@ -209,6 +209,10 @@ def _ours(arch: Arch) -> tuple[Key, ...]:
     return (*keys, *classifiers(arch, {"classifier": "classifier", "aux.classifier": "aux.classifier"}))
 
 
+def _canonical_ours(shapes: Shapes) -> dict[str, str]:
+    return {current_path(name): file for name, file in after_prefix("stem.0.conv.weight")(shapes).items()}
+
+
 # -- all of them
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -263,7 +267,7 @@ LAYOUTS: Mapping[str, Layout] = {
             name="reinception",
             title="our own names, without a manifest",
             keys=_ours,
-            canonical=after_prefix("stem.0.conv.weight"),
+            canonical=_canonical_ours,
         ),
     )
 }
