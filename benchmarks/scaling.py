@@ -219,7 +219,7 @@ class Case:
     def row(self) -> tuple[str, ...]:
         times = (self.timed.median, min(self.timed.seconds), max(self.timed.seconds), self.predicted)
         median, least, most, predicted = (f"{seconds:.3f}" for seconds in times)
-        error = f"{100 * self.error:+.0f} %"
+        error = f"{100 * self.error:+.1f} %"
         return self.what, f"{self.workers}", self.link, median, f"{least} to {most}", predicted, error
 
 
