@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from reinception import calibration, metrics, resampling, runtime
+from reinception.data.decode import Refused
 from reinception.data.records import Record
 from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import PredictionTable, Probabilities, Rate
@@ -18,6 +19,7 @@ from reinception.model.build import Network
 from reinception.protocol import Crops, Preprocessing, SingleCrop, many_crops, single_crop
 from reinception.ranking import rankings
 from reinception.runtime import Precision, Progress, choose_device, prepare, score
+from reinception.sharing import Peers, own_share, put_together
 
 SINGLE_CROP = "single crop"
 
@@ -109,6 +111,7 @@ def evaluate(
     workers: int = 0,
     precision: Precision = "fp32",
     progress: Progress | None = None,
+    peers: Peers | None = None,
 ) -> Evaluation:
     """Score `records` (whose targets index `classes`) with one model, or with the average of several.
 
@@ -116,7 +119,9 @@ def evaluate(
     another order, is scored right; a class that no model knows is a ReinceptionError, and so are models that disagree
     about the classes. Each model prepares the pixels its own way, or with one crop by the named rule `resize`, or by
     many `crops` at `scales` (protocol.py). Probabilities are averaged in a fixed order, so the order of the models
-    changes nothing. Float32 by default: a published error should not depend on the processor.
+    changes nothing. Float32 by default: a published error should not depend on the processor. With `peers`, which all
+    call this with the same arguments, each scores its share, once, and all get the whole evaluation; `progress` counts
+    this one's share.
     """
     if not models:
         raise ReinceptionError("evaluate: name at least one model")
@@ -127,23 +132,25 @@ def evaluate(
     protocols = [_protocol(manifest.preprocessing, crops, scales, resize) for _, manifest in models]
     device = choose_device()
     dtype = runtime.precision(precision, device)
-    total = len(models) * len(records)
+    mine = own_share(records, peers)
+    total = len(models) * len(mine)
     scored = []
+    refused: dict[int, Refused] = {}
     for index, ((network, _), (preprocessing, cut)) in enumerate(zip(models, protocols, strict=True)):
-        offset = index * len(records)
-        scored.append(
-            score(
-                prepare(network, device),
-                preprocessing,
-                records,
-                crops=cut,
-                batch_size=batch_size,
-                workers=workers,
-                dtype=dtype,
-                progress=None if progress is None else lambda done, _, before=offset: progress(before + done, total),
-            )
+        offset = index * len(mine)
+        one = score(
+            prepare(network, device),
+            preprocessing,
+            mine,
+            crops=cut,
+            batch_size=batch_size,
+            workers=workers,
+            dtype=dtype,
+            progress=None if progress is None else lambda done, _, before=offset: progress(before + done, total),
         )
-    refused = {index: why for one in scored for index, why in one.refused.items()}
+        rows, bad = put_together(one.probabilities, one.refused, peers)
+        scored.append(rows)
+        refused |= bad
     kept = [index for index in range(len(records)) if index not in refused]
     if not kept:
         first = f": {refused[min(refused)]}" if refused else ""
@@ -157,7 +164,7 @@ def evaluate(
         table=PredictionTable(
             names=tuple(records[index].name for index in kept),
             targets=targets[kept],
-            probabilities=average([one.probabilities for one in scored])[kept],
+            probabilities=average(scored)[kept],
             classes=known,
         ),
         protocol={

@@ -19,6 +19,7 @@ from reinception.model.build import Network
 from reinception.output import refuse_existing
 from reinception.predict import expand
 from reinception.runtime import Precision, Progress, choose_device, prepare
+from reinception.sharing import Peers, own_share, put_together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,20 +61,26 @@ def features(
     workers: int = 0,
     precision: Precision = "fp32",
     progress: Progress | None = None,
+    peers: Peers | None = None,
 ) -> Features:
-    """The features of every image that `paths` (files, folders, globs) mean, in the order given; bad ones are named."""
+    """The features of every image that `paths` (files, folders, globs) mean, in the order given; bad ones are named.
+
+    With `peers`, which all call this with the same arguments, each computes its share, and all get the whole.
+    """
     found = list(expand(paths))
     files = [item for item in found if isinstance(item, Path)]
     device = choose_device()
+    records = [Record(path=path, name=str(path), target=0) for path in files]
     values, refused = runtime.features(
         prepare(network, device),
         manifest.preprocessing,
-        [Record(path=path, name=str(path), target=0) for path in files],
+        own_share(records, peers),
         batch_size=batch_size,
         workers=workers,
         dtype=runtime.precision(precision, device),
         progress=progress,
     )
+    values, refused = put_together(values, refused, peers)
     kept = [index for index in range(len(files)) if index not in refused]
     errors = {item.path: item.reason for item in found if not isinstance(item, Path)}
     errors |= {str(files[index]): why.reason for index, why in sorted(refused.items())}

@@ -20,6 +20,7 @@ from reinception.model.artifact import Manifest
 from reinception.model.build import Network
 from reinception.output import new_text_file, write_json
 from reinception.runtime import Precision, Progress, choose_device, prepare, score
+from reinception.sharing import Peers, own_share, put_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,15 @@ def predict(
     workers: int = 0,
     precision: Precision = "fp32",
     progress: Progress | None = None,
+    peers: Peers | None = None,
 ) -> list[Prediction]:
     """The `top` labels of every file that `paths` (files, folders, globs) mean, in the order given.
 
     A folder means the pictures in it at any depth, by name; a glob its matches, by name. A path that means nothing, and
     a file that is no readable picture, is a `Prediction` with an `error`. Equal probabilities keep the classes' order.
     Fewer files than a block of the network's (runtime.block_size) are computed one by one: sooner done, and the same
-    but for the rounding of float32.
+    but for the rounding of float32. With `peers`, which all call this with the same arguments, each computes its share,
+    and all get the whole.
     """
     if top < 1:
         raise UsageError(f"predict: top must be at least 1, got {top}")
@@ -74,23 +77,24 @@ def predict(
     scored = score(
         prepare(network, device),
         manifest.preprocessing,
-        records,
+        own_share(records, peers),
         batch_size=batch_size,
         workers=workers,
         dtype=dtype,
         block=None if is_full else 1,
         progress=progress,
     )
+    probabilities, refusals = put_together(scored.probabilities, scored.refused, peers)
     predictions = []
     index = 0
     for item in found:
         if not isinstance(item, Path):
             predictions.append(Prediction(path=item.path, labels=(), error=item.reason, probabilities=None))
             continue
-        if (refused := scored.refused.get(index)) is not None:
+        if (refused := refusals.get(index)) is not None:
             predictions.append(Prediction(path=str(item), labels=(), error=refused.reason, probabilities=None))
         else:
-            row = scored.probabilities[index]
+            row = probabilities[index]
             labels = _ranked(row, manifest.classes, top)
             predictions.append(Prediction(path=str(item), labels=labels, error=None, probabilities=row))
         index += 1

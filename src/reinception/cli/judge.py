@@ -54,20 +54,25 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def features(arguments: argparse.Namespace) -> None:
     """Writes the pooled features, one row an image; what cannot be read is named."""
+    from reinception.cli.ranks import connected
     from reinception.features import features as extract
     from reinception.model.artifact import load
     from reinception.output import refuse_existing
 
     refuse_existing(Path(arguments.out))
     network, manifest = load(arguments.model, with_aux=False)
-    found = extract(
-        network,
-        manifest,
-        arguments.paths,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
-        precision=arguments.precision,
-    )
+    with connected() as peers:
+        found = extract(
+            network,
+            manifest,
+            arguments.paths,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            precision=arguments.precision,
+            peers=peers,
+        )
+    if peers is not None and peers.rank:
+        return  # the first writes and speaks for all
     for path, reason in found.errors.items():
         print(f"reinception: {path}: {reason}", file=sys.stderr)
     if found.paths:

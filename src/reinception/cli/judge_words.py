@@ -14,7 +14,7 @@ def add_evaluate(verbs: Verbs[Parser]) -> None:
         usage="MODEL [MODEL ...] DATA [options]",
         does="measure a model's errors, with their intervals",
         more="MODEL is a .safetensors file or a run folder; the probabilities of several are averaged. DATA is what "
-        "train takes.",
+        "train takes. Under torchrun each process takes its share, and the figures are the same.",
     )
     verb.add_argument(
         "models", metavar="MODEL", nargs="+", help="a model file or a run folder; several make an ensemble"
@@ -65,7 +65,8 @@ def add_predict(verbs: Verbs[Parser]) -> None:
         call="work:predict",
         usage="MODEL PATH [PATH ...] [options]",
         does="name what is in images, most probable first",
-        more="A file that cannot be read is named, and the rest go on; the exit code is then 1.",
+        more="A file that cannot be read is named, and the rest go on; the exit code is then 1. Under torchrun each "
+        "process takes its share.",
     )
     verb.add_argument("model", metavar="MODEL", help="a model file or a run folder")
     verb.add_argument(
@@ -128,7 +129,8 @@ def add_features(verbs: Verbs[Parser]) -> None:
         usage="MODEL PATH [PATH ...] -o FILE.npz [options]",
         does="write what a network knows of images before it names them",
         more="The pooled features, 2,048 for each image at full width, as the array `features` beside `paths`. A file "
-        "that cannot be read is named, and the rest go on; the exit code is then 1.",
+        "that cannot be read is named, and the rest go on; the exit code is then 1. Under torchrun each process takes "
+        "its share.",
     )
     verb.add_argument("model", metavar="MODEL", help="a model file or a run folder")
     verb.add_argument(

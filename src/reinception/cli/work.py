@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reinception.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.cli.arguments import parser
+from reinception.cli.ranks import connected
 from reinception.cli.table import aligned, count
 from reinception.data.sources import Source, open_source
 from reinception.errors import ReinceptionError, UsageError
@@ -21,6 +22,7 @@ from reinception.output import refuse_existing, write_json
 from reinception.predict import Prediction, write_predictions_csv, write_predictions_json
 from reinception.predict import predict as name_images
 from reinception.protocol import read_exclusions
+from reinception.sharing import Peers
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -69,18 +71,22 @@ def evaluate(arguments: argparse.Namespace) -> None:
         # The list may be one for all splits; the split was made before anything was left out.
         kept = {record.name for record in source.without(read_exclusions(arguments.exclude)).records}
         records = tuple(record for record in records if record.name in kept)
-    evaluation = score(
-        models,
-        records,
-        source.classes,
-        crops=arguments.crops,
-        scales=arguments.scales,
-        resize=arguments.resize,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
-        precision=arguments.precision,
-        progress=_progress(),
-    )
+    with connected() as peers:
+        evaluation = score(
+            models,
+            records,
+            source.classes,
+            crops=arguments.crops,
+            scales=arguments.scales,
+            resize=arguments.resize,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            precision=arguments.precision,
+            progress=_progress(peers),
+            peers=peers,
+        )
+    if peers is not None and peers.rank:
+        return  # the first writes and speaks for all
     for refusal in evaluation.refused:
         print(f"reinception: {refusal.path}: {refusal.reason}", file=sys.stderr)
     if arguments.predictions is not None:
@@ -139,16 +145,20 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.json == arguments.csv == "-":
         raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
     network, manifest = load(arguments.model, with_aux=False)
-    predictions = name_images(
-        network,
-        manifest,
-        arguments.paths,
-        top=arguments.top,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
-        precision=arguments.precision,
-        progress=_progress(),
-    )
+    with connected() as peers:
+        predictions = name_images(
+            network,
+            manifest,
+            arguments.paths,
+            top=arguments.top,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            precision=arguments.precision,
+            progress=_progress(peers),
+            peers=peers,
+        )
+    if peers is not None and peers.rank:
+        return
     if arguments.json is not None:
         write_predictions_json(predictions, arguments.json)
     if arguments.csv is not None:
@@ -183,9 +193,9 @@ def _refuse_existing(*files: str | None) -> None:
             refuse_existing(Path(file))
 
 
-def _progress() -> Callable[[int, int], None] | None:
-    """A counter that stays on one line of a terminal; elsewhere nobody watches."""
-    if not sys.stderr.isatty():
+def _progress(peers: Peers | None) -> Callable[[int, int], None] | None:
+    """A counter that stays on one line of a terminal; elsewhere nobody watches. Of several ranks the first counts."""
+    if not sys.stderr.isatty() or (peers is not None and peers.rank):
         return None
 
     def show(done: int, total: int) -> None:

@@ -160,9 +160,11 @@ class Ranks:
         except RuntimeError as error:
             missing = re.search(r"[Rr]anks? ([\d, ]+) failed to pass", str(error))
             who = f"rank {missing[1].strip(' ,')}" if missing and self.is_first else "rank 0, or a rank it waited for,"
+            if self.is_first and not missing:  # a connection was closed, and gloo does not say whose
+                who = "rank 1" if self.world_size == 2 else f"one of the ranks 1 to {self.world_size - 1}"
             raise PeerLostError(
                 f"{who} is dead or has not answered for {self.seconds:g} s; see what it said last, "
-                "and resume with any number of processes"
+                "and start again (a training with --resume), with any number of processes"
             ) from None
 
 
