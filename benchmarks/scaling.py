@@ -1,9 +1,9 @@
 """How training scales with workers: a cost model's table, and with `--measure` its errors on this machine.
 
-What the model is told (`calibrate`) and what it is asked (`validate`) come from different runs: it is told of one
-process, of two that know nothing of each other, and of other messages between two processes at one bandwidth; it is
-asked about the whole gradient and whole steps, on one, two and four processes, at other bandwidths. Bandwidth is
-limited between network namespaces, which needs root; without it, only this machine's own loopback is measured.
+What the model is told and what it is asked come from different runs: it is told of one process, of two that know
+nothing of each other, and of other messages between two processes at one bandwidth; it is asked about the whole
+gradient and whole steps, on one, two and four processes, at other bandwidths. Bandwidth is limited between network
+namespaces, which needs root; without it, only the loopback is measured. Linux only.
 """
 
 from __future__ import annotations
@@ -316,6 +316,8 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="measure on this machine as well; about five minutes")
     parser.add_argument("--rounds", type=int, default=7, help="times each case is timed (default: %(default)s)")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
     print(f"gradient: {gradient_bytes() / 1e6:.1f} MB in float32")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces go when this process is told to
     if arguments.measure:
