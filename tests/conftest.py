@@ -9,11 +9,17 @@ import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 import reinception
+
+if TYPE_CHECKING:
+    import torchvision
+
+    from reinception.weights.convert import Conversion
 
 # Set before torch loads, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; more threads would fight for cores
@@ -74,3 +80,31 @@ def small_run(command: Command, solar_cells: Path, tmp_path_factory: pytest.Temp
     result = command("train", solar_cells, "-o", run, "--epochs", 1, *SMALLEST)
     assert result.returncode == 0, result.stderr
     return run
+
+
+@pytest.fixture(scope="module")
+def torchvision_model() -> torchvision.models.Inception3:
+    """torchvision's network with random weights; the imports wait, since few tests need it."""
+    import torchvision
+
+    from foreign_weights import randomise
+
+    model = torchvision.models.Inception3(init_weights=False)
+    randomise(model, 1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def torchvision_file(
+    torchvision_model: torchvision.models.Inception3, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    from foreign_weights import saved
+
+    return saved(torchvision_model.state_dict(), tmp_path_factory.mktemp("torchvision") / "weights.pth")
+
+
+@pytest.fixture(scope="module")
+def from_torchvision(torchvision_file: Path) -> Conversion:
+    from reinception.weights.convert import obtain
+
+    return obtain(torchvision_file)

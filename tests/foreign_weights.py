@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from reinception import family
+from reinception.model.artifact import Manifest
 from reinception.model.build import Network, skeleton
 from reinception.model.foreign.identify import with_scale
+from reinception.protocol import Preprocessing
 from reinception.spec import count_border
 
 RELEASED = family.NETWORKS["inception_v3"].arch
@@ -59,6 +61,16 @@ def random_network(
     network = skeleton(with_scale(count_border(arch, border), scale)).to_empty(device="cpu")
     randomise(network, seed)
     return network.eval()
+
+
+def manifest_of(network: Network) -> Manifest:
+    names = tuple(f"class_{index}" for index in range(network.arch.num_classes))
+    return Manifest(arch=network.arch, classes=names, preprocessing=Preprocessing())
+
+
+def saved(state: dict[str, Tensor], file: Path) -> Path:
+    torch.save(state, file)
+    return file
 
 
 def images(num: int = 1, size: int = 299, seed: int = 0) -> Tensor:
