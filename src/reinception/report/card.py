@@ -136,7 +136,7 @@ def _slices(run: Run) -> Iterator[str | None]:
     for row in found.behind[:_MOST_SLICES]:
         yield (
             f"- {_escaped(row.trait)}, {_escaped(row.value)}: {row.right} of {row.n:,} right ({row.interval}), "
-            f"{row.rest} of the rest; {row.expected} expected from its classes"
+            f"{row.rest} of the rest" + (f"; {row.expected} expected from its classes" if row.expected else "")
         )
     if len(found.behind) > _MOST_SLICES:
         yield f"- and {len(found.behind) - _MOST_SLICES} more"

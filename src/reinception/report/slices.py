@@ -59,7 +59,7 @@ class SliceRow:
     interval: str
     bar: Markup
     rest: str
-    expected: str
+    expected: str | None
     p: str
     stands_out: bool
 
@@ -164,7 +164,7 @@ def _row(one: Slice) -> SliceRow:
         interval=interval(100 * low, 100 * high),
         bar=svg.range_bar(low, one.right / one.n, high),
         rest=percent(100 * one.rest_right / one.rest_n),
-        expected="–" if one.expected is None else percent(100 * one.expected),
+        expected=None if one.expected is None else percent(100 * one.expected),
         p="1" if one.p > 0.995 else "< 0.001" if one.p < 0.001 else f"{one.p:.2g}",
         stands_out=one.p < LEVEL,
     )
