@@ -17,6 +17,7 @@ from reinception.train.distributed import PeerLostError, Ranks
 from reinception.train.finetune import Freeze, training_mode
 from reinception.train.journal import Journal, StepRecord
 from reinception.train.keeper import Keeper
+from reinception.train.memory import OutOfMemoryError, is_out_of_memory, out_of_memory
 from reinception.train.optim import ParameterAverage, clip_by_global_norm, rate_at, set_rate
 from reinception.train.replicas import Replicas
 from reinception.train.stop import Stop
@@ -51,7 +52,7 @@ class Training:
 def fit(training: Training, *, first_step: int = 0) -> int:
     """Trains until the budget is spent; returns the number of steps done. The journal has kept the best network.
 
-    Interrupted, and every error but DivergedError, leave a checkpoint of the last whole step.
+    Interrupted, and every error but DivergedError and OutOfMemoryError, leave a checkpoint of the last whole step.
     """
     recipe, budget, journal, ranks = training.recipe, training.budget, training.journal, training.ranks
     step, skipped, batches = first_step, 0, training.stream.numbered(_numbers(training, first_step))
@@ -61,7 +62,7 @@ def fit(training: Training, *, first_step: int = 0) -> int:
         while (progress := ranks.table(budget.progress(step))[0][0]) < 1.0:
             ranks.meet()
             rate = rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs)
-            record = take_step(training, batches, rate=rate, step=step)
+            record = careful_step(training, batches, rate=rate, step=step)
             step += 1
             skipped = skipped + 1 if record.skipped else 0
             if skipped == MOST_SKIPPED:
@@ -70,6 +71,8 @@ def fit(training: Training, *, first_step: int = 0) -> int:
             if not _validate_if_due(training, step):
                 training.keeper.keep_if_due(step)
         journal.validate(step)
+    except OutOfMemoryError:  # a checkpoint takes memory too, and safetensors ends the process where there is none
+        raise
     except DivergedError:
         raise
     except (Interrupted, Exception) as error:
@@ -79,6 +82,18 @@ def fit(training: Training, *, first_step: int = 0) -> int:
         raise
     training.keeper.keep(step)
     return step
+
+
+def careful_step(training: Training, batches: Iterable[Batch], *, rate: float, step: int) -> StepRecord:
+    """`take_step`; OutOfMemoryError, one line with a smaller batch to try, where memory runs out."""
+    try:
+        return take_step(training, batches, rate=rate, step=step)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise out_of_memory(
+        training.recipe, training.ranks.device
+    )  # here the tensors are gone that the error's frames held
 
 
 def take_step(training: Training, batches: Iterable[Batch], *, rate: float, step: int) -> StepRecord:

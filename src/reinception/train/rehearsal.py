@@ -19,7 +19,7 @@ from reinception.train.console import Console
 from reinception.train.describe import precision_name
 from reinception.train.distributed import Ranks
 from reinception.train.folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
-from reinception.train.loop import take_step
+from reinception.train.loop import careful_step
 from reinception.train.optim import rate_at
 from reinception.train.plan import TrainConfig, make_plan
 from reinception.train.run import choose, fresh_network, open_data
@@ -50,7 +50,7 @@ def rehearse(config: TrainConfig) -> str:
     for step in range(1 + MEASURED_STEPS):
         began = time.perf_counter()
         rate = rate_at(recipe.schedule, progress=0.0, epochs=recipe.epochs)
-        take_step(training, islice(batches, recipe.replicas), rate=rate, step=step)
+        careful_step(training, islice(batches, recipe.replicas), rate=rate, step=step)
         seconds.append(time.perf_counter() - began)
     one = median(seconds[1:])
     images = {split: len(records) for split, records in session.records.items()}
@@ -75,7 +75,7 @@ def rehearse(config: TrainConfig) -> str:
         ("machine", f"{device}, {torch.get_num_threads()} threads, {precision_name(dtype)}"),
         ("one step", f"{one:.3g} s ({spread}), {session.images_per_step / one:.1f} images/s"),
         ("length", length),
-        ("memory", f"{peak / 2**30:.2f} GiB at most so far"),
+        ("memory", f"{peak / 2**30:.2f} GiB at its highest in these steps, this whole process"),
         ("disk", f"{disk / 1e6:,.0f} MB in {config.out}"),
     )
     return "\n".join(f"{name:<9} {what}" for name, what in rows)

@@ -1,0 +1,50 @@
+"""When memory runs out: how it is known, and how the same images make a step in smaller batches."""
+
+from __future__ import annotations
+
+import errno
+
+import torch
+
+from reinception.errors import ReinceptionError
+from reinception.recipe import Recipe
+
+LEAST_BATCH = 2  # batch norm has nothing to normalise in less
+# What torch's allocators on a processor say, and last what oneDNN says when it gets no memory for its code and scratch;
+# on a GPU it is torch.OutOfMemoryError, and NumPy raises a MemoryError.
+SAID_WITHOUT_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a primitive")
+
+
+class OutOfMemoryError(ReinceptionError):
+    """A step did not fit into memory."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what `error` means, on a processor or a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID_WITHOUT_MEMORY)
+
+
+def at_most_half(batch_size: int) -> int | None:
+    """The largest divisor of `batch_size` up to its half, so that a step keeps its images; None below 2."""
+    return next((n for n in range(batch_size // 2, LEAST_BATCH - 1, -1) if batch_size % n == 0), None)
+
+
+def out_of_memory(recipe: Recipe, device: torch.device) -> OutOfMemoryError:
+    """What to say where a step has run out of memory.
+
+    Adding up the gradients of several small batches is what replicas do already, over the same images in the same
+    order. Whether the half fits is not tried: after a failure oneDNN may refuse in this process what would fit.
+    """
+    what = f"out of memory: a batch of {recipe.batch_size} images does not fit on {device}"
+    half = at_most_half(recipe.batch_size)
+    if half is None:
+        return OutOfMemoryError(f"{what}; choose a smaller --input-size, --width or network")
+    replicas = recipe.replicas * recipe.batch_size // half
+    return OutOfMemoryError(
+        f"{what}; try --batch-size {half} --replicas {replicas}: as many images a step, added up {half} at a time, "
+        "which batch norm then sees, so it is not quite the same run"
+    )
