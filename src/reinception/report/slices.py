@@ -84,11 +84,9 @@ def sliced(run: Run, table: PredictionTable) -> Slices | None:
     ahead = [one for one in found if one.p < LEVEL and one.behind < 0]
     looked = f"{count(len(found), 'slice')} of at least {LEAST_IMAGES} images"
     if behind:
-        worst = joined([f"{one.trait} “{one.value}”" for one in behind[:3]])
-        more = f" and {len(behind) - 3} more" if len(behind) > 3 else ""
-        sentence = (
-            f"Of {looked}, {len(behind)} {'falls' if len(behind) == 1 else 'fall'} behind the rest: {worst}{more}."
-        )
+        more = [f"{len(behind) - 3} more"] if len(behind) > 3 else []
+        worst = joined([*(f"{one.trait} “{one.value}”" for one in behind[:3]), *more])
+        sentence = f"Of {looked}, {len(behind)} {'falls' if len(behind) == 1 else 'fall'} behind the rest: {worst}."
     else:
         sentence = f"Of {looked}, none falls behind the rest by more than so many comparisons bring about by chance."
     if explained := sum(one.is_its_classes for one in behind):
