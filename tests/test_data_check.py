@@ -26,7 +26,7 @@ from reinception.data.loader import evaluation_batches
 from reinception.data.pack import pack
 from reinception.data.records import Record, Source
 from reinception.data.sources import open_source
-from reinception.data.twins import joined
+from reinception.data.twins import MAX_HASH_DISTANCE, Look, alike, joined
 from reinception.errors import ReinceptionError, UsageError
 from reinception.protocol import Preprocessing
 from test_data_shards import tree
@@ -349,6 +349,37 @@ def test_the_quarantine_is_left_out_by_train_and_evaluate(command: Command, sola
     assert tree(data) == before
     for path in (data, *data.rglob("*")):
         path.chmod(0o755)
+
+
+def test_every_pair_of_near_hashes_is_proposed_and_no_other():
+    random = np.random.default_rng(2)
+    small = random.integers(0, 256, 1024, dtype=np.uint8).tobytes()
+    hashes = random.integers(0, 1 << 63, 600).tolist()
+    for place in range(0, 400, 2):  # as far apart as is still near, and one bit further
+        num_bits = 6 + place // 2 % 2
+        hashes[place + 1] = hashes[place] ^ sum(1 << int(bit) for bit in random.choice(64, num_bits, replace=False))
+    hashes[500:520] = [hashes[500]] * 20
+    expected = [
+        (one, other)
+        for one in range(600)
+        for other in range(one + 1, 600)
+        if (hashes[one] ^ hashes[other]).bit_count() <= MAX_HASH_DISTANCE
+    ]
+    assert len(expected) >= 100 + 190
+    assert alike([Look(hash=number, small=small) for number in hashes]) == expected
+
+
+def test_a_split_that_compares_nothing_reads_no_picture(command, tmp_path):
+    rows = "".join(f"part{n % 5}/absent{n}.png,{'ab'[n % 2]}\n" for n in range(200))
+    (tmp_path / "m.csv").write_text(f"path,label\n{rows}")
+    result = command(
+        "data", "split", tmp_path / "m.csv", "-o", tmp_path / "out.csv", "--no-compare", "--group-by", "folder"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "were not looked for" in result.stdout
+    records = open_source(tmp_path / "out.csv").records
+    assert {record.name for record in records} == {f"part{n % 5}/absent{n}.png" for n in range(200)}
+    assert len({(record.name.split("/")[0], record.split) for record in records}) == 5
 
 
 # -- the corpus --------------------------------------------------------------------------------------------------------

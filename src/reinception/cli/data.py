@@ -77,6 +77,7 @@ def split(arguments: argparse.Namespace) -> None:
         val_fraction=arguments.val_fraction,
         test_fraction=arguments.test_fraction,
         folds=folds,
+        compare=not arguments.no_compare,
         workers=arguments.workers,
         progress=_progress(),
     )

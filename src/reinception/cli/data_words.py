@@ -77,6 +77,11 @@ def _split(verbs: Verbs[Parser]) -> None:
         "--test-fraction", metavar="F", type=fraction, default=0.25, help="share for test (default: %(default)s)"
     )
     verb.add_argument(
+        "--no-compare",
+        action="store_true",
+        help="read no picture, and so do not look for those that are the same: seconds for a million",
+    )
+    verb.add_argument(
         "--seed", metavar="S", type=int, default=0, help="another seed, another split (default: %(default)s)"
     )
     _workers(verb)
@@ -107,7 +112,11 @@ def _pack(verbs: Verbs[Parser]) -> None:
 
 
 def _data(verb: Parser) -> None:
-    verb.add_argument("data", metavar="DATA", help="a folder of class folders or tar shards, a manifest, or elpv")
+    verb.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder of class folders or tar shards, a manifest, an address (s3://...), or elpv",
+    )
 
 
 def _workers(verb: Parser) -> None:

@@ -141,6 +141,13 @@ class RecordTable(Sequence[Record]):
         """The records of one split."""
         return RecordTable(self._columns, self._chosen[self._columns.splits[self._chosen] == SPLITS.index(name)])
 
+    def with_groups(self, groups: Sequence[str | None]) -> RecordTable:
+        """The same records, each in the group that `groups` has in its place."""
+        column: list[str | None] = [None] * len(self._columns.names)
+        for row, group in zip(self._chosen.tolist(), groups, strict=True):
+            column[row] = group
+        return RecordTable(replace(self._columns, groups=column), self._chosen)
+
     def with_splits(self, splits: Mapping[str, str]) -> RecordTable:
         """The same records, each in the split that `splits` has for its name."""
         codes = self._columns.splits.copy()

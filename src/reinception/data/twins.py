@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from types import ModuleType
 
 import numpy as np
@@ -66,38 +67,40 @@ def equal(hashes: Sequence[bytes | None]) -> list[list[int]]:
 def alike(looks: Sequence[Look | None]) -> list[tuple[int, int]]:
     """Pairs of positions that show the same picture.
 
-    Hashes that differ in at most MAX_HASH_DISTANCE of 64 bits are equal in one of 8 bytes at least, so only pictures
-    that share such a byte are compared.
+    Hashes that differ in at most MAX_HASH_DISTANCE (6) of 64 bits are equal in two of 8 bytes at least, so only
+    pictures that share two bytes in their places are compared: of a million different ones 28 times 7 others each.
     """
     chosen = [position for position, look in enumerate(looks) if look is not None]
     if len(chosen) < 2:
         return []
     hashes = np.array([look.hash for look in looks if look is not None], dtype=np.uint64)
-    parts = hashes.view(np.uint8).reshape(-1, _BANDS)
-    small = np.stack([np.frombuffer(look.small, dtype=np.uint8) for look in looks if look is not None])
-    pairs: set[tuple[int, int]] = set()
-    for band in range(_BANDS):
-        order = np.argsort(parts[:, band], kind="stable")
-        ends = np.flatnonzero(np.diff(parts[order, band].astype(np.int16), append=256)) + 1
-        for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
-            _compare(order[start:end], hashes, small, pairs)
-    return sorted((chosen[one], chosen[other]) for one, other in pairs)
+    parts = hashes.view(np.uint8).reshape(-1, _BANDS).astype(np.uint16)
+    small = [look.small for look in looks if look is not None]
+    candidates: set[tuple[int, int]] = set()
+    for one, other in combinations(range(_BANDS), 2):
+        keys: NDArray[np.uint16] = np.left_shift(parts[:, one], 8, dtype=np.uint16) | parts[:, other]
+        candidates.update(_near(hashes, keys))
+    same = (pair for pair in candidates if _correlation(small[pair[0]], small[pair[1]]) >= MIN_CORRELATION)
+    return sorted((chosen[one], chosen[other]) for one, other in same)
 
 
-def _compare(
-    bucket: NDArray[np.int64], hashes: NDArray[np.uint64], small: NDArray[np.uint8], pairs: set[tuple[int, int]]
-) -> None:
-    for place in range(len(bucket) - 1):
-        one, others = int(bucket[place]), bucket[place + 1 :]
-        near = others[np.bitwise_count(hashes[others] ^ hashes[one]) <= MAX_HASH_DISTANCE]
-        for other in near.tolist():
-            pair = (min(one, other), max(one, other))
-            if pair not in pairs and _correlation(small[one], small[other]) >= MIN_CORRELATION:
-                pairs.add(pair)
+def _near(hashes: NDArray[np.uint64], keys: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
+    """Pairs of positions whose keys are equal and whose hashes are near; as much work as there are equal keys."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    places, distance = np.arange(len(keys)), 0
+    while len(places):
+        distance += 1
+        places = places[places + distance < len(keys)]
+        places = places[ordered[places + distance] == ordered[places]]
+        ones, others = order[places], order[places + distance]
+        is_near = np.bitwise_count(hashes[ones] ^ hashes[others]) <= MAX_HASH_DISTANCE
+        yield from zip(ones[is_near].tolist(), others[is_near].tolist(), strict=True)
 
 
-def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    return float(np.corrcoef(one.astype(np.float64), other.astype(np.float64))[0, 1])
+def _correlation(one: bytes, other: bytes) -> float:
+    first, second = (np.frombuffer(small, dtype=np.uint8).astype(np.float64) for small in (one, other))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def joined(groups: Iterable[Sequence[int]]) -> list[list[int]]:
