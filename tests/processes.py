@@ -5,12 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
+
+from reinception.train.state import Checkpoints
 
 # What takes too long for every day; `make soak` asks for it.
 SOAK = pytest.mark.skipif(not os.environ.get("REINCEPTION_SOAK"), reason="make soak does this")
@@ -75,6 +79,48 @@ def ends(*processes: ForkServerProcess, timeout: float = 240) -> list[int | None
             process.kill()
             process.join()
     return codes
+
+
+class Losses:
+    """Seconds that kills have cost a run with a checkpoint at every step, as its checkpoints show them.
+
+    A kill costs the work since the last checkpoint, which is done again, and the time to the next one.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._checkpoints = Checkpoints(run / "state")
+        self._seen = -1
+        self._open: tuple[float, float] | None = None  # when it was killed, and seconds of work lost
+        self.seconds: list[tuple[float, float]] = []
+
+    def watch(self, seconds: float, *, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Looks for new steps for so long."""
+        deadline = time.time() + seconds
+        while time.time() < deadline and not is_over():
+            self._look()
+            time.sleep(0.01)
+
+    def happened(self, when: float) -> None:
+        """All of the run is dead, and has been doing nothing since `when`."""
+        self._look()
+        written = (self._checkpoints.folder / f"step-{self._seen:09d}.json").stat().st_mtime
+        self._open = when, max(0.0, when - written)
+
+    def _look(self) -> None:
+        step = max(self._checkpoints.steps(), default=-1)
+        if step > self._seen and self._open is not None:
+            killed, again = self._open
+            self.seconds.append((again, time.time() - killed))
+            self._open = None
+        self._seen = max(self._seen, step)
+
+    def in_words(self) -> str:
+        """Medians and ranges."""
+        again, idle = (
+            f"{statistics.median(column):.2f} s (range {min(column):.2f} to {max(column):.2f})"
+            for column in zip(*self.seconds, strict=True)
+        )
+        return f"n = {len(self.seconds)} kills: work done again {again}; from the kill to the next step {idle}"
 
 
 def free_port() -> int:

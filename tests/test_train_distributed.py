@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from processes import SOAK, ends, start, start_ranks
+from processes import SOAK, Losses, ends, start, start_ranks
 from reinception.data.sources import open_source
 from reinception.train.state import Checkpoints
 
@@ -78,7 +79,7 @@ def test_six_replicas_on_any_number_of_processes_are_one_sha256(
 
 
 def until(run: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while max(Checkpoints(run / "state").steps(), default=-1) < step:
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -158,7 +159,7 @@ def test_a_bad_batch_on_one_of_three_ranks_leaves_the_state_of_a_run_without_it(
 
 
 def test_a_hung_rank_is_named_within_the_set_time(cells: Path, tmp_path: Path) -> None:
-    run, patience = tmp_path / "run", 4
+    run, patience = tmp_path / "run", 8  # less may be between ranks on a busy machine
     environment = {"REINCEPTION_PEER_SECONDS": str(patience)}
     words = ["train", cells, "-o", run, *SMALL, "--epochs", 500]
     processes = start_ranks(words, tmp_path / "log", world=3, environment=environment)
@@ -167,8 +168,8 @@ def test_a_hung_rank_is_named_within_the_set_time(cells: Path, tmp_path: Path) -
     os.kill(processes[1].pid, signal.SIGSTOP)
     began = time.monotonic()
     assert ends(processes[0]) == [1]
-    assert time.monotonic() - began < 4 * patience + 15
-    assert "rank 1 is dead or has not answered for 4 s" in (tmp_path / "log.0").read_text().splitlines()[-1]
+    assert time.monotonic() - began < 4 * patience + 30
+    assert "rank 1 is dead or has not answered for 8 s" in (tmp_path / "log.0").read_text().splitlines()[-1]
     processes[1].kill()
     assert ends(processes[2])[0] not in (0, None)
     ends(processes[1])
@@ -193,22 +194,55 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def under_torchrun(program: Sequence[object], run: Path, *words: object, restarts: int) -> subprocess.Popen[str]:
+    """`program` on two ranks, told to train; what is said goes to the file `said` beside the run."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch += [f"--max-restarts={restarts}", *map(str, program), "train", *map(str, words), "-o", str(run)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    with run.with_name("said").open("w") as said:
+        return subprocess.Popen(launch, stderr=said, stdout=said, text=True, env=environment)
+
+
 def test_torchrun_starts_a_killed_rank_again_and_the_bits_are_the_same(
     cells: Path, alone: Path, tmp_path: Path
 ) -> None:
     run, late = tmp_path / "run", tmp_path / "late.py"
     late.write_text(LATE)
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    words += [str(late), "train", str(cells), "-o", str(run), *map(str, SMALL)]
-    paths = os.pathsep.join(sys.path)
-    launcher = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    launcher = under_torchrun([late], run, cells, *SMALL, restarts=1)
     until(run, 2)
     os.kill(rank_of(launcher.pid, "1"), signal.SIGKILL)
-    _, said = launcher.communicate(timeout=240)
+    launcher.wait(timeout=600)
+    said = (tmp_path / "said").read_text()
     assert launcher.returncode == 0, said[-3000:]
     assert "goes on after step" in said
     assert sha256(run) == sha256(alone)
+
+
+@SOAK
+@pytest.mark.slow
+def test_soak_twenty_kills_of_a_rank_under_one_torchrun_change_no_bit(
+    cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of either rank, at random moments; what torchrun and the imports of torch take is part of what is lost."""
+    run, kills, chance = tmp_path / "run", 20, random.Random(0)
+    flags = (*SMALL, "--epochs", 96)  # 120 steps
+    whole = trained(cells, tmp_path / "whole", *flags, world=1)
+    launcher = under_torchrun(["-m", "reinception"], run, cells, *flags, restarts=kills)
+    losses = Losses(run)
+    until(run, 1)
+    for kill in range(kills):
+        losses.watch(chance.uniform(0, 1))
+        victim, now = rank_of(launcher.pid, chance.choice("01")), time.time()
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(0.5)  # the other may be about to write what both have computed; no start is as quick as this
+        losses.happened(now)
+        losses.watch(60, is_over=lambda through=kill + 1: len(losses.seconds) == through)
+    launcher.wait(timeout=600)
+    assert launcher.returncode == 0, (tmp_path / "said").read_text()[-3000:]
+    assert len(losses.seconds) == kills
+    with capsys.disabled():
+        print(f"\n{losses.in_words()}")
+    assert sha256(run) == sha256(whole)
 
 
 def rank_of(launcher: int, rank: str) -> int:

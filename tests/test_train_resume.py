@@ -65,7 +65,7 @@ def trained_on(run: Path) -> list[tuple[int, float, float]]:
 
 def wait_for(run: Path) -> None:
     """Until there is something to resume from."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not Checkpoints(run / "state").steps():
         assert time.monotonic() < deadline
         time.sleep(0.005)
