@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2, help="pictures in a round (default: %(default)s)")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16, 32], help="(default: 8, 16 and 32)")
     parser.add_argument("--threads", type=int, help="(default: torch's own)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: %(default)s)")
     parser.add_argument(
         "--processor-time",
         action="store_true",
@@ -53,22 +54,25 @@ def main() -> None:
     device = choose_device()
     dtype = precision(arguments.precision, device)
     network = prepare(reinception.create("inception_v3", aux="none", seed=0), device)
-    decoded = count_decodes()
     with tempfile.TemporaryDirectory() as folder:
         records = landscapes(Path(folder), arguments.images)
+        log = Path(folder) / "decoded.txt"
+        log_decodes(log)
         alone: dict[int, list[float]] = {size: [] for size in arguments.batch_sizes}
         whole: list[float] = []
         for number in range(arguments.rounds + 1):
             for size, seconds in alone.items():
                 seconds.append(per_image(network, size, dtype, clock))
             start = clock()
-            score(network, Preprocessing(), records, crops=many_crops(NUM_CROPS, 299), dtype=dtype)
+            crops = many_crops(NUM_CROPS, 299)
+            score(network, Preprocessing(), records, crops=crops, dtype=dtype, workers=arguments.workers)
             whole.append((clock() - start) / len(records))
             if number == 0:  # nobody counts the first round
-                decoded.clear()
+                log.unlink()
                 whole.clear()
                 for seconds in alone.values():
                     seconds.clear()
+        decoded = Counter(log.read_text(encoding="utf-8").splitlines())
     best = min(alone, key=lambda size: statistics.median(alone[size]))
     ratios = [spent / (NUM_CROPS * own) for spent, own in zip(whole, alone[best], strict=True)]
     facts = examine()
@@ -80,7 +84,7 @@ def main() -> None:
     rows = [
         (f"network alone, batch {size}", *in_words(seconds, 1000, "ms an image")) for size, seconds in alone.items()
     ]
-    block = block_size(dtype, device)
+    block = block_size(device)
     rows.append((f"{NUM_CROPS} crops, blocks of {block}, from the file", *in_words(whole, 1, "s an image")))
     rows.append((f"against {NUM_CROPS} x the network alone, batch {best}", *in_words(ratios, 1, "times")))
     print(aligned(("WHAT", "MEDIAN", "RANGE", "UNIT"), rows, right=(1, 2)))
@@ -119,17 +123,16 @@ def landscapes(folder: Path, num: int) -> list[Record]:
     return records
 
 
-def count_decodes() -> Counter[str]:
-    """How often each picture is read from now on."""
-    counts: Counter[str] = Counter()
+def log_decodes(log: Path) -> None:
+    """From now on every picture that is read, in whatever process, leaves a line in `log`."""
     true = crop_stream.pixels_of
 
-    def counting(record: Record) -> Pixels:
-        counts[record.name] += 1
+    def logging(record: Record) -> Pixels:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{record.name}\n")
         return true(record)
 
-    crop_stream.pixels_of = counting
-    return counts
+    crop_stream.pixels_of = logging
 
 
 if __name__ == "__main__":

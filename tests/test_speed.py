@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from reinception.model.artifact import load
@@ -34,3 +38,33 @@ def test_a_batch_of_one_is_measured_once(small_run: Path) -> None:
 def test_a_run_keeps_what_was_measured_when_it_was_judged(small_run: Path) -> None:
     kept = json.loads((small_run / SPEED_NAME).read_text(encoding="utf-8"))
     assert [one["batch_size"] for one in kept["runs"]] == [1, 8]
+
+
+FAULTS = """
+import resource, sys
+import torch
+import reinception
+from reinception.runtime import autocast, evaluating, prepare
+
+device = torch.device("cpu")
+network = reinception.create("inception_v3", width=0.25, aux="none", input_size=139)
+network = prepare(network, device) if sys.argv[1] == "prepared" else network.to(memory_format=torch.channels_last)
+images = torch.rand(16, 3, 139, 139)
+with evaluating(network), autocast(torch.float32, device):
+    for _ in range(3):
+        network(images)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        network(images)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory is another allocator's")
+def test_a_prepared_network_uses_the_memory_it_has_again():
+    faults = {
+        how: int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True))
+        for how in ("prepared", "as it is")
+    }
+    assert faults["prepared"] < 200
+    assert faults["as it is"] > 5 * faults["prepared"]

@@ -73,7 +73,7 @@ def predict(
     records = [Record(path=path, name=str(path), target=0) for path in files]
     device = choose_device()
     dtype = runtime.precision(precision, device)
-    is_full = len(files) >= runtime.block_size(dtype, device)
+    is_full = len(files) >= runtime.block_size(device)
     scored = score(
         prepare(network, device),
         manifest.preprocessing,
