@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
+from reinception.cli.counter import counter
 from reinception.cli.table import aligned, count
 from reinception.data.audit import Audit, audit
 from reinception.data.divide import divide, grouped, write_manifest
@@ -26,7 +26,7 @@ def check(arguments: argparse.Namespace) -> None:
     for file in files:
         refuse_existing(file)
     source = open_source(arguments.data)
-    found = audit(source, workers=arguments.workers, progress=_progress())
+    found = audit(source, workers=arguments.workers, progress=counter("pictures"))
     if arguments.html is not None:
         write_gallery(found, Path(arguments.html))
     if arguments.quarantine is not None and found.quarantine:
@@ -79,7 +79,7 @@ def split(arguments: argparse.Namespace) -> None:
         folds=folds,
         compare=not arguments.no_compare,
         workers=arguments.workers,
-        progress=_progress(),
+        progress=counter("pictures"),
     )
     if source.splits:
         print(f"the splits that {source.name} had ({', '.join(source.splits)}) are not kept")
@@ -96,7 +96,7 @@ def pack(arguments: argparse.Namespace) -> None:
         shorter_side=arguments.shorter_side,
         per_shard=arguments.per_shard,
         workers=arguments.workers,
-        progress=_progress(),
+        progress=counter("pictures"),
     )
     for name, reason in packed.left_out:
         print(f"reinception: {name}: {reason}", file=sys.stderr)
@@ -104,14 +104,3 @@ def pack(arguments: argparse.Namespace) -> None:
         f"{packed.folder}: {count(packed.num_images)} of {count(packed.num_listed)} pictures in {packed.num_shards} "
         "shards, read back and equal"
     )
-
-
-def _progress() -> Callable[[int, int], None] | None:
-    """A counter that stays on one line of a terminal; elsewhere nobody watches."""
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, total: int) -> None:
-        print(f"\r{done:,} of {total:,} pictures", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-    return show

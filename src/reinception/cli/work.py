@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from reinception.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.cli.arguments import parser
+from reinception.cli.counter import counter
 from reinception.cli.ranks import connected
 from reinception.cli.table import aligned, count
 from reinception.data.sources import Source, open_source
@@ -22,7 +22,6 @@ from reinception.output import refuse_existing, write_json
 from reinception.predict import Prediction, write_predictions_csv, write_predictions_json
 from reinception.predict import predict as name_images
 from reinception.protocol import read_exclusions
-from reinception.sharing import Peers
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -82,7 +81,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             precision=arguments.precision,
-            progress=_progress(peers),
+            progress=None if peers is not None and peers.rank else counter("images"),
             peers=peers,
         )
     if peers is not None and peers.rank:
@@ -154,7 +153,7 @@ def predict(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             precision=arguments.precision,
-            progress=_progress(peers),
+            progress=None if peers is not None and peers.rank else counter("images"),
             peers=peers,
         )
     if peers is not None and peers.rank:
@@ -191,14 +190,3 @@ def _refuse_existing(*files: str | None) -> None:
     for file in files:
         if file not in (None, "-"):
             refuse_existing(Path(file))
-
-
-def _progress(peers: Peers | None) -> Callable[[int, int], None] | None:
-    """A counter that stays on one line of a terminal; elsewhere nobody watches. Of several ranks the first counts."""
-    if not sys.stderr.isatty() or (peers is not None and peers.rank):
-        return None
-
-    def show(done: int, total: int) -> None:
-        print(f"\r{done:,} of {total:,} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-    return show
