@@ -197,7 +197,8 @@ sys.exit(main(sys.argv[1:]))
 def under_torchrun(program: Sequence[object], run: Path, *words: object, restarts: int) -> subprocess.Popen[str]:
     """`program` on two ranks, told to train; what is said goes to the file `said` beside the run."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    launch += [f"--max-restarts={restarts}", *map(str, program), "train", *map(str, words), "-o", str(run)]
+    launch += [f"--max-restarts={restarts}", *map(str, program), "train", *map(str, words)]
+    launch += [] if "--resume" in words else ["-o", str(run)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     with run.with_name("said").open("w") as said:
         return subprocess.Popen(launch, stderr=said, stdout=said, text=True, env=environment)
@@ -243,6 +244,41 @@ def test_soak_twenty_kills_of_a_rank_under_one_torchrun_change_no_bit(
     with capsys.disabled():
         print(f"\n{losses.in_words()}")
     assert sha256(run) == sha256(whole)
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=[SOAK, pytest.mark.slow])])
+def test_a_killed_launcher_takes_its_ranks_with_it_and_the_bits_are_the_same(
+    kills: int, cells: Path, alone: Path, tmp_path: Path
+) -> None:
+    """They save and leave: left alone, they would train on beside the run that resumes them."""
+    run, chance, flags, whole = tmp_path / "run", random.Random(0), SMALL, alone
+    if kills > 1:
+        flags = (*SMALL, "--epochs", 96)  # 120 steps
+        whole = trained(cells, tmp_path / "whole", *flags, world=1)
+    words: list[object] = [cells, *flags]
+    for _ in range(kills):
+        launcher = under_torchrun(["-m", "reinception"], run, *words, restarts=0)
+        until(run, max(Checkpoints(run / "state").steps(), default=0) + 1)
+        ranks = [rank_of(launcher.pid, rank) for rank in "01"]
+        time.sleep(chance.uniform(0, 0.3) if kills > 1 else 0)
+        launcher.kill()
+        launcher.wait()
+        deadline = time.monotonic() + 10
+        while not all(map(has_ended, ranks)):
+            assert time.monotonic() < deadline, run.with_name("said").read_text()[-2000:]
+            time.sleep(0.01)
+        assert f"to go on: reinception train --resume {run}" in run.with_name("said").read_text()
+        words = ["--resume", run]
+    assert ends(start(["train", *words], tmp_path / "log")) == [0], (tmp_path / "log").read_text()
+    assert sha256(run) == sha256(whole)
+
+
+def has_ended(process: int) -> bool:
+    """Also where nobody has asked how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def rank_of(launcher: int, rank: str) -> int:

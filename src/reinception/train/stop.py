@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 
 from reinception.errors import Interrupted
 
+SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of Linux
+
 
 class Stop:
-    """While entered, the first signal is noted; a second Ctrl-C interrupts at once, for those who cannot wait."""
+    """While entered, the first signal is noted; a second Ctrl-C interrupts at once, for those who cannot wait.
+
+    The end of torchrun counts as a SIGTERM: without it a rank would go on unseen, beside the one that resumes its run.
+    """
 
     def __init__(self) -> None:
         self.number = 0  # the signal, 0 while there is none
@@ -23,6 +30,8 @@ class Stop:
         is_main = threading.current_thread() is threading.main_thread()
         for number in (signal.SIGTERM, signal.SIGINT) if is_main else ():
             self._before[number] = signal.signal(number, self._note)
+        if is_main and "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+            ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_DEATH, signal.SIGTERM)
         return self
 
     def __exit__(
