@@ -59,6 +59,7 @@ RunFolder(Path(sys.argv[1])).write_json("config.json", {"long": "x" * 5000})
 
 def test_an_existing_folder_file_or_dangling_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").touch()
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("folder", "file", "link"):
@@ -67,6 +68,16 @@ def test_an_existing_folder_file_or_dangling_link_is_refused(tmp_path: Path) -> 
     refuse_unusable(tmp_path / "new" / "deep" / "run")
     with pytest.raises(ReinceptionError, match="is not a folder one may write to"):
         refuse_unusable(tmp_path / "file" / "run")
+
+
+def test_an_empty_folder_is_free_also_where_a_kill_has_left_half_a_file_of_ours(tmp_path: Path) -> None:
+    refuse_unusable(tmp_path)
+    (tmp_path / ".config.json.123.tmp").write_text("{")
+    refuse_unusable(tmp_path)
+    RunFolder(tmp_path, config={"ours": True})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "results.csv"]
+    with pytest.raises(ReinceptionError, match="exists already; `reinception train --resume"):
+        refuse_unusable(tmp_path)
 
 
 def test_a_disk_with_no_room_is_refused_in_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import resource
 import shutil
@@ -18,7 +19,9 @@ import torch
 from processes import ends, start
 from reinception.data.loader import TrainingStream
 from reinception.data.sources import open_source
+from reinception.model.artifact import load
 from reinception.train.memory import at_most_half, is_out_of_memory
+from reinception.train.state import Checkpoints
 
 ROOM = (1 << 30) + (700 << 20)  # bytes beside what a process has at first: the cache of pictures, and 64 small images
 BATCH = 1024
@@ -50,17 +53,54 @@ def run(words: Sequence[object], log: Path, before: Callable[[], None]) -> tuple
     return code, log.read_text()
 
 
-def test_a_batch_too_large_ends_in_one_line_with_a_smaller_one_to_try(cells: Path, tmp_path: Path) -> None:
+def test_a_batch_too_large_ends_in_one_line_that_says_how_the_run_goes_on_with_smaller_ones(
+    cells: Path, tmp_path: Path
+) -> None:
     code, said = run(["train", cells, "-o", tmp_path / "run", *SMALL], tmp_path / "log", partial(limit, ROOM))
     assert code == 1, said[-3000:]
     assert said.splitlines()[-1] == (
         f"reinception: out of memory: a batch of {BATCH} images does not fit on cpu; try --batch-size {BATCH // 2} "
         f"--replicas 2: as many images a step, added up {BATCH // 2} at a time, which batch norm then sees, so it is "
-        "not quite the same run"
+        f"not quite the same run; to go on: reinception train --resume {tmp_path / 'run'} "
+        f"--batch-size {BATCH // 2} --replicas 2"
     )
-    words = ["train", cells, "-o", tmp_path / "again", *SMALL, "--batch-size", 16, "--replicas", BATCH // 16]
-    code, said = run(words, tmp_path / "log2", partial(limit, ROOM))
-    assert code == 0, said[-3000:]  # as many images a step, under the same limit
+    resume = ["train", "--resume", tmp_path / "run", "--batch-size", 16, "--replicas"]
+    code, said = run([*resume, 63], tmp_path / "other", partial(limit, ROOM))
+    assert (code, said.splitlines()[-1]) == (
+        2,
+        f"reinception: --batch-size 16 --replicas 63 beside --resume: steps of this run have {BATCH} x 1 images, and "
+        "as many they must keep",
+    )
+    code, said = run([*resume, BATCH // 16], tmp_path / "log2", partial(limit, ROOM))
+    assert code == 0, said[-3000:]  # under the same limit
+    assert f"from here on a step is {BATCH // 16} x 16 images: the same ones, but not quite the same run" in said
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["batch_size"], config["replicas"], config["recipe"]["batch_size"]) == (16, BATCH // 16, 16)
+    assert load(tmp_path / "run")[1].training["recipe"]["sources"]["batch_size"] == "beside --resume"
+
+
+def test_a_run_that_goes_on_in_smaller_batches_remembers_it_and_misses_no_step(cells: Path, tmp_path: Path) -> None:
+    out, flags = tmp_path / "run", (*SMALL, "--epochs", 6, "--batch-size", 8, "--checkpoint-steps", 1)
+    process = start(["train", cells, "-o", out, *flags], tmp_path / "log")
+    steps = Checkpoints(out / "state").steps
+    while max(steps(), default=0) < 2:
+        assert process.is_alive()
+    process.kill()
+    ends(process)
+    process = start(["train", "--resume", out, "--batch-size", 4, "--replicas", 2], tmp_path / "log")
+    begun = max(steps())
+    while max(steps()) < begun + 2:
+        assert process.is_alive()
+    process.kill()
+    ends(process)
+    last = tmp_path / "last"
+    assert ends(start(["train", "--resume", out], last)) == [0], last.read_text()[-3000:]
+    assert "from here on" not in last.read_text()
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    trained = [line["step"] for line in lines if line["split"] == "train"]
+    assert trained == list(range(1, trained[-1] + 1))
+    assert trained[-1] == 12  # 16 images, 8 a step, 6 epochs
+    assert json.loads((out / "config.json").read_text())["replicas"] == 2
 
 
 def test_a_dry_run_says_it_too(cells: Path, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,32 +73,92 @@ def wait_for(run: Path) -> None:
         time.sleep(0.005)
 
 
-def kill_until_done(
-    words: Sequence[object], run: Path, *, kills: int, seconds: float, seed: int, worlds: Sequence[int]
-) -> int:
-    """Kills all processes at random moments `kills` times, then lets them finish; returns how often they were alive."""
-    chance, log, hit = random.Random(seed), run.with_name("log"), 0
-    for _ in range(kills):
-        world = chance.choice(worlds)
+def again(first: Sequence[object], run: Path) -> Sequence[object]:
+    """What goes on with `run`, whenever it was killed: the first command until there is a run to resume."""
+    return ["train", "--resume", run] if (run / "config.json").exists() else first
+
+
+def kill_again_and_again(
+    flags: Sequence[object], folder: Path, *, kills: int, seconds: float, seed: int, worlds: Sequence[int]
+) -> list[Path]:
+    """Kills all processes of a run at random moments until `kills` of them have hit, each of them while all were alive
+    and none was through. A run that gets to its end is followed by another one; all of them are returned, finished."""
+    chance, runs, hits = random.Random(seed), [folder / "run0"], 0
+    while hits < kills:
+        run, world = runs[-1], chance.choice(worlds)
+        log, words = run.with_name("log"), again(["train", *flags, "-o", run], run)
         processes = start_ranks(words, log, world=world) if world > 1 else [start(words, log)]
-        if "--resume" not in words:
-            wait_for(run)
-            words = ["train", "--resume", run]
-        time.sleep(chance.uniform(0, seconds))
-        hit += any(process.is_alive() for process in processes)
+        for process in processes:
+            process.join(chance.uniform(0, seconds) / world)
+        hits += all(process.is_alive() for process in processes)
         for process in chance.sample(processes, len(processes)):  # one rank first, then the others, in any order
             process.kill()
-        ends(*processes)
-    assert ends(start(words, log)) == [0], log.read_text()[-2000:]
-    return hit
+        assert {*ends(*processes)} <= {0, -signal.SIGKILL}, log.read_text()[-2000:]
+        if (run / "state" / "finished.json").exists():
+            runs.append(folder / f"run{len(runs)}")
+    words = again(["train", *flags, "-o", runs[-1]], runs[-1])
+    assert ends(start(words, runs[-1].with_name("log"))) == [0], runs[-1].with_name("log").read_text()[-2000:]
+    return runs
 
 
 def test_ten_kills_at_random_moments_change_no_bit(cells: Path, whole: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    hit = kill_until_done(["train", cells, "-o", run, *SMALL], run, kills=10, seconds=1.2, seed=0, worlds=(1,))
-    assert hit >= 3
+    runs = kill_again_and_again([cells, *SMALL], tmp_path, kills=10, seconds=1.5, seed=0, worlds=(1,))
+    for run in runs:
+        assert outcome(run) == outcome(whole)
+        assert trained_on(run) == trained_on(whole)
+
+
+def die_before(change: int, run: str) -> None:
+    """Dies by SIGKILL before the system is asked for the `change`-th time to make, sync or rename anything in `run`."""
+    count = 0
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            place = os.readlink(f"/proc/self/fd/{arguments[0]}") if isinstance(arguments[0], int) else arguments[0]
+            count += str(place).startswith(run)
+            if count == change:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **named)
+
+        return call
+
+    for name in ("mkdir", "replace", "fsync"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+# What the changes are: the folder, config.json, environment.json, state; then the checkpoint's two files, each synced,
+# given its name, and its folder synced. The last one comes after the rename from which the checkpoint counts.
+CHANGES = {1: "nothing", 2: "empty", **dict.fromkeys(range(3, 10), "begun"), 10: "kept"}
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        pytest.param(change, left, marks=[] if change in (2, 3, 9) else [SOAK, pytest.mark.slow])
+        for change, left in CHANGES.items()
+    ],
+)
+def test_a_kill_between_the_run_folder_and_its_first_checkpoint_changes_no_bit(
+    change: int, left: str, cells: Path, whole: Path, tmp_path: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    first = ["train", cells, "-o", run, *SMALL]
+    assert ends(start(first, log, before=partial(die_before, change, str(run)))) == [-signal.SIGKILL]
+    found = "nothing"
+    if run.exists():
+        found = "begun" if (run / "config.json").exists() else "empty"
+        found = "kept" if Checkpoints(run / "state").steps() else found
+    assert found == left
+    if found in ("begun", "kept"):
+        assert ends(start(first, tmp_path / "refused")) == [1]
+        assert f"`reinception train --resume {run}` goes on with" in (tmp_path / "refused").read_text()
+    assert ends(start(again(first, run), log)) == [0], log.read_text()[-2000:]
+    assert ("begins at its first step, having no checkpoint yet" in log.read_text()) == (found == "begun")
     assert outcome(run) == outcome(whole)
     assert trained_on(run) == trained_on(whole)
+    assert (run / "results.csv").read_text().count("epoch") == 1
+    assert not list(run.rglob("*.tmp"))
 
 
 @SOAK
@@ -105,15 +167,15 @@ def test_ten_kills_at_random_moments_change_no_bit(cells: Path, whole: Path, tmp
 def test_soak_a_hundred_kills_on_one_and_two_processes_change_no_bit(
     seed: int, cells: Path, whole: Path, tmp_path: Path
 ) -> None:
-    """Ten runs of eleven kills, also during a save: half of the run is saving."""
-    words = ["train", cells, "-o", tmp_path / "run", *SMALL, "--checkpoint-steps", 1]
-    hit = kill_until_done(words, tmp_path / "run", kills=11, seconds=3.0, seed=seed, worlds=(1, 2))
-    print(f"alive when killed: {hit} of 11")
-    assert outcome(tmp_path / "run") == outcome(whole)
-    assert trained_on(tmp_path / "run") == trained_on(whole)
+    """Ten times eleven kills, also during a save: half of the run is saving."""
+    flags = [cells, *SMALL, "--checkpoint-steps", 1]
+    for run in kill_again_and_again(flags, tmp_path, kills=11, seconds=3.0, seed=seed, worlds=(1, 2)):
+        assert outcome(run) == outcome(whole)
+        assert trained_on(run) == trained_on(whole)
 
 
-def stop_at(words: Sequence[object], run: Path, number: int, delay: float) -> None:
+def stop_at(words: Sequence[object], run: Path, number: int, delay: float) -> bool:
+    """Sends signal `number` `delay` seconds after there is something to resume; whether it came in time to be heard."""
     log = run.with_name("log")
     said_before = len(log.read_text()) if log.exists() else 0
     process = start(words, log)
@@ -126,11 +188,12 @@ def stop_at(words: Sequence[object], run: Path, number: int, delay: float) -> No
         os.kill(process.pid, number)
     (code,) = ends(process)
     if code == 0 or len(log.read_text()) == said_before:  # it was through, or Python had not even begun with us
-        return
+        return False
     assert time.monotonic() - asked < 10
     assert code == 128 + number, log.read_text()[-2000:]
     assert f"to go on: reinception train --resume {run}" in log.read_text()
     assert Checkpoints(run / "state").newest()[0] is not None
+    return True
 
 
 @pytest.mark.parametrize(("number", "delay"), [(signal.SIGTERM, 0.3), (signal.SIGINT, 0.7), (signal.SIGTERM, 1.5)])
@@ -147,12 +210,17 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_soak_fifty_signals_at_random_points(seed: int, cells: Path, whole: Path, tmp_path: Path) -> None:
-    chance, words = random.Random(seed), ["train", cells, "-o", tmp_path / "run", *SMALL]
-    for _ in range(10):
-        stop_at(words, tmp_path / "run", chance.choice([signal.SIGTERM, signal.SIGINT]), chance.uniform(0, 1.2))
-        words = ["train", "--resume", tmp_path / "run"]
-    assert ends(start(words, tmp_path / "log")) == [0]
-    assert outcome(tmp_path / "run") == outcome(whole)
+    """Ten that are heard; a run that gets to its end is followed by another one."""
+    chance, runs, heard = random.Random(seed), [tmp_path / "run0"], 0
+    while heard < 10:
+        run = runs[-1]
+        words = again(["train", cells, "-o", run, *SMALL], run)
+        heard += stop_at(words, run, chance.choice([signal.SIGTERM, signal.SIGINT]), chance.uniform(0, 1.2))
+        if (run / "state" / "finished.json").exists():
+            runs.append(tmp_path / f"run{len(runs)}")
+    assert ends(start(again(["train", cells, "-o", runs[-1], *SMALL], runs[-1]), tmp_path / "log")) == [0]
+    for run in runs:
+        assert outcome(run) == outcome(whole)
 
 
 def interrupted_copy(whole: Path, to: Path) -> Path:
@@ -184,6 +252,16 @@ def test_with_no_checkpoint_left_there_is_one_line(whole: Path, tmp_path: Path) 
         path.write_bytes(path.read_bytes()[:-1])
     assert ends(start(["train", "--resume", run], tmp_path / "log")) == [1]
     assert "can be used; start the run anew" in (tmp_path / "log").read_text().splitlines()[-1]
+
+
+def test_a_run_whose_checkpoints_were_removed_is_not_trained_anew_over_its_model(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "state")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert ends(start(["train", "--resume", run], tmp_path / "log")) == [1]
+    assert "can be used; start the run anew" in (tmp_path / "log").read_text().splitlines()[-1]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path) -> None:

@@ -44,13 +44,13 @@ def refuse_existing(path: Path) -> None:
         raise ReinceptionError(f"{path}: exists already; name another file or remove it first")
 
 
-def write_json(value: Any, path: str | Path) -> None:
-    """Write strict JSON (no NaN), indented, with a final newline."""
+def write_json(value: Any, path: str | Path, *, replace: bool = False) -> None:
+    """Write strict JSON (no NaN), indented, with a final newline; over an existing file only with `replace`."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:  # a file name that is not UTF-8; escaped, the JSON stays readable everywhere
             text = json.dumps(value, indent=2, allow_nan=False)
-    with new_text_file(path) as file:
+    with new_text_file(path, replace=replace) as file:
         file.write(text + "\n")

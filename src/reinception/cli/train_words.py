@@ -25,7 +25,8 @@ def add_train(verbs: Verbs[Parser]) -> None:
         "--resume",
         metavar="RUN",
         help="go on with an interrupted run, to the same bits as if it had never stopped; takes no other flag but "
-        "--workers",
+        "--workers and, where memory ran out, a smaller --batch-size with as many more --replicas, which changes the "
+        "run a little",
     )
     verb.add_argument(
         "--dry-run",

@@ -23,6 +23,9 @@ from reinception.predict import Prediction, write_predictions_csv, write_predict
 from reinception.predict import predict as name_images
 from reinception.protocol import read_exclusions
 
+# What a run may go on with otherwise than it was begun: processes that read, and how a step's images make batches.
+CHANGED_BY_RESUME = ("workers", "batch_size", "replicas")
+
 
 def train(arguments: argparse.Namespace) -> None:
     """Trains, and prints the run folder."""
@@ -35,7 +38,8 @@ def train(arguments: argparse.Namespace) -> None:
     run_to_resume, dry_run = asked.pop("resume"), asked.pop("dry_run")
     if run_to_resume is not None:
         _refuse_beside_resume(asked)
-        print(resume(run_to_resume, workers=asked["workers"] or None))
+        changes = {word: asked[word] or None for word in CHANGED_BY_RESUME}
+        print(resume(run_to_resume, **changes))
         return
     if asked["data"] is None or asked["out"] is None:
         raise UsageError("train needs DATA and -o RUN, or --resume RUN")
@@ -54,7 +58,7 @@ def _refuse_beside_resume(asked: dict[str, object]) -> None:
     """UsageError for what a resumed run cannot change: it goes on as it was begun."""
     defaults = vars(parser().parse_args(["train"]))
     for word, value in asked.items():
-        if word != "workers" and value != defaults[word]:
+        if word not in CHANGED_BY_RESUME and value != defaults[word]:
             flag = "DATA" if word == "data" else f"--{word.replace('_', '-')}"
             raise UsageError(f"{flag} beside --resume: a run goes on as it was begun; leave {flag} out")
 

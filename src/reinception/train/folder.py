@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from reinception.train.state import KEPT
 
 LAST_NAME = "last.safetensors"
 FOLLOWED = ("metrics.jsonl", "results.csv")
+# All that a run may have before its first checkpoint: losing it costs the seconds in which it was made.
+BEGINNINGS = {"config.json", "environment.json", "log.txt", "curves.svg", "state", "tensorboard", *FOLLOWED}
 RESULT_COLUMNS = (
     "epoch",
     "step",
@@ -38,10 +42,14 @@ ROOM_FOR_THE_REST = 16 << 20
 
 
 def refuse_unusable(out: Path) -> None:
-    """ReinceptionError where `out` exists already or cannot be made, before any work is spent on it."""
-    if out.exists() or out.is_symlink():
-        raise ReinceptionError(f"{out}: exists already; choose another run folder or remove this one first")
-    parent = _nearest_existing(out)
+    """ReinceptionError where `out` holds anything or cannot be made, before any work is spent on it."""
+    is_empty = _is_empty(out)
+    if (out.exists() or out.is_symlink()) and not is_empty:
+        how = ""
+        if (out / "config.json").is_file():
+            how = f"`{shlex.join(['reinception', 'train', '--resume', str(out)])}` goes on with the run in it; or "
+        raise ReinceptionError(f"{out}: exists already; {how}choose another run folder or remove this one first")
+    parent = out if is_empty else _nearest_existing(out)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ReinceptionError(f"{out}: cannot be made, because {parent} is not a folder one may write to")
 
@@ -57,19 +65,32 @@ def refuse_without_room(out: Path, *, model_bytes: int) -> None:
         )
 
 
+def is_barely_begun(out: Path) -> bool:
+    """Whether the run in `out` was ended before its first checkpoint: nothing in it that its first steps cannot give
+    again. A run whose checkpoints somebody has removed is another thing: it has a model."""
+    names = {path.name for path in out.iterdir() if not _is_unfinished(path)}
+    return "config.json" in names and names <= BEGINNINGS and not list((out / "state").glob("*.json"))
+
+
 class RunFolder:
     """A new run folder at `path`, and what may be written into it. Every failure to write is one ReinceptionError.
 
+    `config` becomes config.json, its first file: from there on a run that is killed can be resumed, and before that
+    the folder is empty, which the same command may fill.
     Lines of the log, the metrics and the results wait where they cannot be written, and follow as soon as they can:
     a disk that is full for an hour costs nothing.
     """
 
-    def __init__(self, path: Path, *, new: bool = True) -> None:
+    def __init__(self, path: Path, *, config: Mapping[str, Any] | None = None, new: bool = True) -> None:
         self.path = path
         self._waiting: dict[str, str] = {}
         if new:
             with self._named(path):
-                path.mkdir(parents=True)
+                path.mkdir(parents=True, exist_ok=_is_empty(path))
+                for half in path.iterdir():
+                    half.unlink()
+            if config is not None:
+                self.write_json("config.json", config)
             self.append("results.csv", csv_line(RESULT_COLUMNS))
 
     @staticmethod
@@ -80,7 +101,18 @@ class RunFolder:
             for name, length in position["lengths"].items():
                 if length < _length(path / name):
                     os.truncate(path / name, length)
+            for half in filter(_is_unfinished, path.rglob(".*.tmp")):  # of files that a kill left unfinished
+                half.unlink()
         folder._waiting = dict(position["waiting"])
+        return folder
+
+    @staticmethod
+    def begun_again(path: Path) -> RunFolder:
+        """The folder of a run that `is_barely_begun`, as it was with nothing but its config.json and its log."""
+        folder = RunFolder.reopened(path, {"lengths": dict.fromkeys(FOLLOWED, 0), "waiting": {}})
+        with folder._named(path):
+            (path / "environment.json").unlink(missing_ok=True)
+        folder.append("results.csv", csv_line(RESULT_COLUMNS))
         return folder
 
     def position(self) -> dict[str, Any]:
@@ -92,6 +124,11 @@ class RunFolder:
         """A new file of JSON."""
         with self._named(self.path / name):
             write_json(value, self.path / name)
+
+    def change_config(self, config: Mapping[str, Any]) -> None:
+        """Another config.json in place of the one before: what its owner has asked for since."""
+        with self._named(self.path / "config.json"):
+            write_json(config, self.path / "config.json", replace=True)
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
         """One more line of metrics.jsonl."""
@@ -154,6 +191,16 @@ class RunFolder:
 
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether `path` is a folder that holds nothing, or what a kill has left of the first file of a run."""
+    return path.is_dir() and all(_is_unfinished(found, "config.json") for found in path.iterdir())
+
+
+def _is_unfinished(path: Path, name: str = "*") -> bool:
+    """Whether `path` is the temporary file that output.new_text_file makes for `name`."""
+    return fnmatch(path.name, f".{name}.*.tmp") and path.is_file()
 
 
 def _nearest_existing(path: Path) -> Path:

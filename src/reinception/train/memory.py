@@ -6,7 +6,7 @@ import errno
 
 import torch
 
-from reinception.errors import ReinceptionError
+from reinception.errors import ReinceptionError, UsageError
 from reinception.recipe import Recipe
 
 LEAST_BATCH = 2  # batch norm has nothing to normalise in less
@@ -16,7 +16,11 @@ SAID_WITHOUT_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc"
 
 
 class OutOfMemoryError(ReinceptionError):
-    """A step did not fit into memory."""
+    """A step did not fit into memory; `flags` ask for the same images in smaller batches, where there are such."""
+
+    def __init__(self, message: str, *, flags: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.flags = flags
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -43,8 +47,28 @@ def out_of_memory(recipe: Recipe, device: torch.device) -> OutOfMemoryError:
     half = at_most_half(recipe.batch_size)
     if half is None:
         return OutOfMemoryError(f"{what}; choose a smaller --input-size, --width or network")
-    replicas = recipe.replicas * recipe.batch_size // half
+    flags = ("--batch-size", str(half), "--replicas", str(recipe.replicas * recipe.batch_size // half))
     return OutOfMemoryError(
-        f"{what}; try --batch-size {half} --replicas {replicas}: as many images a step, added up {half} at a time, "
-        "which batch norm then sees, so it is not quite the same run"
+        f"{what}; try {' '.join(flags)}: as many images a step, added up {half} at a time, "
+        "which batch norm then sees, so it is not quite the same run",
+        flags=flags,
     )
+
+
+def divided(recipe: Recipe, *, batch_size: int | None, replicas: int | None) -> Recipe:
+    """`recipe` with its steps cut into other batches, as a run that has begun may be: every step keeps its images.
+
+    UsageError where it would not, or where a batch is below 2.
+    """
+    size, num = batch_size or recipe.batch_size, replicas or recipe.replicas
+    if size * num != recipe.batch_size * recipe.replicas:
+        raise UsageError(
+            f"--batch-size {size} --replicas {num} beside --resume: steps of this run have "
+            f"{recipe.batch_size} x {recipe.replicas} images, and as many they must keep"
+        )
+    if size < min(LEAST_BATCH, recipe.batch_size):
+        raise UsageError(f"--batch-size {size}: batch norm needs at least {LEAST_BATCH} images")
+    if size == recipe.batch_size:
+        return recipe
+    source = "beside --resume"
+    return recipe.changed("batch_size", size, source=source).changed("replicas", num, source=source)

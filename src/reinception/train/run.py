@@ -28,7 +28,8 @@ from reinception.train.console import Console
 from reinception.train.describe import describe_data, describe_machine, precision_name
 from reinception.train.distributed import Ranks
 from reinception.train.finetune import start_from
-from reinception.train.folder import RunFolder, refuse_unusable, refuse_without_room
+from reinception.train.folder import RunFolder, is_barely_begun, refuse_unusable, refuse_without_room
+from reinception.train.memory import OutOfMemoryError, divided
 from reinception.train.plan import Plan, TrainConfig, make_plan
 from reinception.train.session import Session
 from reinception.train.state import FOLDER_NAME, Checkpoint, Checkpoints, differences, surroundings
@@ -68,11 +69,10 @@ def train(config: TrainConfig) -> Path:
             console.say(note)
         folder = None
         if ranks.is_first:
-            folder = RunFolder(out)
-            console.log_to(lambda line: folder.note("log.txt", line))
             description = {**plan.to_json(), **describe_data(source), "precision": precision_name(dtype)}
+            folder = RunFolder(out, config=description)
+            console.log_to(lambda line: folder.note("log.txt", line))
             folder.write_json("environment.json", describe_machine(out, device, dtype))
-            folder.write_json("config.json", description)
         with _stoppable(out, console) as stop:
             session = Session(
                 plan, source, folder=folder, console=console, ranks=ranks, stop=stop, device=device, dtype=dtype
@@ -82,14 +82,19 @@ def train(config: TrainConfig) -> Path:
     return out
 
 
-def resume(run: str | Path, *, workers: int | None = None) -> Path:
+def resume(
+    run: str | Path, *, workers: int | None = None, batch_size: int | None = None, replicas: int | None = None
+) -> Path:
     """Goes on with the interrupted run in the folder `run`, from its newest whole checkpoint, as if nothing had been.
 
+    A run that was interrupted before its first checkpoint begins at its first step. `batch_size` and `replicas` cut
+    its steps into other batches of the same images, for one that ran out of memory: that, it says, changes the run.
     Returns the folder; a finished run is left as it is. ReinceptionError where there is nothing to resume, or where
     the images are no longer those it was begun with.
     """
     out = Path(run)
     plan = _plan_of(out)
+    plan = dataclasses.replace(plan, recipe=divided(plan.recipe, batch_size=batch_size, replicas=replicas))
     if workers is not None:
         plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, workers=workers))
     ranks = Ranks(choose(plan.config.device))
@@ -109,18 +114,34 @@ def _go_on(plan: Plan, ranks: Ranks, console: Console) -> None:
             return
         checkpoints = Checkpoints(out / FOLDER_NAME)
         checkpoint = _newest(checkpoints, out, console)
+        first_step = 0 if checkpoint is None else checkpoint.step
+        dtype = precision(document["precision"], ranks.device)
         ranks.meet()  # all have read it; now the first may tidy up
         folder = None
         if ranks.is_first:
-            checkpoints.forget_after(checkpoint.step)
-            folder = RunFolder.reopened(out, checkpoint.document["folder"])
-            shutil.rmtree(out / "predictions", ignore_errors=True)  # of a verdict that was interrupted
+            checkpoints.forget_after(first_step)
+            if checkpoint is None:
+                folder = RunFolder.begun_again(out)
+                folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
+            else:
+                folder = RunFolder.reopened(out, checkpoint.document["folder"])
+                shutil.rmtree(out / "predictions", ignore_errors=True)  # of a verdict that was interrupted
             console.log_to(lambda line: folder.note("log.txt", line))
-        _same_surroundings(checkpoint, ranks.device, console)
+        if checkpoint is not None:
+            _same_surroundings(checkpoint, ranks.device, console)
         source = open_data(plan, console)
         if source.fingerprint != document["fingerprint"]:
             raise ReinceptionError(f"{plan.config.data}: these are not the images {out} was begun with")
-        console.say(f"{out}: goes on after step {checkpoint.step:,}")
+        size, num = plan.recipe.batch_size, plan.recipe.replicas
+        if folder is not None and size != document["recipe"]["batch_size"]:
+            changes = {"batch_size": size, "replicas": num, "recipe": plan.recipe.to_json()}
+            folder.change_config(document | changes)
+            console.say(f"from here on a step is {num} x {size} images: the same ones, but not quite the same run")
+        console.say(
+            f"{out}: begins at its first step, having no checkpoint yet"
+            if checkpoint is None
+            else f"{out}: goes on after step {first_step:,}"
+        )
         stop.check()  # nothing is lost: the checkpoint is where it was
         session = Session(
             plan,
@@ -130,10 +151,10 @@ def _go_on(plan: Plan, ranks: Ranks, console: Console) -> None:
             ranks=ranks,
             stop=stop,
             device=ranks.device,
-            dtype=precision(document["precision"], ranks.device),
+            dtype=dtype,
         )
-        network = build(plan.arch, seed=plan.config.seed)
-        session.train(session.prepare(network, checkpoint), first_step=checkpoint.step)
+        network = fresh_network(plan) if checkpoint is None else build(plan.arch, seed=plan.config.seed)
+        session.train(session.prepare(network, checkpoint), first_step=first_step)
         _finish(session)
 
 
@@ -163,13 +184,20 @@ def _stoppable(out: Path, console: Console) -> Iterator[Stop]:
             raise Interrupted(how, number=interruption.number) from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(how) from None
+        except OutOfMemoryError as error:
+            if not error.flags:
+                raise
+            raise OutOfMemoryError(f"{error}; {how} {' '.join(error.flags)}") from None
 
 
 def _config_of(out: Path) -> dict[str, Any]:
     try:
         document = json.loads((out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ReinceptionError(f"{out}: no config.json that can be read; is it a run that `train` began?") from None
+        raise ReinceptionError(
+            f"{out}: no config.json that can be read; is it a run that `train` began? One that was killed before it "
+            "had any file begins with the same command again"
+        ) from None
     if not isinstance(document, dict):
         raise ReinceptionError(f"{out}: config.json is not a JSON object")
     return document
@@ -183,17 +211,17 @@ def _was_begun_by(out: Path, config: TrainConfig) -> bool:
     """Whether `out` is an unfinished run of this very command, which a restart may go on with."""
     with contextlib.suppress(ReinceptionError):
         begun = _config_of(out)["command"] == config.command()
-        return (
-            begun and not (out / FOLDER_NAME / FINISHED_NAME).exists() and bool(Checkpoints(out / FOLDER_NAME).steps())
-        )
+        can_go_on = bool(Checkpoints(out / FOLDER_NAME).steps()) or is_barely_begun(out)
+        return begun and can_go_on and not (out / FOLDER_NAME / FINISHED_NAME).exists()
     return False
 
 
-def _newest(checkpoints: Checkpoints, out: Path, console: Console) -> Checkpoint:
+def _newest(checkpoints: Checkpoints, out: Path, console: Console) -> Checkpoint | None:
+    """The checkpoint to go on from, None where the run was interrupted before its first."""
     checkpoint, skipped = checkpoints.newest()
     for why in skipped:
         console.say(f"skipped a checkpoint: {why}")
-    if checkpoint is None:
+    if checkpoint is None and not is_barely_begun(out):
         raise ReinceptionError(f"{out}: no checkpoint in {checkpoints.folder} can be used; start the run anew")
     return checkpoint
 
