@@ -22,7 +22,7 @@ test: $(VENV)/.dev ## the whole test suite
 	$(BIN)/python -m pytest
 
 soak: $(VENV)/.dev ## a hundred kills, fifty signals, a thousand damaged checkpoints; about an hour on two cores
-	REINCEPTION_SOAK=1 $(BIN)/python -m pytest -m slow tests/test_train_*.py
+	REINCEPTION_SOAK=1 $(BIN)/python -m pytest -m slow tests/test_train_*.py tests/test_sharing.py
 
 check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, golden files
 	$(BIN)/ruff format --check .

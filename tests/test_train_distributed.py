@@ -45,9 +45,17 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def trained(cells: Path, run: Path, *flags: object, world: int, before: Callable[[], None] | None = None) -> Path:
+def trained(
+    cells: Path,
+    run: Path,
+    *flags: object,
+    world: int,
+    before: Callable[[], None] | None = None,
+    timeout: float = 240,
+) -> Path:
     log = run.with_name(f"{run.name}.log")
-    codes = ends(*start_ranks(["train", cells, "-o", run, *SMALL, *flags], log, world=world, before=before))
+    processes = start_ranks(["train", cells, "-o", run, *SMALL, *flags], log, world=world, before=before)
+    codes = ends(*processes, timeout=timeout)
     assert codes == [0] * world, log.with_name(f"{log.name}.0").read_text()[-2000:]
     return run
 
@@ -76,6 +84,16 @@ def test_six_replicas_on_any_number_of_processes_are_one_sha256(
     assert sha256(run) == sha256(alone)
     for name in ("predictions/val.csv", "predictions/test.csv"):
         assert (run / name).read_bytes() == (alone / name).read_bytes()
+
+
+@SOAK
+@pytest.mark.slow
+def test_soak_the_papers_fifty_replicas_of_the_whole_network_are_one_sha256(cells: Path, tmp_path: Path) -> None:
+    """Three steps at 299 pixels, by one process and by two; a replica has two images here, not 32."""
+    flags = ("--replicas", 50, "--width", 1, "--input-size", 299, "--epochs", 20, "--recipe", "paper_2015")
+    first, second = (trained(cells, tmp_path / f"{world}", *flags, world=world, timeout=1800) for world in (1, 2))
+    assert last(first).name == last(second).name == "step-000000003.safetensors"
+    assert sha256(first) == sha256(second)
 
 
 def until(run: Path, step: int) -> None:
@@ -246,7 +264,7 @@ def test_soak_twenty_kills_of_a_rank_under_one_torchrun_change_no_bit(
     assert sha256(run) == sha256(whole)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=[SOAK, pytest.mark.slow])])
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=[SOAK, pytest.mark.slow])])
 def test_a_killed_launcher_takes_its_ranks_with_it_and_the_bits_are_the_same(
     kills: int, cells: Path, alone: Path, tmp_path: Path
 ) -> None:
