@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from reinception.data.crop_stream import crop_batches
 from reinception.data.decode import Refused
@@ -137,7 +138,7 @@ def score(
     """
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
-        return network(images).float().softmax(dim=1)
+        return _logits(network, images).float().softmax(dim=1)
 
     device = next(network.parameters()).device
     refused: dict[int, Refused] = {}
@@ -261,6 +262,17 @@ def _joined(parts: Sequence[_Pictures]) -> _Pictures:
 def _cut(pictures: _Pictures, start: int, end: int) -> _Pictures:
     part = slice(start, end)
     return _Pictures(images=pictures.images[part], indices=pictures.indices[part], shares=pictures.shares[part])
+
+
+def _logits(network: Network, images: torch.Tensor) -> torch.Tensor:
+    """The network's logits, of which no row depends on its place in the block.
+
+    MKL adds up a row of features in another order when it begins at another place within 64 bytes. Those of the
+    published widths all begin at the first; for the others each row is filled up with zeros.
+    """
+    classifier = network.classifier
+    missing = (0, -classifier.in_features % 16)
+    return F.linear(F.pad(network.features(images), missing), F.pad(classifier.weight, missing), classifier.bias)
 
 
 def _rows(
