@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 from reinception.data import jpeg
 from reinception.data.augment import augment, resized_to
 from reinception.data.decode import Pixels, Refused, decode
-from reinception.data.jpeg import SCALED_ABOVE_PIXELS, ScaledJpeg, open_jpeg, read_header, shrink_for
+from reinception.data.jpeg import SCALED_ABOVE_PIXELS, Jpeg, open_jpeg, shrink_for
+from reinception.data.jpeg_header import read_header
 from reinception.data.reading import pixels_of, training_picture
 from reinception.data.records import Record
 
@@ -53,9 +55,9 @@ def test_a_small_jpeg_has_the_pixels_of_the_reference(mode, options):
     pytest.importorskip("simplejpeg")
     for orientation in range(1, 9):
         data = encoded(photograph(61, 83, mode), orientation, **options)
-        pixels = open_jpeg(data)
-        assert isinstance(pixels, np.ndarray)
-        assert np.array_equal(pixels, decode(data, keep_grey=True))
+        picture = open_jpeg(data)
+        assert picture is not None
+        assert np.array_equal(picture.pixels(1), decode(data, keep_grey=True))
 
 
 @pytest.mark.parametrize(("orientation", "size"), [*((turn, EVEN) for turn in range(1, 9)), (1, LARGE), (7, LARGE)])
@@ -63,7 +65,7 @@ def test_a_large_jpeg_is_smaller_upright_and_the_same_picture(orientation, size,
     data = encoded(photograph(*size), orientation)
     whole = decode(data)
     picture = open_jpeg(data)
-    assert isinstance(picture, ScaledJpeg)
+    assert isinstance(picture, Jpeg)
     assert (picture.height, picture.width) == whole.shape[:2]
     assert np.array_equal(picture.pixels(1), whole)
     for shrink in (2, 4, 8):
@@ -79,7 +81,7 @@ def test_a_large_jpeg_is_smaller_upright_and_the_same_picture(orientation, size,
 def test_with_or_without_simplejpeg_the_bits_are_the_same(mode, options, monkeypatch):
     pytest.importorskip("simplejpeg")
     picture = open_jpeg(encoded(photograph(*LARGE, mode), 6, **options))
-    assert isinstance(picture, ScaledJpeg)
+    assert isinstance(picture, Jpeg)
     fast = {shrink: picture.pixels(shrink) for shrink in (1, 2, 4, 8)}
     monkeypatch.setattr(jpeg, "simplejpeg", None)
     for shrink, pixels in fast.items():
@@ -93,17 +95,30 @@ def test_what_is_not_ordinary_is_left_to_the_reference():
     photograph(60, 80).save(png, "PNG")
     for data in (file.getvalue(), png.getvalue(), b"", b"\xff\xd8\xff", encoded(photograph(60, 80))[:300]):
         assert open_jpeg(data) is None
+
+
+def test_a_truncated_one_is_refused_whole_and_in_part():
     whole = encoded(photograph(60, 80))
-    assert open_jpeg(whole[: len(whole) * 2 // 3]) is None
+    picture = open_jpeg(whole[: len(whole) * 2 // 3])
+    assert picture is not None
+    with pytest.raises(Refused, match="truncated"):
+        picture.pixels(1)
+    with pytest.raises(Refused, match="truncated"):
+        picture.part((0, 0, 8, 8), 1)
 
 
 def test_the_header_is_read_where_fill_bytes_and_damaged_notes_stand_in_the_way():
     data = encoded(photograph(60, 80))
-    assert read_header(data) == jpeg.Header(width=80, height=60, num_channels=3, orientation=1)
-    assert read_header(data[:2] + b"\xff\xff\xff" + data[2:]) == read_header(data)
+    found = read_header(data)
+    assert found is not None
+    assert (found.width, found.height, found.num_channels, found.orientation) == (80, 60, 3, 1)
+    assert data[found.scan.start - 3 : found.scan.start] == b"\x00\x3f\x00"
+    filled = read_header(data[:2] + b"\xff\xff\xff" + data[2:])
+    assert filled == replace(found, scan=replace(found.scan, start=found.scan.start + 3))
     notes = b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage"
     damaged = data[:2] + b"\xff\xe1" + (len(notes) + 2).to_bytes(2) + notes + data[2:]
-    assert read_header(damaged) == read_header(data)
+    start = found.scan.start + len(notes) + 4
+    assert read_header(damaged) == replace(found, scan=replace(found.scan, start=start))
 
 
 def test_damage_anywhere_gives_a_picture_or_a_refusal_by_name(tmp_path, decoder):
@@ -120,9 +135,8 @@ def test_damage_anywhere_gives_a_picture_or_a_refusal_by_name(tmp_path, decoder)
             path.write_bytes(data[: random.integers(len(data) // 2, 2 * len(data))])
             try:
                 picture = training_picture(record)
-                if isinstance(picture, ScaledJpeg):
-                    picture = picture.pixels(4)
-                assert picture.dtype == np.uint8
+                pixels = picture if isinstance(picture, np.ndarray) else picture.pixels(4)
+                assert pixels.dtype == np.uint8
                 outcomes.add("picture")
             except Refused as refused:
                 assert str(refused).startswith("cats/x.jpg: ") or refused.name is None
@@ -140,7 +154,7 @@ def test_a_picture_is_shrunk_no_further_than_its_crop_allows():
 def test_a_distorted_large_jpeg_looks_like_the_one_decoded_whole(kind):
     data = encoded(photograph(*EVEN), 8)
     picture, whole = open_jpeg(data), decode(data)
-    assert isinstance(picture, ScaledJpeg)
+    assert isinstance(picture, Jpeg)
     for index in range(6):
         options = {"input_size": 75, "seed": 1, "epoch": 2, "index": index}
         pixels, reference = augment(picture, kind=kind, **options), augment(whole, kind=kind, **options)

@@ -26,7 +26,6 @@ from reinception.data.augment import Picture
 from reinception.data.cache import PixelCache
 from reinception.data.crops import evaluation_pixels
 from reinception.data.decode import Pixels, Refused, decode
-from reinception.data.jpeg import ScaledJpeg
 from reinception.data.loader import Batch, TrainingStream, evaluation_batches, normalise
 from reinception.data.reading import training_picture
 from reinception.data.records import Record
@@ -202,12 +201,25 @@ def test_of_large_jpegs_the_cache_keeps_the_small_scales(tmp_path):
     reference = training_picture(record)
     for shrink, times in ((8, 1), (8, 1), (4, 2), (4, 2), (2, 3), (2, 4), (1, 5), (8, 5)):
         picture = cache.get(0, read)
-        assert isinstance(picture, ScaledJpeg)
-        assert isinstance(reference, ScaledJpeg)
+        assert not isinstance(picture, np.ndarray)
+        assert not isinstance(reference, np.ndarray)
         assert (picture.width, picture.height) == (1001, 1203)
         assert np.array_equal(picture.pixels(shrink), reference.pixels(shrink))
         assert num_read == times
     assert cache.num_bytes_used == 151 * 126 + 301 * 251
+
+
+def test_of_a_small_jpeg_the_cache_keeps_all_and_without_room_it_stays_undecoded(tmp_path):
+    noise = np.random.default_rng(4).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "small.jpg")
+    record = Record(path=tmp_path / "small.jpg", name="small.jpg", target=0)
+    roomy, full = PixelCache(1, 3 * 60 * 80), PixelCache(1, 3 * 60 * 80 - 1)
+    for _ in range(2):
+        kept, not_kept = (cache.get(0, lambda: training_picture(record)) for cache in (roomy, full))
+        assert isinstance(kept, np.ndarray)
+        assert not isinstance(not_kept, np.ndarray)
+        assert np.array_equal(not_kept.part((8, 8, 24, 40), 1), kept[8:40, 8:24])
+    assert (roomy.num_bytes_used, full.num_bytes_used) == (kept.size, 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -13,12 +13,10 @@ from PIL import Image
 from reinception.data.counter import Draws
 from reinception.data.crops import FILTERS, in_colour
 from reinception.data.decode import Pixels
-from reinception.data.jpeg import ScaledJpeg, shrink_for
+from reinception.data.jpeg import Picture, is_large, shrink_for
 from reinception.protocol import Interpolation
 
 Augmentation = Literal["inception", "crop", "gentle", "none"]
-Picture = Pixels | ScaledJpeg
-Box = tuple[float, float, float, float]
 
 # The Inception crop and colours: tensorflow/models, research/inception, image_processing.py. GoogLeNet's paper has
 # 8 % as the smallest area (section 6); the trainer that produced the released weights has 5 %.
@@ -79,21 +77,23 @@ def _crop(image: Picture, size: int, draws: Draws) -> Pixels:
 
 
 def _size(image: Picture) -> tuple[int, int]:
-    return (image.width, image.height) if isinstance(image, ScaledJpeg) else (image.shape[1], image.shape[0])
+    return (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else (image.width, image.height)
 
 
 def _part(image: Picture, box: tuple[int, int, int, int], size: int) -> Pixels:
     """The pixels of the box, or of the decoder's smaller picture those it covers, whole ones at the edges."""
     left, top, right, bottom = box
-    if not isinstance(image, ScaledJpeg):
+    if isinstance(image, np.ndarray):
         return image[top:bottom, left:right]
-    shrink = shrink_for(right - left, bottom - top, size)
-    return image.pixels(shrink)[top // shrink : -(-bottom // shrink), left // shrink : -(-right // shrink)]
+    shrink = shrink_for(right - left, bottom - top, size) if is_large(image.width, image.height) else 1
+    return image.part(box, shrink)
 
 
 def _whole(image: Picture, size: int) -> Pixels:
-    if not isinstance(image, ScaledJpeg):
+    if isinstance(image, np.ndarray):
         return image
+    if not is_large(image.width, image.height):
+        return image.pixels(1)
     return image.pixels(shrink_for(image.width * GENTLE_SIDE[0], image.height * GENTLE_SIDE[0], size))
 
 

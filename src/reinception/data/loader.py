@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reinception.data.augment import Augmentation, Picture, augment
+from reinception.data.augment import Augmentation, augment
 from reinception.data.cache import PixelCache
 from reinception.data.counter import Draws
 from reinception.data.crops import evaluation_pixels
 from reinception.data.decode import Pixels, Refused
+from reinception.data.jpeg import Picture
+from reinception.data.jpeg_cut import prepare
 from reinception.data.reading import pixels_of, training_picture, under_the_name_of
 from reinception.data.records import Record
 from reinception.data.workers import START_METHOD, in_order, turn_to
@@ -76,6 +78,9 @@ class TrainingStream:
         self._records, self._num_classes = records, num_classes
         self._input_size, self._augmentation = input_size, augmentation
         self._batch_size, self._seed, self._workers = batch_size, seed, workers
+        names = (record.name.lower() for record in islice(records, 1000))
+        if augmentation in ("inception", "crop") and any(name.endswith((".jpg", ".jpeg")) for name in names):
+            prepare()
         is_shared = workers == 0 or START_METHOD == "fork"
         self._cache = PixelCache(len(records), cache_bytes) if cache_bytes and is_shared else None
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from reinception.data.decode import MAX_PIXELS, Pixels, Refused, allowed_bytes, decode
-from reinception.data.jpeg import ScaledJpeg, open_jpeg
+from reinception.data.jpeg import Picture, open_jpeg
 from reinception.data.png import open_png
 from reinception.data.records import Record
 from reinception.data.remote import MissingError, read_part
@@ -23,15 +23,15 @@ def pixels_of(record: Record) -> Pixels:
         return decode(record.path if is_whole_file else bytes_of(record), keep_grey=True)
 
 
-def training_picture(record: Record) -> Pixels | ScaledJpeg:
-    """What training distorts: the same pixels as `pixels_of`, or a large JPEG that is decoded at a reduced size.
+def training_picture(record: Record) -> Picture:
+    """What training distorts: the same pixels as `pixels_of`, or a JPEG that will be decoded as far as it is needed.
 
     JPEG goes through libjpeg-turbo where simplejpeg is installed and PNG through libspng where pyspng is; everything
     they are in doubt about, and every other format, goes through `decode`. `Refused` under the record's name.
     """
     with under_the_name_of(record):
         data = bytes_of(record)
-        picture: Pixels | ScaledJpeg | None = open_jpeg(data)
+        picture: Picture | None = open_jpeg(data)
         if picture is None:
             picture = open_png(data)
         return decode(data, keep_grey=True) if picture is None else picture
