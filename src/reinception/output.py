@@ -54,3 +54,11 @@ def write_json(value: Any, path: str | Path, *, replace: bool = False) -> None:
             text = json.dumps(value, indent=2, allow_nan=False)
     with new_text_file(path, replace=replace) as file:
         file.write(text + "\n")
+
+
+def cache_folder() -> Path:
+    """Where we keep what we can make again: `reinception` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache).
+
+    RuntimeError where the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reinception"

@@ -83,7 +83,9 @@ class Jpeg:
         if part.file is not None:
             return _turbo(part.file, part.width, part.height, self.header.num_channels, shrink)
         planes = [
-            _turbo(plane, -(-part.width // 2), -(-part.height // 2), 1, 4) if isinstance(plane, bytes) else plane
+            _turbo(plane, -(-part.width // 2), -(-part.height // 2), 1, shrink // 2)
+            if isinstance(plane, bytes)
+            else plane
             for plane in part.planes
         ]
         whole = [plane for plane in planes if plane is not None]

@@ -2,7 +2,8 @@
 
 The decoder's work on a JPEG is mostly reading its Huffman codes, one after another, from the first. Here those outside
 the part are stepped over several at a time (jpeg_walk.py), and those inside are copied as they are, behind a header
-with the part's size. So the decoder gives the same pixels as of the whole file, and the tests hold it to that.
+with the part's size. So the decoder gives the same pixels as of the whole file, and the tests hold it to that. At 1/4
+and 1/8, where a block is four pixels or one, those of colours stored at full size are computed here, to the same bits.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _WORTH = 0.9
 class Part:
     """A part of a picture: where it begins at the scale that was asked for, and its size before it is scaled.
 
-    `file` is a JPEG of it. At 1/8 there is none, but `planes`, one for each colour: its pixels, or a grey JPEG which,
-    decoded at 1/4, has them.
+    `file` is a JPEG of it; or else there are `planes`, one for each colour: its pixels, or a grey JPEG which, decoded
+    at twice the scale, has them.
     """
 
     left: int
@@ -81,9 +82,10 @@ def cut(data: bytes, header: Header, box: Box, shrink: int) -> Part | None:
         return None
     unit_width, unit_height = 8 * layout.across, 8 * layout.down
     units_across, units_down = -(-header.width // unit_width), -(-header.height // unit_height)
-    left, right = _units(box[0], box[2], unit_width // shrink, units_across)
-    top, bottom = _units(box[1], box[3], unit_height // shrink, units_down)
-    if min(right * unit_width, header.width) - left * unit_width <= shrink * _NOT_INTERPOLATED:
+    neighbours = 0 if layout.has_planes else _NEIGHBOURS
+    left, right = _units(box[0] - neighbours, box[2] + neighbours, unit_width // shrink, units_across)
+    top, bottom = _units(box[1] - neighbours, box[3] + neighbours, unit_height // shrink, units_down)
+    if neighbours and min(right * unit_width, header.width) - left * unit_width <= shrink * _NOT_INTERPOLATED:
         left, right = max(0, left - 1), min(units_across, right + 1)
     share = (right - left) * (bottom - top) / (units_across * units_down)
     if shrink < 8 and share + _WALK * bottom / units_down > _WORTH:
@@ -91,36 +93,35 @@ def cut(data: bytes, header: Header, box: Box, shrink: int) -> Part | None:
     walked = _walk(walker, data, scan, layout, units_across, (left, top, right, bottom))
     if walked is None:
         return None
-    means, streams = walked
+    planes, streams = walked
     width = min(right * unit_width, header.width) - left * unit_width
     height = min(bottom * unit_height, header.height) - top * unit_height
-    file, planes = None, list[bytes | Pixels]()
-    if shrink < 8:
+    file, colours = None, list[bytes | Pixels]()
+    if not layout.has_planes:
         file = _file(scan, scan.frame[9:], scan.order[4:], (width, height), streams[0])
-    for colour, component in enumerate(layout.components if shrink == 8 else ()):
+    for colour, component in enumerate(layout.components if layout.has_planes else ()):
         if component.stream >= 0:
             frame = bytes((1, component.name, 0x11, component.quantiser))
             order = bytes((1, component.name, component.tables, *_SEQUENTIAL))
             size = -(-width // 2), -(-height // 2)
-            planes.append(_file(scan, frame, order, size, streams[component.stream]))
+            colours.append(_file(scan, frame, order, size, streams[component.stream]))
         else:
-            plane = walker.as_pixels(means[colour], _step(scan.quantisers, component.quantiser))
-            planes.append(plane[: -(-height // 8), : -(-width // 8)])
+            colours.append(planes[colour, : -(-height // shrink), : -(-width // shrink)])
     return Part(
         left=left * unit_width // shrink,
         top=top * unit_height // shrink,
         width=width,
         height=height,
         file=file,
-        planes=planes,
+        planes=colours,
     )
 
 
 def in_rgb(planes: list[Pixels]) -> Pixels:
     """The picture of a `Part`'s planes, (h, w) for one and (h, w, 3) for three."""
-    walker = _walker()
-    assert walker is not None
-    return walker.in_rgb(*map(np.ascontiguousarray, planes)) if len(planes) == 3 else planes[0]
+    from reinception.data import jpeg_pixels
+
+    return jpeg_pixels.in_rgb(*map(np.ascontiguousarray, planes)) if len(planes) == 3 else planes[0]
 
 
 def _walker() -> ModuleType | None:
@@ -130,17 +131,23 @@ def _walker() -> ModuleType | None:
 
 def _walk(  # noqa: PLR0917 - one file's codes, and where in them
     walker: ModuleType, data: bytes, scan: Scan, layout: _Layout, units_across: int, window: Box
-) -> tuple[NDArray[np.int16], list[bytes]] | None:
-    """(the means of each colour that has no stream, the codes of each stream) of the units in the window."""
-    from reinception.data.jpeg_tables import tables_of
+) -> tuple[Pixels, list[bytes]] | None:
+    """(the pixels of each colour that has no stream, the codes of each stream) of the units in the window."""
+    from reinception.data.jpeg_tables import factors_of, tables_of
 
     tables = tables_of(scan.tables)
     if tables is None:
         return None
     left, top, right, bottom = window
-    has_means = any(component.stream < 0 for component in layout.components)
-    shape = (len(layout.components), (bottom - top) * layout.down, (right - left) * layout.across)
-    means = np.empty(shape if has_means else (0, 0, 0), dtype=np.int16)
+    shape, factors = (0, 0, 0), np.zeros((0, 0), dtype=np.int64)
+    if layout.has_planes:
+        shape = (
+            len(layout.components),
+            layout.side * (bottom - top) * layout.down,
+            layout.side * (right - left) * layout.across,
+        )
+        factors = factors_of(scan.quantisers, tuple(component.quantiser for component in layout.components))
+    planes = np.empty(shape, dtype=np.uint8)
     out = np.empty((layout.num_streams, (len(data) - scan.start) // 4 + 1024), dtype=np.uint32)
     read, written = np.zeros((2, 4), dtype=np.int64)
     writers = np.zeros((layout.num_streams, 3), dtype=np.uint64)
@@ -158,19 +165,23 @@ def _walk(  # noqa: PLR0917 - one file's codes, and where in them
         scan.interval,
         read,
         written,
-        means,
+        layout.side,
+        factors,
+        tables.single,
+        np.zeros(36, dtype=np.int64),
+        planes,
         out,
         writers,
     )
     if outcome == walker.FAILED:
         return None
     sizes = writers[:, 0].tolist()
-    return means, [out[row].view(np.uint8)[:size].tobytes() for row, size in enumerate(sizes)]
+    return planes, [out[row].view(np.uint8)[:size].tobytes() for row, size in enumerate(sizes)]
 
 
 def _units(start: int, end: int, size: int, num: int) -> tuple[int, int]:
-    """The units of `size` pixels that hold start to end and the neighbours that their colours are interpolated from."""
-    return max(0, start - _NEIGHBOURS) // size, min(num, -(-(end + _NEIGHBOURS) // size))
+    """The units of `size` pixels that hold start to end, as far as there are such."""
+    return max(0, start) // size, min(num, -(-end // size))
 
 
 def _file(scan: Scan, frame: bytes, order: bytes, size: tuple[int, int], codes: bytes) -> bytes:
@@ -195,11 +206,14 @@ class _Component:
 class _Layout:
     """How the codes of a file are laid out: in units of `across` by `down` blocks of the finest colour.
 
-    `blocks` has a row for each block of a unit, as `walk` wants it.
+    `blocks` has a row for each block of a unit, as `walk` wants it. With `has_planes` each colour goes its own way: to
+    pixels, `side` by `side` for a block, or where it is stored at half the size to a stream of its own.
     """
 
     across: int
     down: int
+    has_planes: bool
+    side: int
     num_streams: int
     components: tuple[_Component, ...]
     blocks: NDArray[np.int64]
@@ -209,31 +223,30 @@ class _Layout:
 def _layout(kind: int, frame: bytes, order: bytes, shrink: int) -> _Layout | None:
     """None where the file is progressive, has its colours one after another, or is damaged.
 
-    At 1/8 a block of a colour that is stored at full size becomes one pixel, its mean: the first coefficient alone. One
-    that is stored at half the size both ways becomes four, and is cut out by itself.
+    At 1/8 a block of a colour that is stored at full size becomes one pixel, its mean, and at 1/4 four: that is less
+    work than writing a file for the decoder. Where a colour is stored at less than half the size, or at half of one
+    side, the decoder has to have them all; at 1/8 too little is won by that.
     """
     num = frame[0]
     if kind == _PROGRESSIVE or len(frame) != 1 + 3 * num or len(order) != 4 + 2 * num or order[0] != num:
         return None
-    if order[-3:] != _SEQUENTIAL or (shrink == 8 and frame[1::3] == b"RGB"):  # these may not be JFIF's colours
-        return None
     # A single colour is stored block by block, whatever its factors say.
     factors = [(sampling >> 4, sampling & 15) if num > 1 else (1, 1) for sampling in frame[2::3]]
     across, down = max(x for x, _ in factors), max(y for _, y in factors)
-    components, rows = list[_Component](), list[tuple[int, ...]]()
-    num_streams = 0 if shrink == 8 else 1
+    is_plain = all((x, y) in ((across, down), (across / 2, down / 2)) for x, y in factors)
+    has_planes = shrink >= 4 and is_plain and frame[1::3] != b"RGB"  # by these names they may not be JFIF's colours
+    if order[-3:] != _SEQUENTIAL or not min(min(pair) for pair in factors) >= 1 or (shrink == 8 and not has_planes):
+        return None
+    components, rows, num_streams = list[_Component](), list[tuple[int, ...]](), 0
     for colour, (factor_across, factor_down) in enumerate(factors):
         name, _, quantiser = frame[1 + 3 * colour : 4 + 3 * colour]
         chosen, tables = order[1 + 2 * colour : 3 + 2 * colour]
-        if chosen != name or not 1 <= factor_across <= 4 or not 1 <= factor_down <= 4 or tables & 0xCC:
+        if chosen != name or max(factor_across, factor_down) > 4 or tables & 0xCC:
             return None
         stream = 0
-        if shrink == 8 and (factor_across, factor_down) == (across, down):
-            stream = -1
-        elif shrink == 8:
-            if (2 * factor_across, 2 * factor_down) != (across, down):
-                return None
-            stream, num_streams = num_streams, num_streams + 1
+        if has_planes:
+            stream = -1 if (factor_across, factor_down) == (across, down) else num_streams
+        num_streams = max(num_streams, stream + 1)
         components.append(_Component(name=name, quantiser=quantiser, tables=tables, stream=stream))
         rows += [
             (colour, tables >> 4, 4 + (tables & 15), stream, x, y, factor_across, factor_down)
@@ -243,19 +256,9 @@ def _layout(kind: int, frame: bytes, order: bytes, shrink: int) -> _Layout | Non
     return _Layout(
         across=across,
         down=down,
+        has_planes=has_planes,
+        side=8 // shrink,
         num_streams=num_streams,
         components=tuple(components),
         blocks=np.array(rows, dtype=np.int64),
     )
-
-
-@lru_cache(maxsize=64)
-def _step(stored: bytes, number: int) -> int:
-    """What a first coefficient is worth, by what stands in DQT segments."""
-    found, rest = 0, stored
-    while rest:
-        num_bytes = 2 if rest[0] >> 4 else 1
-        if rest[0] & 15 == number:
-            found = int.from_bytes(rest[1 : 1 + num_bytes])
-        rest = rest[1 + 64 * num_bytes :]
-    return found

@@ -13,6 +13,9 @@ _HUFFMAN, _QUANTISATION, _START_OF_SCAN, _RESTART_INTERVAL = 0xC4, 0xDB, 0xDA, 0
 _APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 _ORIENTATION = 0x0112
 
+ZIGZAG = tuple(sorted(range(64), key=lambda p: (p // 8 + p % 8, p // 8 if (p // 8 + p % 8) % 2 else p % 8)))
+"""Where the coefficients that follow each other in a file lie in their block: the diagonals, to and fro."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:

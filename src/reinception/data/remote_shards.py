@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from reinception.data.remote import NUM_AT_ONCE, Parts, expanded, size_and_versi
 from reinception.data.shards import INDEX_NAME, Listing, Scan, list_shard, open_packed, split_named
 from reinception.data.tar import Member, members_of
 from reinception.errors import ReinceptionError
-from reinception.output import new_text_file
+from reinception.output import cache_folder, new_text_file
 
 _FORMAT = 1
 
@@ -44,11 +43,6 @@ def open_remote(address: str, *, group_column: str = "group") -> Source:
             name = place.removeprefix(f"{root}/")
             scan.add(name, listing, place, split_named(name))
     return scan.source(root)
-
-
-def cache_folder() -> Path:
-    """`reinception` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reinception"
 
 
 def _listed(address: str) -> Listing:
