@@ -250,7 +250,9 @@ def coefficient(
     if length == NOTHING:
         length, meaning = symbol(word, table, last_codes, offsets, symbols)
         value_bits, run = meaning & uint64(15), meaning >> uint64(4)
-        length = length + value_bits if value_bits <= uint64(MOST_VALUE_BITS) else NOTHING
+        length += value_bits
+        if value_bits > uint64(MOST_VALUE_BITS):
+            length, value_bits = NOTHING, NOTHING
     return length, run, signed(word, length - value_bits, value_bits)
 
 
@@ -278,7 +280,7 @@ def coefficients_of(
             word, held, place = word << length, held - length, place + run + ONE
             if value == 0 and run < uint64(15):
                 return at, word, held, stuffed, invented, length != NOTHING and run == NOTHING
-            if place > LAST:
+            if place > LAST or length == NOTHING:
                 return at, word, held, stuffed, invented, False
             coefficients[_SLOTS[place]] = value
             if place == LAST:
