@@ -49,7 +49,8 @@ class Draws:
     def permutation(self, num: int) -> NDArray[np.int64]:
         """0 ... num - 1 in random order: the order of `num` random 64-bit keys."""
         keys = self._numbered(self._num_used, num)
-        self._num_used, self._waiting = self._num_used + num, []
+        self._num_used += num
+        self._waiting.clear()
         return np.argsort(keys, kind="stable")
 
     def _raw(self) -> int:
