@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reinception.output import cache_folder
 _SOURCES = sorted(Path(__file__).parent.glob("jpeg_*.py"))
 
 
+@cache
 def _folder() -> str:
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()
     return str(cache_folder() / "compiled" / digest[:16])
