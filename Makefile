@@ -16,7 +16,7 @@ help: ## this list
 setup: $(VENV)/.dev ## an environment with everything the tests and checks need
 
 demo: $(VENV)/.demo ## train, evaluate, predict and report on 2,624 solar cells; DEMO_MINUTES bounds the training
-	$(BIN)/python -m reinception.demo --minutes $(DEMO_MINUTES)
+	$(BIN)/python examples/solar_cells.py --minutes $(DEMO_MINUTES)
 
 test: $(VENV)/.dev ## the whole test suite
 	$(BIN)/python -m pytest

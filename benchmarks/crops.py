@@ -22,14 +22,14 @@ from PIL import Image
 
 import reinception
 from reinception.cli.table import aligned
-from reinception.data import crop_stream
-from reinception.data.decode import Pixels
-from reinception.data.records import Record
-from reinception.data.sources import open_source
-from reinception.doctor import examine
+from reinception.data.images.decode import Pixels
+from reinception.data.loading import crop_stream
+from reinception.data.sources.open_source import open_source
+from reinception.data.sources.records import Record
+from reinception.inference.engine import block_size, evaluating, prepare, score
+from reinception.machine import autocast, choose_device, examine, precision
 from reinception.model.build import Network
-from reinception.protocol import Preprocessing, many_crops
-from reinception.runtime import autocast, block_size, choose_device, evaluating, precision, prepare, score
+from reinception.preprocess import Preprocessing, many_crops
 
 NUM_CROPS = 144
 

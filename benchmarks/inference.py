@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import reinception
 from reinception.cli.table import aligned
-from reinception.doctor import examine
-from reinception.runtime import autocast, choose_device, has_bf16, prepare
+from reinception.inference.engine import prepare
+from reinception.machine import autocast, choose_device, examine, has_bf16
 
 
 def main() -> None:

@@ -25,13 +25,13 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from reinception.cli.table import aligned
-from reinception.data.augment import Augmentation
-from reinception.data.crops import evaluation_pixels
-from reinception.data.loader import CACHE_BYTES, TrainingStream
-from reinception.data.reading import pixels_of
-from reinception.data.records import Record
-from reinception.doctor import examine
-from reinception.protocol import Preprocessing
+from reinception.data.images.augment import Augmentation
+from reinception.data.images.crops import evaluation_pixels
+from reinception.data.loading.loader import CACHE_BYTES, TrainingStream
+from reinception.data.loading.read import pixels_of
+from reinception.data.sources.records import Record
+from reinception.machine import examine
+from reinception.preprocess import Preprocessing
 
 SIZE = 299
 PER_BATCH = 8

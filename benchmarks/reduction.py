@@ -22,18 +22,18 @@ import torch
 import torch.distributed as dist
 
 from reinception.cli.table import aligned
-from reinception.data.loader import Batch
-from reinception.doctor import examine
+from reinception.data.loading.loader import Batch
+from reinception.distributed import Ranks
 from reinception.family import network
+from reinception.inference.engine import prepare
+from reinception.machine import examine
 from reinception.model.build import build
-from reinception.protocol import Preprocessing
+from reinception.preprocess import Preprocessing
 from reinception.recipe import named
-from reinception.runtime import prepare
-from reinception.train.distributed import Ranks
 from reinception.train.optim import clip_by_global_norm, make_optimizer, set_rate
-from reinception.train.plan import Reduction
-from reinception.train.replicas import ExactSum, Replicas
-from reinception.train.stop import Stop
+from reinception.train.reduction import ExactSum, Replicas
+from reinception.train.run.plan import Reduction
+from reinception.train.run.signals import Stop
 
 INPUT_SIZE, BATCH_SIZE, REPLICAS = 96, 8, 4
 UNTIMED = 2  # memory is fetched, and DistributedDataParallel chooses its buckets anew

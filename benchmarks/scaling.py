@@ -26,8 +26,8 @@ from limited_network import INTERFACE, LimitedNetwork, limited_network, why_not
 from scaling_model import Host, Link, Work, check, exchange, gradient_bytes, sent, step_seconds, table
 
 from reinception.cli.table import aligned
-from reinception.doctor import examine
 from reinception.errors import ReinceptionError
+from reinception.machine import examine
 
 WORLDS = (2, 4)
 TINY, SMALL, MIDDLE = 4_000, 16_000_000, 24_000_000  # bytes: what the link is learned from; none is the gradient's size

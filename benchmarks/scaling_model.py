@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from reinception import cost
 from reinception.cli.table import aligned
 from reinception.family import network
+from reinception.spec import cost
 
 BUCKETS = 5  # DistributedDataParallel's 25 MB buckets of 108.6 MB
 FORWARD_SHARE = 1 / 3  # a backward pass does the multiplications of a forward pass twice

@@ -14,18 +14,18 @@ from functools import cached_property
 
 import torch
 
-from reinception.data.loader import Batch, normalise
+from reinception.data.loading.loader import Batch, normalise
+from reinception.distributed import Ranks
 from reinception.errors import ReinceptionError
 from reinception.family import network
+from reinception.inference.engine import prepare
 from reinception.model.build import Network, build
-from reinception.protocol import Preprocessing
+from reinception.preprocess import Preprocessing
 from reinception.recipe import named
-from reinception.runtime import prepare
-from reinception.train.distributed import Ranks
 from reinception.train.optim import clip_by_global_norm, make_optimizer, set_rate
-from reinception.train.plan import Reduction
-from reinception.train.replicas import Replicas
-from reinception.train.stop import Stop
+from reinception.train.reduction import Replicas
+from reinception.train.run.plan import Reduction
+from reinception.train.run.signals import Stop
 
 INPUT_SIZE, BATCH_SIZE = 96, 8  # small images and the full network: its gradient is the real one
 UNTIMED = 2  # rounds nobody counts: memory is fetched, and DistributedDataParallel chooses its buckets anew

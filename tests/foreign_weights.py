@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from reinception import family
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, skeleton
-from reinception.model.foreign.identify import with_scale
-from reinception.protocol import Preprocessing
+from reinception.preprocess import Preprocessing
 from reinception.spec import count_border
+from reinception.weights.layouts.match import with_scale
 
 RELEASED = family.NETWORKS["inception_v3"].arch
 FID = family.NETWORKS["inception_v3_fid"].arch

@@ -6,40 +6,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reinception import cost as cost
     from reinception import family as family
     from reinception import spec as spec
     from reinception.errors import ReinceptionError as ReinceptionError
     from reinception.errors import UsageError as UsageError
+    from reinception.family.catalog import bn_googlenet as bn_googlenet
+    from reinception.family.catalog import bn_inception as bn_inception
+    from reinception.family.catalog import create as create
+    from reinception.family.catalog import googlenet as googlenet
+    from reinception.family.catalog import inception_v2 as inception_v2
+    from reinception.family.catalog import inception_v2_bn_auxiliary as inception_v2_bn_auxiliary
+    from reinception.family.catalog import inception_v2_factorized_7x7 as inception_v2_factorized_7x7
+    from reinception.family.catalog import inception_v2_label_smoothing as inception_v2_label_smoothing
+    from reinception.family.catalog import inception_v2_rmsprop as inception_v2_rmsprop
+    from reinception.family.catalog import inception_v3 as inception_v3
+    from reinception.family.catalog import inception_v3_79 as inception_v3_79
+    from reinception.family.catalog import inception_v3_151 as inception_v3_151
+    from reinception.family.catalog import inception_v3_fid as inception_v3_fid
+    from reinception.family.catalog import inception_v3_lucid as inception_v3_lucid
+    from reinception.family.catalog import inception_v3_paper as inception_v3_paper
+    from reinception.family.catalog import models as models
     from reinception.model.artifact import load as load
     from reinception.model.artifact import save as save
-    from reinception.networks import bn_googlenet as bn_googlenet
-    from reinception.networks import bn_inception as bn_inception
-    from reinception.networks import create as create
-    from reinception.networks import googlenet as googlenet
-    from reinception.networks import inception_v2 as inception_v2
-    from reinception.networks import inception_v2_bn_auxiliary as inception_v2_bn_auxiliary
-    from reinception.networks import inception_v2_factorized_7x7 as inception_v2_factorized_7x7
-    from reinception.networks import inception_v2_label_smoothing as inception_v2_label_smoothing
-    from reinception.networks import inception_v2_rmsprop as inception_v2_rmsprop
-    from reinception.networks import inception_v3 as inception_v3
-    from reinception.networks import inception_v3_79 as inception_v3_79
-    from reinception.networks import inception_v3_151 as inception_v3_151
-    from reinception.networks import inception_v3_fid as inception_v3_fid
-    from reinception.networks import inception_v3_lucid as inception_v3_lucid
-    from reinception.networks import inception_v3_paper as inception_v3_paper
-    from reinception.networks import models as models
+    from reinception.spec import cost as cost
     from reinception.train.loss import smoothed_cross_entropy as smoothed_cross_entropy
 
 __version__ = "0.1.0"
 
 # module -> what it gives; a module's own name stands for the module
 _ROOMS = {
-    "reinception.cost": ("cost",),
+    "reinception.spec.cost": ("cost",),
     "reinception.errors": ("ReinceptionError", "UsageError"),
     "reinception.family": ("family",),
     "reinception.model.artifact": ("load", "save"),
-    "reinception.networks": (
+    "reinception.family.catalog": (
         "create",
         "models",
         "googlenet",
@@ -69,7 +69,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'reinception' has no attribute {name!r}")
     home = importlib.import_module(_HOMES[name])
-    value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
+    value = getattr(home, name) if hasattr(home, name) and home.__name__.rpartition(".")[2] != name else home
     globals()[name] = value
     return value
 

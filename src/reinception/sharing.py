@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reinception.data.decode import Refused
-from reinception.data.records import Record
+from reinception.data.images.decode import Refused
+from reinception.data.sources.records import Record
 from reinception.errors import ReinceptionError
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from reinception.cli.counter import counter
 from reinception.cli.table import aligned, count
-from reinception.data.audit import Audit, audit
-from reinception.data.divide import divide, grouped, write_manifest
-from reinception.data.gallery import write_gallery
-from reinception.data.pack import pack as pack_shards
-from reinception.data.sources import open_source
+from reinception.data.prepare.audit import Audit, audit
+from reinception.data.prepare.audit_page import write_gallery
+from reinception.data.prepare.group_split import divide, grouped, write_manifest
+from reinception.data.prepare.pack import pack as pack_shards
+from reinception.data.sources.open_source import open_source
 from reinception.errors import ReinceptionError, UsageError
-from reinception.output import new_text_file, refuse_existing, write_json
+from reinception.files import new_text_file, refuse_existing, write_json
 
 _SHOWN = 20
 

@@ -6,7 +6,7 @@ import argparse
 
 from reinception import family
 from reinception.draw import draw as drawn
-from reinception.output import new_text_file
+from reinception.files import new_text_file
 
 
 def draw(arguments: argparse.Namespace) -> None:

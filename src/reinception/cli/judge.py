@@ -11,9 +11,9 @@ from reinception.errors import ReinceptionError
 
 def compare(arguments: argparse.Namespace) -> None:
     """Is A better than B? Paired, with an interval, and with the honest answer where there is no evidence."""
-    from reinception.output import refuse_existing, write_json
+    from reinception.files import refuse_existing, write_json
+    from reinception.metrics.significance import compare as judge
     from reinception.report.comparison import read_pair
-    from reinception.resampling import compare as judge
 
     if arguments.json not in (None, "-"):
         refuse_existing(Path(arguments.json))
@@ -55,9 +55,9 @@ def compare(arguments: argparse.Namespace) -> None:
 def features(arguments: argparse.Namespace) -> None:
     """Writes the pooled features, one row an image; what cannot be read is named."""
     from reinception.cli.ranks import connected
-    from reinception.features import features as extract
+    from reinception.files import refuse_existing
+    from reinception.inference.features import features as extract
     from reinception.model.artifact import load
-    from reinception.output import refuse_existing
 
     refuse_existing(Path(arguments.out))
     network, manifest = load(arguments.model, with_aux=False)
@@ -84,8 +84,8 @@ def features(arguments: argparse.Namespace) -> None:
 
 def ablate(arguments: argparse.Namespace) -> None:
     """Trains every row of a study that is not there yet, and prints the table."""
-    from reinception.ablate import AblateConfig
-    from reinception.ablate import ablate as run
+    from reinception.train.ablate import AblateConfig
+    from reinception.train.ablate import ablate as run
 
     asked = vars(arguments).copy()
     for word in ("call", "debug"):

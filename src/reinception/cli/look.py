@@ -6,10 +6,10 @@ import argparse
 import dataclasses
 from typing import Any
 
-from reinception import cost, family
+from reinception import family
 from reinception.cli.table import aligned, billions, by, count
-from reinception.output import write_json
-from reinception.spec import Arch, SpecError, minimum_input_size
+from reinception.files import write_json
+from reinception.spec import Arch, SpecError, cost, minimum_input_size
 
 
 def models(arguments: argparse.Namespace) -> None:
@@ -140,7 +140,7 @@ def _document(arch: Arch, trunk: list[cost.Row], auxiliary: list[cost.Row] | Non
 
 def doctor(arguments: argparse.Namespace) -> None:
     """What this machine has, section by section."""
-    from reinception.doctor import examine
+    from reinception.machine import examine
 
     facts = examine()
     if arguments.json is not None:

@@ -22,8 +22,8 @@ def connected() -> Iterator[Peers | None]:
         return
     import torch
 
-    from reinception.runtime import choose_device
-    from reinception.train.distributed import Ranks
+    from reinception.distributed import Ranks
+    from reinception.machine import choose_device
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

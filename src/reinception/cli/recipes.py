@@ -7,7 +7,7 @@ import textwrap
 
 from reinception.cli.table import aligned
 from reinception.errors import UsageError
-from reinception.output import write_json
+from reinception.files import write_json
 from reinception.recipe import RECIPES, Recipe, named
 
 WIDTH = 100  # of what a recipe says about itself

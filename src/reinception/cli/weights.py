@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from reinception.errors import ReinceptionError
+from reinception.files import refuse_existing, write_json
 from reinception.model.artifact import read_manifest
-from reinception.output import refuse_existing, write_json
+from reinception.weights.conversion_report import Report
 from reinception.weights.convert import Choices, Conversion, fold, obtain, proven, write
-from reinception.weights.export import export, prove_export, target
-from reinception.weights.files import WeightFile, read
-from reinception.weights.finding import find
-from reinception.weights.report import Report
+from reinception.weights.identify import find
+from reinception.weights.library_files import export, prove_export, target
+from reinception.weights.weight_files import WeightFile, read
 
 
 def identify(arguments: argparse.Namespace) -> None:

@@ -6,22 +6,22 @@ import argparse
 import sys
 from pathlib import Path
 
-from reinception.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.cli.arguments import parser
 from reinception.cli.counter import counter
 from reinception.cli.ranks import connected
 from reinception.cli.table import aligned, count
-from reinception.data.sources import Source, open_source
+from reinception.data.sources.open_source import Source, open_source
 from reinception.errors import ReinceptionError, UsageError
-from reinception.evaluate import Evaluation
-from reinception.evaluate import evaluate as score
-from reinception.held_out import Selection, select
+from reinception.files import refuse_existing, write_json
+from reinception.inference.evaluate import Evaluation
+from reinception.inference.evaluate import evaluate as score
+from reinception.inference.evaluation_split import Selection, select
+from reinception.inference.predict import Prediction, write_predictions_csv, write_predictions_json
+from reinception.inference.predict import predict as name_images
 from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
+from reinception.metrics.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.model.artifact import load
-from reinception.output import refuse_existing, write_json
-from reinception.predict import Prediction, write_predictions_csv, write_predictions_json
-from reinception.predict import predict as name_images
-from reinception.protocol import read_exclusions
+from reinception.preprocess import read_exclusions
 
 # What a run may go on with otherwise than it was begun: processes that read, and how a step's images make batches.
 CHANGED_BY_RESUME = ("workers", "batch_size", "replicas")
@@ -29,8 +29,8 @@ CHANGED_BY_RESUME = ("workers", "batch_size", "replicas")
 
 def train(arguments: argparse.Namespace) -> None:
     """Trains, and prints the run folder."""
-    from reinception.train.run import TrainConfig, resume
-    from reinception.train.run import train as run
+    from reinception.train.run.start import TrainConfig, resume
+    from reinception.train.run.start import train as run
 
     asked = vars(arguments).copy()
     for word in ("call", "debug"):
@@ -47,7 +47,7 @@ def train(arguments: argparse.Namespace) -> None:
         time_budget_seconds=asked.pop("time_budget"), checkpoint_seconds=asked.pop("checkpoint_time"), **asked
     )
     if dry_run:
-        from reinception.train.rehearsal import rehearse
+        from reinception.train.run.dry_run import rehearse
 
         print(rehearse(config))
         return

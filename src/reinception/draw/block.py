@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from reinception.draw.boxes import Words, bar, bar_width, classifier_words, words
-from reinception.draw.picture import Arrow, Box, Point
+from reinception.draw.drawing import Arrow, Box, Point
 from reinception.spec import Aux, Chain, Concat, Conv, Layer, Shape, Step
 
 ROW_GAP = 16  # room for an arrow between two boxes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reinception.draw.picture import GLYPH, Box, Glyph, Kind, Text, even, text_width
+from reinception.draw.drawing import GLYPH, Box, Glyph, Kind, Text, even, text_width
 from reinception.spec import AdaptivePool, Chain, Concat, Conv, Layer, LocalResponseNorm, Pool, Shape, Size, Step
 
 BOX_HEIGHT = 26

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reinception.draw.block import Block, gap_between, join
 from reinception.draw.boxes import by
-from reinception.draw.picture import Anchor, Arrow, Band, Box, Bracket, Picture, Style, Text, even, text_width
+from reinception.draw.drawing import Anchor, Arrow, Band, Box, Bracket, Picture, Style, Text, even, text_width
 
 MARGIN = 16
 NOTE_GAP = 8

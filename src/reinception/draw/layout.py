@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from reinception import cost
 from reinception.draw.block import ROW_GAP, Blocks, concat_bar, single, stack
 from reinception.draw.boxes import BOX_HEIGHT, Words, bar, by, classifier_words, source
 from reinception.draw.canvas import MARGIN, NOTE_GAP, Canvas, notes_width
-from reinception.draw.picture import Area, Arrow, Band, Box, Bracket, Picture, Point, even, text_width
+from reinception.draw.drawing import Area, Arrow, Band, Box, Bracket, Picture, Point, even, text_width
 from reinception.draw.trunk import Element, elements, heads_by_path
-from reinception.spec import Arch, Aux, Shape, SpecError, Step, trace
+from reinception.spec import Arch, Aux, Shape, SpecError, Step, cost, trace
 
 LINE = 18
 BAND_PAD = 12  # between a band's edge and what stands on it

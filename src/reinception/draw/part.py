@@ -7,7 +7,7 @@ import dataclasses
 from reinception.draw.block import Blocks, concat_bar, concat_width, single
 from reinception.draw.boxes import bar, bar_width, source
 from reinception.draw.canvas import MARGIN, Canvas
-from reinception.draw.picture import FONTS, Arrow, Picture, Point, Text
+from reinception.draw.drawing import FONTS, Arrow, Picture, Point, Text
 from reinception.errors import UsageError
 from reinception.spec import Arch, Aux, Concat, Step, endpoints, trace
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from xml.sax.saxutils import escape
 
-from reinception.draw.picture import FONTS, Arrow, Band, Box, Bracket, Glyph, Picture, Text
+from reinception.draw.drawing import FONTS, Arrow, Band, Box, Bracket, Glyph, Picture, Text
 
 FAMILY = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 HEAD = 4  # half the width of an arrow's head, in pixels

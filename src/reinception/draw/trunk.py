@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reinception.draw.block import Block, Blocks, concat_width, flat, single
-from reinception.draw.picture import Box
+from reinception.draw.drawing import Box
 from reinception.spec import Arch, Aux, Chain, Concat, Layer, Shape
 
 

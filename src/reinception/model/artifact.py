@@ -15,7 +15,7 @@ from safetensors.torch import save as serialise
 
 from reinception.errors import ReinceptionError
 from reinception.model.build import Network, skeleton
-from reinception.protocol import Preprocessing
+from reinception.preprocess import Preprocessing
 from reinception.spec import Arch, current_path
 
 FORMAT = 1

@@ -10,7 +10,7 @@ import torch
 from reinception.errors import ReinceptionError
 from reinception.model.build import Network
 from reinception.model.layers import BatchNorm, ConvNorm
-from reinception.protocol import Preprocessing
+from reinception.preprocess import Preprocessing
 from reinception.spec import Conv, trace
 
 

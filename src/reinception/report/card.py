@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from reinception import __version__, calibration, metrics
-from reinception.metrics import PredictionTable
+from reinception import __version__, metrics
+from reinception.metrics import PredictionTable, calibration
 from reinception.model.artifact import MODEL_NAME
-from reinception.report.against import Against
-from reinception.report.cost import changes, costs
-from reinception.report.run import Run
+from reinception.report.baseline import Against
+from reinception.report.calibration_section import calibrated_classes
+from reinception.report.formatting import count, interval, percent
+from reinception.report.read_run import Run
 from reinception.report.slices import sliced
-from reinception.report.trust import calibrated_classes
-from reinception.report.words import count, interval, percent
+from reinception.report.training_cost import changes, costs
 
 CARD_NAME = "MODEL_CARD.md"
 

@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from reinception import metrics
 from reinception.metrics import PredictionTable
-from reinception.report import svg
+from reinception.report import charts
+from reinception.report.formatting import count, percent
 from reinception.report.pictures import Picture, picture
-from reinception.report.run import Run
+from reinception.report.read_run import Run
 from reinception.report.thumbnails import SMALL_SIDE
-from reinception.report.words import count, percent
 
 MOST_CLASSES_IN_A_TABLE = 16
 """A confusion matrix with more classes than this is drawn, not tabulated."""
@@ -116,7 +116,7 @@ def confusion(run: Run, table: PredictionTable) -> Confusion:
     drawn = None
     if not tabulated:
         filled = [(int(r), int(c), int(counts[r, c]), level(r, c)) for r, c in np.argwhere(counts)]
-        drawn = svg.heat_map(filled, size=k, title=f"confusion of {k} classes", names=table.classes)
+        drawn = charts.heat_map(filled, size=k, title=f"confusion of {k} classes", names=table.classes)
     return Confusion(
         sentence=sentence,
         classes=table.classes,

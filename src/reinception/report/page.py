@@ -14,15 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reinception import __version__
-from reinception.output import new_text_file
-from reinception.report import sections, trust
-from reinception.report.against import Against, against
+from reinception.files import new_text_file
+from reinception.report import calibration_section, sections
+from reinception.report.baseline import Against, against
 from reinception.report.card import CARD_NAME, card
 from reinception.report.confusion import MOST_CLASSES_IN_A_TABLE, confusion
-from reinception.report.cost import changes, costs
-from reinception.report.run import Run, read_run
+from reinception.report.formatting import count
+from reinception.report.read_run import Run, read_run
 from reinception.report.slices import MOST_SHOWN, sliced
-from reinception.report.words import count
+from reinception.report.training_cost import changes, costs
 
 REPORT_NAME = "report.html"
 
@@ -93,11 +93,11 @@ def render(run: Run, other: Against | None = None) -> str:
         rankings=sections.ranking_charts(table) if table else (),
         most_classes=MOST_CLASSES_IN_A_TABLE,
         against=other,
-        calibration=trust.calibrated(table, run.validation) if table else None,
-        class_calibrations=trust.calibrated_classes(table, run.validation) if table else None,
+        calibration=calibration_section.calibrated(table, run.validation) if table else None,
+        class_calibrations=calibration_section.calibrated_classes(table, run.validation) if table else None,
         slices=sliced(run, table) if table else None,
         most_slices=MOST_SHOWN,
-        thresholds=trust.thresholds(table, run.validation) if table else None,
+        thresholds=calibration_section.thresholds(table, run.validation) if table else None,
         mistakes=sections.mistakes(run, table) if table else (),
         num_wrong=int((~table.correct).sum()) if table else 0,
         num_images=count(len(table), "image") if table else "",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from reinception.metrics import PredictionTable
-from reinception.report.run import Run
+from reinception.report.formatting import percent
+from reinception.report.read_run import Run
 from reinception.report.thumbnails import SIDE, thumbnail
-from reinception.report.words import percent
 
 
 @dataclass(frozen=True, kw_only=True)

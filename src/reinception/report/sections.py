@@ -10,16 +10,16 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from reinception import metrics
-from reinception.calibration import calibration_error
 from reinception.metrics import ClassScore, PredictionTable
-from reinception.ranking import Ranking, precision_recall, rankings, roc
-from reinception.report import svg
+from reinception.metrics.calibration import calibration_error
+from reinception.metrics.roc import Ranking, precision_recall, rankings, roc
+from reinception.metrics.significance import bootstrap
+from reinception.report import charts
+from reinception.report.activation_overlay import evidence
 from reinception.report.confusion import MOST_CLASSES_IN_A_TABLE
-from reinception.report.evidence import evidence
+from reinception.report.formatting import count, interval, percent
 from reinception.report.pictures import Picture, picture
-from reinception.report.run import Run
-from reinception.report.words import count, interval, percent
-from reinception.resampling import bootstrap
+from reinception.report.read_run import Run
 
 MOST_MISTAKES = 24
 MOST_SAMPLES = 40
@@ -134,7 +134,7 @@ def verdict(table: PredictionTable, split: str | None) -> Verdict:
         headline=percent(right.percent),
         interval=interval(low, high),
         sentence=sentence,
-        chart=svg.interval_chart(
+        chart=charts.interval_chart(
             percent=right.percent,
             low=low,
             high=high,
@@ -168,7 +168,7 @@ def data(run: Run, table: PredictionTable | None) -> Data | None:
                 name=name,
                 counts=tuple(counted[split].get(name, 0) for split in splits),
                 total=total,
-                bar=svg.bar(total / max(totals)),
+                bar=charts.bar(total / max(totals)),
             )
             for name, total in zip(names, totals, strict=True)
         ),
@@ -199,40 +199,42 @@ def curves(run: Run) -> tuple[Chart, ...]:
     loss = run.curve("train", "loss")
     auxiliary, held_out = run.curve("train", "auxiliary_loss"), run.curve("val", "loss")
     error = run.curve("val", "top1_error")
-    charts = []
+    drawn = []
     if loss:
         lines = [
-            svg.Line(name="", points=loss, style="line-faint"),
-            svg.Line(name="training", points=svg.smooth(loss), style="line-a"),
-            svg.Line(name="auxiliary head", points=svg.smooth(auxiliary), style="line-c"),
-            svg.Line(name="validation", points=held_out, style="line-b", dots=True),
+            charts.Line(name="", points=loss, style="line-faint"),
+            charts.Line(name="training", points=charts.smooth(loss), style="line-a"),
+            charts.Line(name="auxiliary head", points=charts.smooth(auxiliary), style="line-c"),
+            charts.Line(name="validation", points=held_out, style="line-b", dots=True),
         ]
-        charts.append(_chart("Loss", "Training loss holds label smoothing; validation loss does not.", lines, log=True))
+        drawn.append(_chart("Loss", "Training loss holds label smoothing; validation loss does not.", lines, log=True))
     if error:
         best = min(error, key=lambda point: point[1])
-        note = f"Lowest {percent(best[1])}, at epoch {svg.short(best[0])}."
-        line = svg.Line(name="validation", points=error, style="line-b", dots=True)
-        charts.append(_chart("Validation error, percent", note, [line], from_zero=True))
+        note = f"Lowest {percent(best[1])}, at epoch {charts.short(best[0])}."
+        line = charts.Line(name="validation", points=error, style="line-b", dots=True)
+        drawn.append(_chart("Validation error, percent", note, [line], from_zero=True))
     if rate := run.curve("train", "rate"):
-        line = svg.Line(name="learning rate", points=rate, style="line-a")
-        charts.append(_chart("Learning rate", f"Highest {svg.short(max(y for _, y in rate))}.", [line], from_zero=True))
+        line = charts.Line(name="learning rate", points=rate, style="line-a")
+        drawn.append(
+            _chart("Learning rate", f"Highest {charts.short(max(y for _, y in rate))}.", [line], from_zero=True)
+        )
     if norm := run.curve("train", "gradient_norm"):
         lines = [
-            svg.Line(name="", points=norm, style="line-faint"),
-            svg.Line(name="gradient norm", points=svg.smooth(norm), style="line-a"),
+            charts.Line(name="", points=norm, style="line-faint"),
+            charts.Line(name="gradient norm", points=charts.smooth(norm), style="line-a"),
         ]
-        charts.append(_chart("Gradient norm", "Before clipping; a jump means an unstable step.", lines, log=True))
-    return tuple(charts)
+        drawn.append(_chart("Gradient norm", "Before clipping; a jump means an unstable step.", lines, log=True))
+    return tuple(drawn)
 
 
-def _chart(title: str, note: str, lines: Sequence[svg.Line], *, from_zero: bool = False, log: bool = False) -> Chart:
+def _chart(title: str, note: str, lines: Sequence[charts.Line], *, from_zero: bool = False, log: bool = False) -> Chart:
     lines = [line for line in lines if line.points]
     named = tuple((line.style, line.name) for line in lines if line.name)
     return Chart(
         title=title,
         note=note,
         legend=named if len(named) > 1 else (),
-        svg=svg.line_chart(lines, title=title, x_label="epoch", from_zero=from_zero, log=log),
+        svg=charts.line_chart(lines, title=title, x_label="epoch", from_zero=from_zero, log=log),
     )
 
 
@@ -248,7 +250,7 @@ def _class_row(score: ClassScore, ranking: Ranking) -> ClassRow:
     bar, words = None, ""
     if score.recall is not None:
         low, high = metrics.wilson(score.correct, score.support)
-        bar, words = svg.range_bar(low, score.recall, high), interval(100 * low, 100 * high)
+        bar, words = charts.range_bar(low, score.recall, high), interval(100 * low, 100 * high)
     return ClassRow(
         name=score.name,
         support=score.support,
@@ -279,11 +281,11 @@ def ranking_charts(table: PredictionTable) -> tuple[Chart, ...]:
 
     def chart(title: str, x_label: str, of: Callable[[int], npt.NDArray[np.float64]]) -> Chart:
         lines = [
-            svg.Line(name=table.classes[t], points=[(float(x), float(y)) for x, y in 100 * of(t)], style=styles[i])
+            charts.Line(name=table.classes[t], points=[(float(x), float(y)) for x, y in 100 * of(t)], style=styles[i])
             for i, t in enumerate(present)
         ]
         legend = tuple((line.style, line.name) for line in lines)
-        drawn = svg.line_chart(lines, title=title, x_label=x_label, from_zero=True)
+        drawn = charts.line_chart(lines, title=title, x_label=x_label, from_zero=True)
         return Chart(title=title, note="", legend=legend, svg=drawn)
 
     def truth(t: int) -> npt.NDArray[np.bool_]:

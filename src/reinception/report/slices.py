@@ -10,11 +10,11 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from reinception.metrics import PredictionTable, wilson
-from reinception.report import svg
-from reinception.report.run import Run
-from reinception.report.traits import Trait, traits
-from reinception.report.words import count, interval, joined, percent
-from reinception.resampling import fisher, holm
+from reinception.metrics.significance import fisher, holm
+from reinception.report import charts
+from reinception.report.formatting import count, interval, joined, percent
+from reinception.report.read_run import Run
+from reinception.report.slice_features import Trait, traits
 
 LEAST_IMAGES = 30
 """A slice with fewer, or that leaves fewer, is not shown: its interval would be wider than anything it could say."""
@@ -160,7 +160,7 @@ def _row(one: Slice) -> SliceRow:
         n=one.n,
         right=percent(100 * one.right / one.n),
         interval=interval(100 * low, 100 * high),
-        bar=svg.range_bar(low, one.right / one.n, high),
+        bar=charts.range_bar(low, one.right / one.n, high),
         rest=percent(100 * one.rest_right / one.rest_n),
         expected=None if one.expected is None else percent(100 * one.expected),
         p="1" if one.p > 0.995 else "< 0.001" if one.p < 0.001 else f"{one.p:.2g}",

@@ -7,9 +7,9 @@ import io
 
 from PIL import Image
 
-from reinception.data.decode import Refused
-from reinception.data.reading import pixels_of
-from reinception.data.records import Record
+from reinception.data.images.decode import Refused
+from reinception.data.loading.read import pixels_of
+from reinception.data.sources.records import Record
 
 SIDE = 192
 """Longest side in pixels: sharp at the size the page shows it, on a screen with two pixels to a point."""

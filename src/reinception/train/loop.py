@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 import torch
 
-from reinception.data.loader import Batch, TrainingStream
+from reinception.data.loading.loader import Batch, TrainingStream
+from reinception.distributed import PeerLostError, Ranks
 from reinception.errors import Interrupted, ReinceptionError
 from reinception.model.build import Network
 from reinception.recipe import Recipe
 from reinception.train.budget import Budget
-from reinception.train.distributed import PeerLostError, Ranks
 from reinception.train.finetune import Freeze, training_mode
-from reinception.train.journal import Journal, StepRecord
-from reinception.train.keeper import Keeper
-from reinception.train.memory import OutOfMemoryError, is_out_of_memory, out_of_memory
 from reinception.train.optim import ParameterAverage, clip_by_global_norm, rate_at, set_rate
-from reinception.train.replicas import Replicas
-from reinception.train.stop import Stop
+from reinception.train.reduction import Replicas
+from reinception.train.run.checkpointer import Keeper
+from reinception.train.run.log import Journal, StepRecord
+from reinception.train.run.out_of_memory import OutOfMemoryError, is_out_of_memory, out_of_memory
+from reinception.train.run.signals import Stop
 
 # So many steps in a row without a finite loss and gradient are no accident.
 MOST_SKIPPED = 10

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from reinception.data.counter import Draws
+from reinception.data.images.random_stream import Draws
 from reinception.recipe import Mixing
 
 Box = tuple[int, int, int, int]

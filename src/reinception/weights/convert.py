@@ -12,26 +12,26 @@ from torch import Tensor
 
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
+from reinception.files import refuse_existing
 from reinception.model import artifact
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, skeleton
-from reinception.model.foreign.identify import Identification, with_scale
-from reinception.model.foreign.layouts import AVERAGE_SUFFIX
-from reinception.model.foreign.translate import to_ours
 from reinception.model.normalisation import fold_normalisation
-from reinception.output import refuse_existing
 from reinception.spec import Arch, count_border
-from reinception.weights import peers
-from reinception.weights.classes import BACKGROUND, IMAGENET_CLASSES, class_names
-from reinception.weights.files import WeightFile, read
-from reinception.weights.finding import RELEASED, Finding, find
-from reinception.weights.published import download, is_published
-from reinception.weights.report import Dropped, Report
-from reinception.weights.sources import (
+from reinception.weights import parity
+from reinception.weights.class_names import BACKGROUND, IMAGENET_CLASSES, class_names
+from reinception.weights.conversion_report import Dropped, Report
+from reinception.weights.downloads import download, is_published
+from reinception.weights.identify import RELEASED, Finding, find
+from reinception.weights.layouts.known import AVERAGE_SUFFIX
+from reinception.weights.layouts.match import Identification, with_scale
+from reinception.weights.layouts.translate import to_ours
+from reinception.weights.publishers import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Source,
 )
+from reinception.weights.weight_files import WeightFile, read
 
 # The one "class" of a model whose file had no classifier: its features are real, its output is no answer.
 NO_CLASSIFIER = ("untrained",)
@@ -176,7 +176,7 @@ def proven(conversion: Conversion) -> Conversion:
     chosen, arch = conversion.source, conversion.network.arch
     native = network_of(count_border(arch, chosen.counts_border), conversion.network.state_dict())
     offset = int(conversion.manifest.origin["class_offset"])
-    proof = peers.prove(chosen.name, conversion.file, conversion.found, native, offset=offset)
+    proof = parity.prove(chosen.name, conversion.file, conversion.found, native, offset=offset)
     if native.arch != arch and proof.peer is not None:
         proof = dataclasses.replace(proof, peer=f"{proof.peer} (with its border rule)")
     origin = {**conversion.manifest.origin, "parity": dataclasses.asdict(proof)}

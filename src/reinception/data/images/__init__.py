@@ -1,0 +1,1 @@
+"""Bytes to pixels: formats, decoding, augmentation, crops."""

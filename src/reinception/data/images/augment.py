@@ -1,0 +1,209 @@
+"""Training distortions: named functions of a picture and of random numbers fixed by (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from reinception.data.images.crops import FILTERS, in_colour
+from reinception.data.images.decode import Pixels
+from reinception.data.images.jpeg import Picture, is_large, shrink_for
+from reinception.data.images.random_stream import Draws
+from reinception.preprocess import Interpolation
+
+Augmentation = Literal["inception", "crop", "gentle", "none"]
+
+# The Inception crop and colours: tensorflow/models, research/inception, image_processing.py. GoogLeNet's paper has
+# 8 % as the smallest area (section 6); the trainer that produced the released weights has 5 %.
+INCEPTION_AREA = (0.05, 1.0)
+INCEPTION_ASPECT = (3 / 4, 4 / 3)
+INCEPTION_ATTEMPTS = 100
+INCEPTION_INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "nearest", "bicubic", "area")
+BRIGHTNESS = 32.0  # grey levels of 255
+SATURATION = (0.5, 1.5)
+HUE = 0.2  # of a full turn
+CONTRAST = (0.5, 1.5)
+
+# The gentle set: our choice, for pictures whose subject fills the frame and whose borders mean something.
+GENTLE_SIDE = (0.94, 1.0)
+GENTLE_BRIGHTNESS = 12.0
+GENTLE_CONTRAST = (0.9, 1.1)
+
+
+def augment(image: Picture, *, kind: Augmentation, input_size: int, seed: int, epoch: int, index: int) -> Pixels:
+    """The square (input_size, input_size, 3) uint8 that training sees of a decoded (h, w, 3) or (h, w) picture.
+
+    - `inception`: a random crop (`inception_box`), resized with a random interpolation, mirrored in half of the cases,
+      its colours distorted (`distort_colours`). For photographs of a scene.
+    - `crop`: such a crop, resized bilinearly, and mirrored in half of the cases; the colours stay. What most recipes
+      for photographs do.
+    - `gentle`: one of the eight flips and quarter turns, a box of 94 to 100 % of each side at a random place (scale and
+      translation of a few per cent), brightness up to 12 levels and contrast up to 10 % up or down.
+    - `none`: the whole picture, resized.
+
+    A large JPEG that is not decoded yet is decoded at the smallest of its scales that has a pixel for every pixel of
+    the result. Equal arguments give equal pixels, in any process and order. A grey picture (h, w) gives the same as its
+    (h, w, 3).
+    """
+    if kind == "inception":
+        return _inception(image, input_size, Draws("augment", seed, epoch, index))
+    if kind == "crop":
+        return _crop(image, input_size, Draws("augment", seed, epoch, index))
+    if kind == "gentle":
+        return _gentle(_whole(image, input_size), input_size, Draws("augment", seed, epoch, index))
+    if kind == "none":
+        whole = Image.fromarray(_whole(image, input_size))
+        return in_colour(np.array(whole.resize((input_size, input_size), FILTERS["bilinear"])))
+    raise ValueError(f"augmentation {kind!r} is none of {get_args(Augmentation)}")
+
+
+def _inception(image: Picture, size: int, draws: Draws) -> Pixels:
+    box = inception_box(*_size(image), draws)
+    interpolation = INCEPTION_INTERPOLATIONS[draws.integer(len(INCEPTION_INTERPOLATIONS))]
+    square = resized_to(_part(image, box, size), size, interpolation)
+    if draws.integer(2):
+        square = mirrored(square)
+    return in_colour(distort_colours(square, draws))
+
+
+def _crop(image: Picture, size: int, draws: Draws) -> Pixels:
+    square = resized_to(_part(image, inception_box(*_size(image), draws), size), size, "bilinear")
+    return in_colour(mirrored(square) if draws.integer(2) else square)
+
+
+def _size(image: Picture) -> tuple[int, int]:
+    return (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else (image.width, image.height)
+
+
+def _part(image: Picture, box: tuple[int, int, int, int], size: int) -> Pixels:
+    """The pixels of the box, or of the decoder's smaller picture those it covers, whole ones at the edges."""
+    left, top, right, bottom = box
+    if isinstance(image, np.ndarray):
+        return image[top:bottom, left:right]
+    shrink = shrink_for(right - left, bottom - top, size) if is_large(image.width, image.height) else 1
+    return image.part(box, shrink)
+
+
+def _whole(image: Picture, size: int) -> Pixels:
+    if isinstance(image, np.ndarray):
+        return image
+    if not is_large(image.width, image.height):
+        return image.pixels(1)
+    return image.pixels(shrink_for(image.width * GENTLE_SIDE[0], image.height * GENTLE_SIDE[0], size))
+
+
+def resized_to(image: Pixels, size: int, interpolation: Interpolation) -> Pixels:
+    """(size, size) or (size, size, 3) of a picture (h, w) or (h, w, 3): Pillow's `resize`, bilinear within one level.
+
+    torch's bilinear resize of bytes uses the processor's vector instructions, and rounds its weights more coarsely.
+    """
+    if interpolation != "bilinear":
+        return np.array(Image.fromarray(image).resize((size, size), FILTERS[interpolation]))
+    # A copy without gaps is what torch takes pixel by pixel; a view it would take apart into planes, and so its result.
+    whole = torch.from_numpy(image.copy())[None]
+    planes = whole[:, None] if image.ndim == 2 else whole.permute(0, 3, 1, 2)
+    small = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)
+    square = small[0].permute(1, 2, 0).numpy()
+    return square[:, :, 0] if image.ndim == 2 else square
+
+
+def mirrored(image: Pixels) -> Pixels:
+    """Left and right exchanged; torch does it twenty times as fast as a copy of NumPy's view."""
+    return torch.from_numpy(np.ascontiguousarray(image)).flip(1).numpy()
+
+
+def inception_box(width: int, height: int, draws: Draws) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a random part: area evenly from 5 to 100 %, aspect ratio 3/4 to 4/3.
+
+    The aspect ratio (width / height) is even in its logarithm, so upright and flat boxes are equally likely (the TF
+    trainer draws the ratio and then the height evenly). A box that does not fit is drawn again, up to 100 times; then
+    the largest central box whose aspect ratio is allowed is taken (the TF trainer takes the whole picture).
+    """
+    low, high = (math.log(bound) for bound in INCEPTION_ASPECT)
+    for _ in range(INCEPTION_ATTEMPTS):
+        area = width * height * draws.uniform(*INCEPTION_AREA)
+        aspect = math.exp(draws.uniform(low, high))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left, top = draws.integer(width - box_width + 1), draws.integer(height - box_height + 1)
+            return left, top, left + box_width, top + box_height
+    box_width = max(1, min(width, round(height * INCEPTION_ASPECT[1])))
+    box_height = max(1, min(height, round(width / INCEPTION_ASPECT[0])))
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return left, top, left + box_width, top + box_height
+
+
+def distort_colours(image: Pixels, draws: Draws) -> Pixels:
+    """Brightness, saturation, hue and contrast, changed at random in one of the trainer's two orders, then clipped.
+
+    Brightness moves by up to 32 levels; saturation and contrast scale by 0.5 to 1.5; hue turns by up to a fifth. One
+    order puts contrast last, the other before saturation. Nothing is clipped in between. Takes and gives (h, w, 3) or
+    (h, w); a grey has no saturation and no hue to change.
+    """
+    brightness = draws.uniform(-BRIGHTNESS, BRIGHTNESS)
+    saturation, turn = draws.uniform(*SATURATION), draws.uniform(-HUE, HUE)
+    contrast, contrast_is_last = draws.uniform(*CONTRAST), draws.integer(2)
+    planes = np.moveaxis(np.atleast_3d(image), 2, 0).astype(np.float32, order="C") + np.float32(brightness)
+    if not contrast_is_last:
+        planes = _scale_contrast(planes, contrast)
+    if len(planes) == 3:
+        planes = _turn_colours(planes, saturation, turn)
+    if contrast_is_last:
+        planes = _scale_contrast(planes, contrast)
+    distorted = np.moveaxis(_to_uint8(planes), 0, 2)
+    return np.ascontiguousarray(distorted if image.ndim == 3 else distorted[:, :, 0])
+
+
+def _scale_contrast(planes: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Each channel's distance from its own mean, scaled."""
+    means = planes.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
+    return (planes - means) * np.float32(factor) + means
+
+
+def _turn_colours(planes: NDArray[np.float32], saturation: float, turn: float) -> NDArray[np.float32]:
+    """Saturation scaled (up to full) and hue turned, as in HSV: the largest channel of each pixel keeps its value.
+
+    The colour circle is measured in sixths from red; at hue h the channel that is full at sixth k has the part
+    min(max(|h - k| - 1, 0), 1) of the chroma taken from the largest value, with |h - k| the way around the circle.
+    """
+    red, green, blue = planes
+    value = np.maximum(np.maximum(red, green), blue)
+    chroma = value - np.minimum(np.minimum(red, green), blue)
+    safe = np.maximum(chroma, np.float32(1e-6))
+    hue = np.where(
+        value == red,
+        (green - blue) / safe,
+        np.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    ).astype(np.float32)
+    hue += np.float32(6 * turn)
+    chroma = np.minimum(chroma * np.float32(saturation), np.maximum(value, 0))
+    turned = np.empty_like(planes)
+    for channel, full_at in enumerate((0, 2, 4)):
+        way = hue - np.float32(full_at)
+        way = np.abs(way - 6 * np.rint(way / 6))  # 0 to 3 sixths around the circle
+        turned[channel] = value - chroma * np.clip(way - 1, 0, 1)
+    return turned
+
+
+def _gentle(image: Pixels, size: int, draws: Draws) -> Pixels:
+    height, width = image.shape[:2]
+    side = draws.uniform(*GENTLE_SIDE)
+    left, top = draws.uniform(0, width * (1 - side)), draws.uniform(0, height * (1 - side))
+    box = (left, top, left + width * side, top + height * side)
+    square = np.asarray(Image.fromarray(image).resize((size, size), FILTERS["bilinear"], box=box))
+    square = np.rot90(square, draws.integer(4))
+    if draws.integer(2):
+        square = square[:, ::-1]
+    brightness, contrast = draws.uniform(-GENTLE_BRIGHTNESS, GENTLE_BRIGHTNESS), draws.uniform(*GENTLE_CONTRAST)
+    mean = float(square.sum(dtype=np.int64)) / square.size
+    levels = (np.arange(256, dtype=np.float64) - mean) * contrast + mean + brightness
+    return in_colour(_to_uint8(levels)[square])
+
+
+def _to_uint8(values: NDArray[np.floating]) -> Pixels:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,304 @@
+"""The one door for pictures: bytes become RGB uint8 pixels, or a named reason why not."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (  # the plugins are named so that Pillow never has to load all the others to find one of them
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageFile,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+
+from reinception.data.images.formats import FORMATS, HEAD_BYTES, TEXT, identify
+from reinception.errors import ReinceptionError
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 100_000_000
+
+# No picture we accept needs more bytes than 16-bit RGBA and some room for what is written beside it.
+_BYTES_PER_PIXEL = 8
+_ROOM_BYTES = 64 << 20
+_DAMAGED = "is damaged ({}): get a fresh copy, or remove it"
+_TRUNCATED = "is truncated ({}): get a fresh copy, or remove it"
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
+
+
+class Refused(ReinceptionError):
+    """A picture that is not used, and why.
+
+    `kind` is one word for programs: `missing`, `unreadable`, `empty`, `not_an_image`, `format`, `too_large`,
+    `truncated`, `corrupt`, `values` (pixels whose white is not defined) or `memory`. `reason` is for people; `name` is
+    the file, or None for bytes. `str(refused)` is one line. Survives pickling, so worker processes can hand it over.
+    """
+
+    def __init__(self, kind: str, reason: str, name: str | None = None) -> None:
+        super().__init__(kind, reason, name)
+        self.kind = kind
+        self.reason = _one_line(reason)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{_one_line(self.name)}: {self.reason}" if self.name is not None else self.reason
+
+    def named(self, name: str) -> Refused:
+        """The same refusal under the name by which people know the file."""
+        return Refused(self.kind, self.reason, name)
+
+
+def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False) -> Pixels:
+    """One picture as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
+
+    The content decides, not the file's name: JPEG, PNG, WebP, BMP, GIF and TIFF, of several frames the first. EXIF
+    orientation is applied. Greys deeper than 8 bits are scaled by the range their storage declares (16 bits: v / 257,
+    rounded), never stretched and never clipped. Transparency is flattened on white. CMYK is converted by formula;
+    colour profiles are not applied. With `keep_grey` a picture stored in grey comes back as (height, width), a third
+    of the memory; the same numbers.
+
+    Raises `Refused` for everything else: at most `max_pixels` (and Pillow's own limit) are decoded, and a truncated or
+    damaged file is refused rather than filled up. Safe to call from threads; never warns.
+    """
+    name = None if isinstance(source, bytes) else os.fspath(source)
+    try:
+        data = source if isinstance(source, bytes) else allowed_bytes(Path(source), max_pixels)
+        found = _require_format(data)
+        if found == "PNG":
+            png_chunks(data)
+        if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+            raise Refused("truncated", _TRUNCATED.format("the WebP is shorter than it says"))
+        with strict_quiet_pillow():
+            return _decode_pixels(data, found, max_pixels, keep_grey)
+    except Refused as refused:
+        raise (refused if name is None else refused.named(name)) from refused.__cause__
+    except MemoryError as error:
+        raise Refused("memory", "not enough memory to decode it: free some, or shrink the picture", name) from error
+    except Exception as error:  # a damaged file can raise anything in Pillow's plugins; each is this file's refusal
+        kind, reason = _classify(error, max_pixels)
+        raise Refused(kind, reason, name) from error
+
+
+def allowed_bytes(path: Path, max_pixels: int) -> bytes:
+    """A file's content. `Refused` when it is not there, no file, or larger than a picture of `max_pixels` can be."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused("unreadable", "is not a regular file: give a picture")
+        if status.st_size > (limit := _BYTES_PER_PIXEL * max_pixels + _ROOM_BYTES):
+            raise Refused("too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise Refused("missing", "there is no such file: check the path") from error
+    except (OSError, ValueError) as error:
+        message = getattr(error, "strerror", None) or str(error)
+        raise Refused("unreadable", f"can not be read ({message}): check the path and the permissions") from error
+
+
+def _require_format(data: bytes) -> str:
+    if not data:
+        raise Refused("empty", "is empty (0 bytes): get a fresh copy, or remove it")
+    what = identify(data[:HEAD_BYTES])
+    if what is None or what == TEXT:
+        found = f"it is {what}" if what else f"it begins with the bytes {data[:8].hex(' ')}"
+        raise Refused("not_an_image", f"is not an image ({found}): replace or remove it")
+    if what not in FORMATS:
+        raise Refused("format", f"is {what}; {', '.join(FORMATS)} are read: convert it")
+    return what
+
+
+def png_chunks(data: bytes) -> set[bytes]:
+    """The names of a PNG's chunks. `Refused` where a critical one fails its checksum or the end is missing.
+
+    Pillow would use the data all the same.
+    """
+    view, position, names = memoryview(data), 8, set[bytes]()
+    while position + 12 <= len(data):
+        end = position + 12 + int.from_bytes(view[position : position + 4])
+        if end > len(data):
+            break
+        name = bytes(view[position + 4 : position + 8])
+        is_critical = not name[0] & 0x20
+        if is_critical and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+            raise Refused("corrupt", _DAMAGED.format("a PNG checksum does not match"))
+        names.add(name)
+        if name == b"IEND":
+            return names
+        position = end
+    raise Refused("truncated", _TRUNCATED.format("the PNG ends before its end mark"))
+
+
+def _decode_pixels(data: bytes, found: str, max_pixels: int, keep_grey: bool) -> Pixels:
+    with Image.open(io.BytesIO(data), formats=(found,)) as opened:
+        width, height = opened.size
+        if width * height > max_pixels:
+            raise Refused("too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
+        opened.load()
+        image: Image.Image = opened
+        orientation = _orientation(image)
+        transparent = None if image.mode == "P" else _transparent_colour(image, data)
+        info = _deep_grey_range(opened)
+        if image.mode in _GREY_16 or image.mode in ("I", "F"):
+            pixels, is_clear = _deep_grey(image, transparent, *info)
+        else:
+            image = _flatten(image)
+            pixels = np.array(image)
+            is_clear = None if transparent is None else _equals(pixels, transparent)
+    if is_clear is not None:
+        pixels[is_clear] = 255
+    pixels = upright(pixels, orientation)
+    if pixels.ndim == 2 and not keep_grey:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    return pixels
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """The stored pixels (h, w) or (h, w, 3) turned as EXIF's `orientation` says; unknown numbers change nothing."""
+    turn = _TRANSPOSE.get(orientation)
+    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
+
+
+def _orientation(image: Image.Image) -> int:
+    # The picture is whole even where the camera's notes beside it are damaged: then it is taken as it is stored.
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:
+        return 1
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Grey ("L") or RGB, whatever the mode; transparency becomes white."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
+        coloured = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(coloured, mask=coloured)
+        return canvas
+    return image.convert("RGB")
+
+
+def _transparent_colour(image: Image.Image, data: bytes) -> tuple[int, ...] | None:
+    """The one colour that stands for "nothing here", at the depth of the decoded pixels; None where there is none.
+
+    Pillow reports the file's own number; where it scales the pixels (1, 2, 4 and 16 bits per channel) it leaves that
+    number as it was.
+    """
+    colour: Any = image.info.get("transparency")
+    if isinstance(colour, int):
+        colour = (colour,)
+    if not isinstance(colour, tuple):
+        return None
+    depth = data[24] if image.format == "PNG" else 8
+    if image.mode == "RGB" and depth == 16:
+        return tuple(value >> 8 for value in colour)
+    if image.mode == "L" and depth < 8:
+        return tuple(value * 255 // (2**depth - 1) for value in colour)
+    return colour
+
+
+def _equals(pixels: NDArray[Any], colour: tuple[int, ...]) -> NDArray[np.bool_]:
+    return (pixels == colour[0]) if pixels.ndim == 2 else (pixels == np.array(colour)).all(axis=2)
+
+
+def _deep_grey_range(image: Image.Image) -> tuple[int, bool]:
+    """(largest value the storage declares, whether 0 is white) of a grey deeper than 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_TIFF_BITS, (16,))[0]
+    return 2 ** min(bits, 16) - 1, tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _deep_grey(
+    image: Image.Image, transparent: tuple[int, ...] | None, largest: int, is_inverted: bool
+) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """(pixels, where nothing is) of a grey deeper than 8 bits: the declared range becomes 0 to 255, rounded.
+
+    Integers wider than 16 bits carry no convention for white. Those within 0 to 65535 are taken as 16-bit values, as
+    most writers mean them; negative, larger and floating-point values are refused rather than guessed at.
+    """
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > largest:
+        what = "floating-point" if image.mode == "F" else "negative or very large"
+        raise Refused("values", f"has {what} pixels, whose white is not defined: convert it to 8 or 16 bits")
+    scaled = ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
+    is_clear = None if transparent is None else _equals(values, transparent)
+    return (255 - scaled if is_inverted else scaled), is_clear
+
+
+def _classify(error: Exception, max_pixels: int) -> tuple[str, str]:
+    message = _one_line(str(error)) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        return "too_large", _too_large("its pixels are", max_pixels)
+    if isinstance(error, UnidentifiedImageError):
+        return "corrupt", _DAMAGED.format("its header can not be read")
+    if isinstance(error, EOFError) or "truncated" in message.lower():
+        return "truncated", _TRUNCATED.format(message)
+    return "corrupt", _DAMAGED.format(message)
+
+
+def _too_large(what: str, max_pixels: int) -> str:
+    return f"is too large ({what} more than the {max_pixels / 1e6:,.0f} million allowed): shrink it"
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+_lock = Lock()
+_num_users = 0
+_before = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def strict_quiet_pillow() -> Iterator[None]:
+    """Pillow with its verdict reduced to a picture or an exception: no warnings, no truncated file filled with grey.
+
+    Warning filters and Pillow's switch belong to the process, so the first thread to enter sets them and the last one
+    to leave restores them.
+    """
+    global _num_users  # noqa: PLW0603 - it mirrors a state that is global elsewhere
+    with _lock:
+        if _num_users == 0:
+            _before.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            _before.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        _num_users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _num_users -= 1
+            if _num_users == 0:
+                _before.close()

@@ -1,0 +1,1 @@
+"""Records to batches: reading, cache, worker processes, loader."""

@@ -1,0 +1,1 @@
+"""Before training: audit, duplicates, leak-free splits, shards."""

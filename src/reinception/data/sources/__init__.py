@@ -1,0 +1,1 @@
+"""Which images there are, where, and with which label."""

@@ -1,0 +1,228 @@
+"""What every source of pictures becomes: a list of labelled files with a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reinception.data.sources.remote import is_address, size_and_version
+from reinception.errors import ReinceptionError
+
+SPLITS = ("train", "val", "test")
+NO_SPLIT = 255
+SPLIT_WORDS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+"""How people spell them, and their positions in SPLITS. Test is never taken for validation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One picture: where it lies, what people call it, and what it shows.
+
+    `name` is relative to its source, with forward slashes. `target` is the class index. `split` is None until somebody
+    has decided; `group` names what must not be torn apart by a split (a patient, a solar module); `stratum` names a
+    difference inside a class that every split should share (a material, a degree of certainty). `certainty` is the
+    probability that the label is right; the rest belongs to the other classes in equal parts. A picture inside a tar
+    file is the `size` bytes at `offset` of `path`. One that lies elsewhere has an `address` (remote.py); its `path` is
+    then no more than the last part of that.
+    """
+
+    path: Path
+    name: str
+    target: int
+    split: str | None = None
+    group: str | None = None
+    stratum: str | None = None
+    certainty: float = 1.0
+    offset: int | None = None
+    size: int | None = None
+    address: str | None = None
+
+    def num_bytes(self) -> int:
+        """The size of the picture's file, or of its part of a tar file. OSError where it can not be asked for."""
+        if self.size is not None:
+            return self.size
+        return self.path.stat().st_size if self.address is None else size_and_version(self.address)[0]
+
+    @property
+    def place(self) -> str:
+        """Where the file is, for people."""
+        return str(self.path) if self.address is None else self.address
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Columns:
+    """What many records say, by kind: `files` index `paths`, or are None where a name under `root` is the path.
+
+    `splits` holds positions in SPLITS, -1 for none; texts that repeat are one object each. With a `base` everything
+    lies elsewhere: the addresses are `base` and the name, or those of `addresses` where `files` are given.
+    """
+
+    root: Path
+    names: list[str]
+    targets: NDArray[np.int32]
+    splits: NDArray[np.int8]
+    groups: list[str | None] | None = None
+    strata: list[str | None] | None = None
+    certainties: NDArray[np.float64] | None = None
+    paths: tuple[Path, ...] = ()
+    files: NDArray[np.int32] | None = None
+    offsets: NDArray[np.int64] | None = None
+    sizes: NDArray[np.int64] | None = None
+    base: str | None = None
+    addresses: tuple[str, ...] = ()
+
+
+class RecordTable(Sequence[Record]):
+    """Records that are made when they are asked for: a million take about 100 bytes each instead of a thousand."""
+
+    def __init__(self, columns: Columns, chosen: NDArray[np.int64] | None = None) -> None:
+        self._columns = columns
+        self._chosen = np.arange(len(columns.names)) if chosen is None else chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> RecordTable: ...
+    def __getitem__(self, index: int | slice) -> Record | RecordTable:
+        if isinstance(index, slice):
+            return RecordTable(self._columns, self._chosen[index])
+        row, columns = int(self._chosen[index]), self._columns
+        name, split, address = columns.names[row], int(columns.splits[row]), None
+        if columns.base is not None or is_address(name):
+            address = self._address(row)
+            path = Path(address.rpartition("/")[2])
+        else:
+            path = columns.root / name if columns.files is None else columns.paths[columns.files[row]]
+        return Record(
+            path=path,
+            name=name,
+            target=int(columns.targets[row]),
+            split=None if split < 0 else SPLITS[split],
+            group=None if columns.groups is None else columns.groups[row],
+            stratum=None if columns.strata is None else columns.strata[row],
+            certainty=1.0 if columns.certainties is None else float(columns.certainties[row]),
+            offset=None if columns.offsets is None else int(columns.offsets[row]),
+            size=None if columns.sizes is None else int(columns.sizes[row]),
+            address=address,
+        )
+
+    def _address(self, row: int) -> str:
+        columns = self._columns
+        if columns.files is not None:
+            return columns.addresses[columns.files[row]]
+        name = columns.names[row]
+        return name if columns.base is None or is_address(name) else f"{columns.base}/{name}"
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Record.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def splits_present(self) -> frozenset[str]:
+        """The splits that occur."""
+        return frozenset(SPLITS[code] for code in np.unique(self._columns.splits[self._chosen]) if code >= 0)
+
+    def of_split(self, name: str) -> RecordTable:
+        """The records of one split."""
+        return RecordTable(self._columns, self._chosen[self._columns.splits[self._chosen] == SPLITS.index(name)])
+
+    def with_groups(self, groups: Sequence[str | None]) -> RecordTable:
+        """The same records, each in the group that `groups` has in its place."""
+        column: list[str | None] = [None] * len(self._columns.names)
+        for row, group in zip(self._chosen.tolist(), groups, strict=True):
+            column[row] = group
+        return RecordTable(replace(self._columns, groups=column), self._chosen)
+
+    def with_splits(self, splits: Mapping[str, str]) -> RecordTable:
+        """The same records, each in the split that `splits` has for its name."""
+        codes = self._columns.splits.copy()
+        for row in self._chosen:
+            codes[row] = SPLITS.index(splits[self._columns.names[row]])
+        return RecordTable(replace(self._columns, splits=codes), self._chosen)
+
+
+def listed(names: Sequence[object], limit: int = 5) -> str:
+    """The first of the names, quoted, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A named list of records; `num_ignored` counts entries that were left out because they are no pictures.
+
+    With an `address` it lies elsewhere, and `root` is the current folder.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    records: Sequence[Record]
+    num_ignored: int = 0
+    address: str | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over class names and, in the order of names, each record's name, size in bytes and target.
+
+        It says whether two runs saw the same data; it does not depend on the splits, on dates or on where the files
+        lie. Reads every file's size, not its content.
+        """
+        digest = hashlib.sha256()
+        for name in self.classes:
+            digest.update(b"class\0" + os.fsencode(name) + b"\0")
+        for record in sorted(self.records, key=lambda record: record.name):
+            try:
+                size = record.num_bytes()
+            except OSError as error:
+                raise ReinceptionError(
+                    f"{record.place}: vanished or unreadable ({error.strerror}): restore it"
+                ) from error
+            digest.update(os.fsencode(record.name) + f"\0{size}\0{record.target}\0".encode())
+        return digest.hexdigest()
+
+    def without(self, names: frozenset[str]) -> Source:
+        """The source without those on an exclusion list (by name or file name), its fingerprint that of all listed.
+
+        So a model trained without some still knows the data again. ReinceptionError for a name that is nobody's.
+        """
+        known = {name for record in self.records for name in (record.name, record.path.name)}
+        if unknown := sorted(names - known):
+            raise ReinceptionError(f"the exclusion list names images that are not there: {listed(unknown)}")
+        kept = tuple(record for record in self.records if not {record.name, record.path.name} & names)
+        rest = replace(self, records=kept)
+        rest.__dict__["fingerprint"] = self.fingerprint
+        return rest
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that occur, in the order train, val, test."""
+        if isinstance(self.records, RecordTable):
+            present = self.records.splits_present
+        else:
+            present = frozenset(record.split for record in self.records if record.split is not None)
+        return tuple(split for split in SPLITS if split in present)
+
+    def split(self, name: str) -> Sequence[Record]:
+        """The records of one split, in the source's order. A `ReinceptionError` says which splits there are."""
+        if name not in self.splits:
+            there = f"it has {', '.join(self.splits)}" if self.splits else "it is not split"
+            raise ReinceptionError(f"{self.name} has no split {name!r}: {there}")
+        if isinstance(self.records, RecordTable):
+            return self.records.of_split(name)
+        return tuple(record for record in self.records if record.split == name)

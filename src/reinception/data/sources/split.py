@@ -1,0 +1,86 @@
+"""Who trains, who chooses the best step, who judges: a seeded, stratified division of a source."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from reinception.data.images.random_stream import Draws
+from reinception.data.sources.records import Record, RecordTable, Source
+from reinception.errors import UsageError
+
+
+def assign_splits(source: Source, *, seed: int = 0, val_fraction: float = 0.1, test_fraction: float = 0.25) -> Source:
+    """The source with every record in `train`, `val` or `test`.
+
+    Records without a split are divided: each class gives `test_fraction` of its records to test, `val_fraction` to val
+    (rounded to the nearest; halves and always at least one record stay in train), shared among its strata as evenly
+    as whole pictures allow. Who goes where depends on `seed` and the records' names only, and test does not depend on
+    `val_fraction`: models that were chosen differently are judged on the same pictures.
+
+    Splits that exist are kept, and a split that exists is complete: records without one are divided among the others.
+    One exception: where every record has a split and none is val, `val_fraction` of train becomes val. Nothing is ever
+    taken from test, and no test split is made out of records that are train already.
+
+    Raises `UsageError` unless both fractions are at least 0 and leave something to train on.
+    """
+    if not (test_fraction >= 0 and val_fraction >= 0 and test_fraction + val_fraction < 1):
+        raise UsageError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} must be at least 0 and together below 1"
+        )
+    test = Fraction(0) if "test" in source.splits else Fraction(str(test_fraction))
+    val = Fraction(0) if "val" in source.splits else Fraction(str(val_fraction))
+    splits = {record.name: record.split for record in source.records if record.split is not None}
+    undecided = [record for record in source.records if record.split is None]
+    if not undecided and "val" not in source.splits:
+        undecided, test = [record for record in source.records if record.split == "train"], Fraction(0)
+    for records in _by(undecided, "target").values():
+        splits |= _divide(records, seed, test, val)
+    return replace(source, records=with_splits(source.records, splits))
+
+
+def with_splits(records: Sequence[Record], splits: Mapping[str, str]) -> Sequence[Record]:
+    """The same records, each in the split that `splits` has for its name."""
+    if isinstance(records, RecordTable):
+        return records.with_splits(splits)
+    return tuple(replace(record, split=splits[record.name]) for record in records)
+
+
+def _divide(records: list[Record], seed: int, test_fraction: Fraction, val_fraction: Fraction) -> dict[str, str]:
+    """The split of each record (by name) of one class."""
+    num_test = _share(len(records), test_fraction, at_most=len(records) - 1)
+    num_val = _share(len(records), val_fraction, at_most=len(records) - 1 - num_test)
+    splits: dict[str, str] = {}
+    num_seen = num_rest = 0
+    for stratum, members in sorted(_by(records, "stratum").items(), key=lambda item: str(item[0])):
+        members.sort(key=lambda record: record.name)
+        order = Draws("split", seed, members[0].target, str(stratum)).permutation(len(members))
+        test = _shared(num_test, len(records), num_seen, len(members))
+        num_seen += len(members)
+        val = _shared(num_val, len(records) - num_test, num_rest, len(members) - test)
+        num_rest += len(members) - test
+        for position, member in enumerate(order):
+            splits[members[member].name] = "test" if position < test else "val" if position < test + val else "train"
+    return splits
+
+
+def _share(num: int, fraction: Fraction, at_most: int) -> int:
+    """`fraction` of `num`, rounded to the nearest, halves down: the largest remainder of two parts."""
+    return min(-((-2 * num * fraction + 1) // 2), at_most)
+
+
+def _shared(total: int, num: int, before: int, here: int) -> int:
+    """How many of `total`, spread evenly over `num` records, fall on the `here` records that follow the first `before`.
+
+    Differences of one rounded-down running sum: each is within one of its exact share and together they are `total`.
+    """
+    return total * (before + here) // num - total * before // num if num else 0
+
+
+def _by(records: list[Record], attribute: str) -> dict[object, list[Record]]:
+    groups: dict[object, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[getattr(record, attribute)].append(record)
+    return groups

@@ -1,0 +1,1 @@
+"""Using a trained network: the engine, evaluation, prediction, features, class-activation maps."""

@@ -1,0 +1,59 @@
+"""Which images a model may be judged on: the split that its own training held out, where the data are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reinception.data.sources.open_source import Record, Source
+from reinception.data.sources.split import assign_splits
+from reinception.errors import ReinceptionError
+from reinception.model.artifact import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The records to judge on, their split (None: every record), and whether the split is the training's own."""
+
+    records: Sequence[Record]
+    split: str | None
+    as_in_training: bool
+
+
+def select(source: Source, manifests: Sequence[Manifest], split: str | None = None) -> Selection:
+    """The records of `split`; without a name those of test, or every record where the data are not split.
+
+    A model remembers the fingerprint of its data and how they were divided, so the images it never learned from can be
+    found again. ReinceptionError where the data have no such split, and where the models of an ensemble held out
+    different images: one of them would be judged on what it has learned.
+    """
+    divided = [again for manifest in manifests if (again := _divided_as_in_training(source, manifest)) is not None]
+    known = divided[0] if divided else source
+    wanted = split if split is not None or "test" not in known.splits else "test"
+    if wanted is None:
+        return Selection(records=known.records, split=None, as_in_training=False)
+    if wanted not in known.splits and not divided:
+        raise ReinceptionError(
+            f"{source.name} has no split {wanted!r}, and the model was trained on other images; "
+            "leave --split out to use every image, or put the images into train/, val/ and test/"
+        )
+    records = known.split(wanted)
+    for other in divided[1:]:
+        if other.split(wanted) != records:
+            raise ReinceptionError(
+                f"the models divided {source.name} differently, so the {wanted} images of one were training images of "
+                "another; train them with the same --seed and fractions, or judge them on other images"
+            )
+    return Selection(records=records, split=wanted, as_in_training=bool(divided))
+
+
+def _divided_as_in_training(source: Source, manifest: Manifest) -> Source | None:
+    """`source` with the splits of the model's training, or None where the model was trained on something else."""
+    data, split = manifest.training.get("data"), manifest.training.get("split")
+    if not isinstance(data, Mapping) or not isinstance(split, Mapping):
+        return None
+    if data.get("fingerprint") != source.fingerprint:
+        return None
+    return assign_splits(
+        source, seed=split["seed"], val_fraction=split["val_fraction"], test_fraction=split["test_fraction"]
+    )

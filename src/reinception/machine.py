@@ -1,0 +1,191 @@
+"""What this machine has: versions, processor, memory, devices, disk; and which device and precision to compute with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from reinception import __version__
+from reinception.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+Facts = Mapping[str, Mapping[str, object]]
+
+PACKAGES = ("numpy", "pillow", "safetensors", "jinja2", "rich", "elpv-dataset", "torchvision")
+# What makes float32 fast, and what makes bfloat16 and int8 fast, as the Linux kernel names them.
+CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+GIB = 1 << 30
+
+
+def examine(folder: str | Path = ".") -> Facts:
+    """Every fact by section and name, as JSON values; sizes in GiB. `folder`, which must exist, is where runs would be
+    written."""
+    return {
+        "versions": _versions(),
+        "processor": _processor(),
+        "memory": _memory(),
+        "devices": _devices(),
+        "disk": _disk(Path(folder)),
+        "distributed": _distributed(),
+        "images": _images(),
+    }
+
+
+def _versions() -> dict[str, object]:
+    import torch
+
+    found: dict[str, object] = {
+        "reinception": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "torch": torch.__version__,
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _processor() -> dict[str, object]:
+    import torch
+
+    described = _colon_separated("/proc/cpuinfo")
+    flags = set(described.get("flags", "").split())
+    return {
+        "model": described.get("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "torch_threads": torch.get_num_threads(),
+        "torch_kernels": torch.backends.cpu.get_cpu_capability(),
+        "bf16": has_bf16(torch.device("cpu")),
+        **{feature: feature in flags for feature in CPU_FEATURES},
+    }
+
+
+def _memory() -> dict[str, object]:
+    described = _colon_separated("/proc/meminfo")
+    total, available = (_kib(described.get(name)) for name in ("MemTotal", "MemAvailable"))
+    return {"total_gib": total, "available_gib": available, "container_limit_gib": _container_limit()}
+
+
+def _devices() -> dict[str, object]:
+    import torch
+
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cuda_build": torch.version.cuda,
+        "cuda_devices": names,
+        "cuda_bf16": bool(names) and has_bf16(torch.device("cuda")),
+        "mps": torch.backends.mps.is_available(),
+    }
+
+
+def _disk(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = {"folder": str(folder.resolve()), "free_gib": _free(folder)}
+    # Worker processes hand batches over in shared memory; containers often give it only 64 MiB.
+    found["shared_memory_free_gib"] = _free(Path("/dev/shm"))
+    return found
+
+
+def _distributed() -> dict[str, object]:
+    import torch
+
+    ready = torch.distributed.is_available()
+    return {
+        "available": ready,
+        "gloo": ready and torch.distributed.is_gloo_available(),
+        "nccl": ready and torch.distributed.is_nccl_available() and torch.cuda.is_available(),
+    }
+
+
+def _images() -> dict[str, object]:
+    from PIL import features
+
+    found: dict[str, object] = {name: features.check(name) for name in ("jpg", "zlib", "webp")}
+    found["libjpeg_turbo"] = features.version_feature("libjpeg_turbo")
+    return found
+
+
+def _colon_separated(path: str) -> dict[str, str]:
+    """The first value of each `name: value` line of a file under /proc; nothing where the system has no such file."""
+    found: dict[str, str] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _kib(text: str | None) -> float | None:
+    return None if text is None else round(int(text.split()[0]) * 1024 / GIB, 1)
+
+
+def _container_limit() -> float | None:
+    """The memory limit of the control group, or None where there is none."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return None if limit == "max" else round(int(limit) / GIB, 1)
+
+
+def _free(folder: Path) -> float | None:
+    return round(shutil.disk_usage(folder).free / GIB, 1) if folder.is_dir() else None
+
+
+# -- device and precision ----------------------------------------------------------------------------------------------
+
+_CPU_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
+"""Processor features, as torch names them, that multiply bfloat16 in hardware; the last two are Arm's."""
+
+
+def choose_device() -> torch.device:
+    """The current CUDA device where there is one, else the processor."""
+    import torch
+
+    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether `device` computes in bfloat16 itself; a processor that has to emulate it is slower than in float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(features.get(name, False) for name in _CPU_BF16)
+
+
+def precision(kind: Precision = "auto", device: torch.device | None = None) -> torch.dtype:
+    """`auto` is bfloat16 where the device has it, else float32. UsageError for a bf16 that would be emulated."""
+    import torch
+
+    if kind not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"precision {kind!r} is unknown; it is auto, fp32 or bf16")
+    device = device or choose_device()
+    if kind == "bf16" and not has_bf16(device):
+        raise UsageError(f"bf16: {device.type} has no bfloat16 arithmetic here; use --precision fp32 or auto")
+    return torch.bfloat16 if kind != "fp32" and has_bf16(device) else torch.float32
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Convolutions and products inside the block run in `dtype`; float32 changes nothing."""
+    import torch
+
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,1 @@
+"""One training run: plan, start, checkpoints, folder, log, verdict."""

@@ -1,0 +1,230 @@
+"""What was asked for becomes what will be done: choices resolved, the impossible refused, nothing written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from reinception import family, recipe
+from reinception.errors import ReinceptionError, UsageError
+from reinception.preprocess import Preprocessing
+from reinception.recipe import Recipe
+from reinception.spec import Arch, Conv, minimum_input_size, trace
+from reinception.train.finetune import Freeze, learned
+from reinception.train.run.tensorboard import require_tensorboard
+
+AuxMode = Literal["auto", "strict", "adaptive", "none"]
+Precision = Literal["auto", "fp32", "bf16"]
+Reduction = Literal["exact", "fast"]
+DEFAULT_MODEL = "inception_v3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What to train, on what, for how long and where. None means: as the recipe, the network or the model file has it.
+
+    `reduction` is how replicas become one step (train/replicas.py). A checkpoint is written every `checkpoint_seconds`
+    and, where given, `checkpoint_steps`. `data` and `out` are as on the command line; `weights` is a model file to
+    start from, `freeze` the part of it that does not learn; `exclude` lists images to leave out. `epochs` and
+    `time_budget_seconds` exclude each other.
+    """
+
+    data: str | Path
+    out: str | Path
+    model: str | None = None
+    recipe: str | Recipe = "from_scratch"
+    epochs: int | None = None
+    time_budget_seconds: float | None = None
+    batch_size: int | None = None
+    replicas: int | None = None
+    input_size: int | None = None
+    width: float = 1.0
+    aux: AuxMode = "auto"
+    weights: str | Path | None = None
+    freeze: Freeze = "none"
+    val_fraction: float = 0.1
+    test_fraction: float = 0.25
+    exclude: str | Path | None = None
+    seed: int = 0
+    workers: int = 0
+    precision: Precision = "auto"
+    device: str = "auto"
+    reduction: Reduction = "exact"
+    checkpoint_seconds: float = 600.0
+    checkpoint_steps: int | None = None
+    tensorboard: bool = False
+
+    def command(self) -> str:
+        """The command line that asks for the same."""
+        words = ["reinception", "train", str(self.data), "-o", str(self.out)]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in {"data", "out"} or value == field.default:
+                continue
+            if field.name == "time_budget_seconds":
+                words += ["--time-budget", f"{value:g}s"]
+            elif field.name == "checkpoint_seconds":
+                words += ["--checkpoint-time", f"{value:g}s"]
+            elif isinstance(value, bool):
+                words.append(f"--{field.name.replace('_', '-')}")
+            else:
+                words += [f"--{field.name.replace('_', '-')}", value.name if isinstance(value, Recipe) else str(value)]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request with its choices made: `arch` has the classes of the data only once they are known. `notes` are for
+    the log."""
+
+    config: TrainConfig
+    recipe: Recipe
+    arch: Arch
+    preprocessing: Preprocessing
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The request's own part of config.json: every choice as it was made."""
+        config = self.config
+        return {
+            "command": config.command(),
+            "data": str(config.data),
+            "model": self.arch.name,
+            "width": config.width,
+            "input_size": self.arch.input_size,
+            "weights": None if config.weights is None else str(config.weights),
+            "freeze": config.freeze,
+            "epochs": None if config.time_budget_seconds is not None else self.recipe.epochs,
+            "time_budget_seconds": config.time_budget_seconds,
+            "batch_size": self.recipe.batch_size,
+            "replicas": self.recipe.replicas,
+            "seed": config.seed,
+            "workers": config.workers,
+            "val_fraction": config.val_fraction,
+            "test_fraction": config.test_fraction,
+            "exclude": None if config.exclude is None else str(config.exclude),
+            "recipe": self.recipe.to_json(),
+            "arch": self.arch.to_json(),
+            "preprocessing": self.preprocessing.to_json(),
+            "request": self._request(),
+        }
+
+    def _request(self) -> dict[str, Any]:
+        """The configuration, for `from_json`, the paths in it as they are found from anywhere."""
+        request = dataclasses.asdict(self.config) | {"recipe": self.recipe.name, "out": str(self.config.out)}
+        for name in ("data", "weights", "exclude"):
+            path = request[name]
+            request[name] = str(Path(path).resolve()) if path is not None and Path(path).exists() else path
+        return request
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any], *, out: Path) -> Plan:
+        """The plan of a run's config.json, the run now standing at `out`. ReinceptionError where it is none."""
+        try:
+            chosen = Recipe.from_json(document["recipe"])
+            return Plan(
+                config=TrainConfig(**(document["request"] | {"recipe": chosen, "out": out})),
+                recipe=chosen,
+                arch=Arch.from_json(document["arch"]),
+                preprocessing=Preprocessing.from_json(document["preprocessing"]),
+                notes=(),
+            )
+        except (KeyError, TypeError) as error:
+            raise ReinceptionError(f"{out}: its config.json is not that of a run to resume ({error})") from None
+
+
+def make_plan(config: TrainConfig) -> Plan:
+    """Resolves `config` without looking at the data. UsageError or ReinceptionError, one line, for what cannot be."""
+    _check_numbers(config)
+    chosen = _resolve_recipe(config)
+    base, preprocessing = _base(config)
+    arch, note = _with_aux(config, dataclasses.replace(base, dropout=chosen.dropout), chosen)
+    if chosen.batch_size == 1 and any(isinstance(s.layer, Conv) and s.layer.batch_norm for s in trace(arch)):
+        raise UsageError(
+            f"batch size 1: {arch.name} normalises over the batch and needs at least 2 images in it; "
+            "use --batch-size 2 or more"
+        )
+    preprocessing = dataclasses.replace(
+        preprocessing, input_size=arch.input_size, resize=chosen.resize, crop_fraction=chosen.crop_fraction
+    )
+    if config.weights is None:  # weights that exist already expect the numbers they were trained on
+        preprocessing = dataclasses.replace(preprocessing, scaling=chosen.scaling)
+    notes = (note, *_about_weights(config))
+    return Plan(config=config, recipe=chosen, arch=arch, preprocessing=preprocessing, notes=notes)
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    if config.epochs is not None and config.time_budget_seconds is not None:
+        raise UsageError("--epochs and --time-budget exclude each other: one of them says how long to train")
+    if config.time_budget_seconds is not None and not 0 < config.time_budget_seconds < math.inf:
+        raise UsageError(f"--time-budget must be a positive time, got {config.time_budget_seconds} s")
+    if config.checkpoint_seconds <= 0 or (config.checkpoint_steps is not None and config.checkpoint_steps <= 0):
+        raise UsageError("--checkpoint-time and --checkpoint-steps must be positive")
+    if config.tensorboard:
+        require_tensorboard()
+    if config.workers < 0:
+        raise UsageError(f"--workers must not be negative, got {config.workers}")
+    for name in ("val_fraction", "test_fraction"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {getattr(config, name)}")
+    if config.val_fraction + config.test_fraction >= 1:
+        raise UsageError("--val-fraction and --test-fraction leave nothing to train on")
+    for name, kind in (("aux", AuxMode), ("freeze", Freeze), ("precision", Precision), ("reduction", Reduction)):
+        if getattr(config, name) not in get_args(kind):
+            raise UsageError(f"--{name} {getattr(config, name)!r}: choose one of {', '.join(get_args(kind))}")
+    if config.freeze != "none" and config.weights is None:
+        raise UsageError("--freeze keeps what --weights brings; without --weights nothing has been learned yet")
+
+
+def _resolve_recipe(config: TrainConfig) -> Recipe:
+    chosen = recipe.named(config.recipe) if isinstance(config.recipe, str) else config.recipe
+    for name in ("epochs", "batch_size", "replicas"):
+        if getattr(config, name) is not None:
+            chosen = chosen.changed(name, getattr(config, name), source=f"--{name.replace('_', '-')}")
+    return chosen
+
+
+def _base(config: TrainConfig) -> tuple[Arch, Preprocessing]:
+    """The network to train, still with its own heads and classes, and the pixels it expects."""
+    if config.weights is None:
+        name = DEFAULT_MODEL if config.model is None else config.model
+        arch = family.network(name, width=config.width, input_size=config.input_size)
+        return arch, Preprocessing(input_size=arch.input_size)
+    manifest = learned(str(config.weights)).manifest
+    if config.model not in (None, manifest.arch.name):
+        raise UsageError(f"--model {config.model}: but {config.weights} holds {manifest.arch.name}; leave --model out")
+    if config.width != 1.0:
+        raise UsageError("--width has no meaning beside --weights: the file says how wide its network is")
+    size = manifest.preprocessing.input_size if config.input_size is None else config.input_size
+    arch = dataclasses.replace(manifest.arch, input_size=size)
+    family.check_input_size(arch, with_aux=False)
+    return arch, manifest.preprocessing
+
+
+def _about_weights(config: TrainConfig) -> tuple[str, ...]:
+    """What was done to others' weights before training starts from them; nothing to say of our own files."""
+    if config.weights is None or learned(str(config.weights)).found is None:
+        return ()
+    return learned(str(config.weights)).report.lines()
+
+
+def _with_aux(config: TrainConfig, arch: Arch, chosen: Recipe) -> tuple[Arch, str]:
+    """`arch` with the auxiliary classifiers it is trained with, and a line that says which."""
+    if not arch.aux and config.aux in ("strict", "adaptive"):
+        raise UsageError(f"--aux {config.aux}: {arch.name} has no auxiliary classifier here")
+    if not arch.aux or config.aux == "none" or chosen.auxiliary_weight == 0 or config.freeze == "trunk":
+        return dataclasses.replace(arch, aux=()), "auxiliary classifier: none"
+    weight = f"weight {chosen.auxiliary_weight:g}"
+    if config.aux == "strict":
+        family.check_input_size(arch, with_aux=True)
+    least = minimum_input_size(arch, with_aux=True)
+    if config.aux != "adaptive" and arch.input_size >= least:
+        return arch, f"auxiliary classifier: as published, {weight}"
+    heads = tuple(family.adaptive(head) for head in arch.aux)
+    why = "asked for" if config.aux == "adaptive" else f"the published one needs an input of {least}"
+    return dataclasses.replace(arch, aux=heads), f"auxiliary classifier: adaptive to the grid ({why}), {weight}"

@@ -1,0 +1,127 @@
+"""What a weight file is: its layout, the parts of Inception-v3 in it, and whose weights it can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from reinception import family
+from reinception.errors import ReinceptionError, UsageError
+from reinception.spec import Arch
+from reinception.weights.layouts import match
+from reinception.weights.layouts.keys import Shapes
+from reinception.weights.layouts.match import Identification
+from reinception.weights.publishers import SOURCES, Source, by_digest, candidates, source
+from reinception.weights.weight_files import WeightFile
+
+RELEASED: Arch = family.NETWORKS["inception_v3"].arch
+ASSUMED = "assumed from names and shapes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A file, what its names and shapes say, whose it is taken to be, how that is known, and whose else it could be."""
+
+    file: WeightFile
+    found: Identification
+    source: Source
+    certainty: str
+    could_also_be: tuple[str, ...]
+
+    @property
+    def is_assumed(self) -> bool:
+        return self.certainty == ASSUMED
+
+    @property
+    def licence(self) -> str:
+        """A layout is no proof of origin, so a licence is claimed only where the origin is known."""
+        published = self.source.licence
+        if self.is_assumed and published:
+            return f"unknown: the file does not say; {self.source.name} publishes under {published}"
+        return published or "unknown"
+
+    def lines(self) -> tuple[str, ...]:
+        """One fact a line, for people."""
+        found, pixels = self.found, self.source.preprocessing
+        outputs = f"{found.num_classes} outputs" if found.has_classifier else "no classifier"
+        parts = [
+            self.source.network,
+            outputs,
+            "auxiliary head" if found.has_auxiliary else "no auxiliary head",
+            "batch norm with gamma" if found.has_scale else "batch norm without gamma",
+        ]
+        lines = [
+            f"{self.file.path}: {self.file.kind}, {found.layout.title}",
+            f"source: {self.source.name} ({self.certainty})",
+        ]
+        if self.could_also_be:
+            lines.append(f"could also be: {', '.join(self.could_also_be)}")
+        lines += [
+            f"network: {', '.join(parts)}",
+            f"border of average pools: {'counted' if self.source.counts_border else 'not counted'}",
+            f"pixels: {pixels.resize}, {pixels.interpolation}, to {pixels.input_size}; mean {_short(pixels.mean)}, "
+            f"std {_short(pixels.std)}",
+            f"licence: {self.licence}",
+        ]
+        if found.unused:
+            lines.append(f"not part of the network: {len(found.unused)} tensors, first {found.unused[0]}")
+        return tuple([*lines, *found.remarks])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "file": str(self.file.path),
+            "kind": self.file.kind,
+            "sha256": self.file.sha256,
+            "layout": self.found.layout.name,
+            "source": self.source.name,
+            "source_is": self.certainty,
+            "could_also_be": list(self.could_also_be),
+            "network": self.source.network,
+            "num_classes": self.found.num_classes,
+            "auxiliary": self.found.has_auxiliary,
+            "batch_norm_scale": self.found.has_scale,
+            "counts_border": self.source.counts_border,
+            "preprocessing": self.source.preprocessing.to_json(),
+            "licence": self.licence,
+            "unused": list(self.found.unused),
+            "remarks": list(self.found.remarks),
+        }
+
+
+def identify(shapes: Shapes) -> Identification:
+    """Which layout and which parts of Inception-v3 tensors of these names and shapes are; ReinceptionError if none."""
+    return match.identify(shapes, RELEASED)
+
+
+def find(file: WeightFile, named: str | None = None) -> Finding:
+    """What `file` is; `named` is the source the user says it is from. ReinceptionError if it is no Inception-v3."""
+    try:
+        found = identify(file.shapes)
+    except ReinceptionError as error:
+        raise ReinceptionError(f"{file.path}: {error}") from None
+    if named is not None:
+        chosen = source(named)
+        if found.layout.name not in chosen.layouts:
+            fitting = ", ".join(entry.name for entry in SOURCES.values() if found.layout.name in entry.layouts)
+            raise UsageError(f"{file.path}: {chosen.name} does not name tensors like this; those who do: {fitting}")
+        return Finding(file=file, found=found, source=chosen, certainty="named by the user", could_also_be=())
+    if file.published_as:
+        publisher = file.published_as.partition(":")[0]
+        certainty = f"downloaded and checked by {publisher}"
+        return Finding(file=file, found=found, source=source(file.published_as), certainty=certainty, could_also_be=())
+    fits = [entry for entry in by_digest(file.sha256, file.md5) if found.layout.name in entry.layouts]
+    certainty = "known by the file's digest"
+    if not fits:
+        fits = list(candidates(found.layout.name, num_classes=found.num_classes, has_auxiliary=found.has_auxiliary))
+        certainty = ASSUMED
+    return Finding(
+        file=file,
+        found=found,
+        source=fits[0],
+        certainty=certainty,
+        could_also_be=tuple(entry.name for entry in fits[1:]),
+    )
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)

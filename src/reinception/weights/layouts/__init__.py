@@ -1,0 +1,1 @@
+"""How eight libraries name and store the tensors of Inception-v3."""

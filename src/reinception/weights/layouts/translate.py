@@ -1,0 +1,93 @@
+"""Tensors from a foreign layout into ours and back, value for value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from reinception.errors import ReinceptionError
+from reinception.spec import Arch, feature_shape
+from reinception.weights.layouts.keys import Form, Layout
+from reinception.weights.layouts.match import Identification
+
+
+def to_ours(found: Identification, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of `found.arch`, float32: the file's tensors turned, step counters that it lacks at 0, and a classifier
+    that it lacks all zero. ReinceptionError for values that are not numbers."""
+    state: dict[str, Tensor] = {}
+    for ours, key in found.names.items():
+        tensor = tensors[key.theirs]
+        if ours.endswith(".num_batches_tracked"):
+            state[ours] = tensor.reshape(()).to(torch.int64)
+            continue
+        if not tensor.is_floating_point():
+            raise ReinceptionError(f"tensor {key.theirs} holds {tensor.dtype}, not floating-point numbers")
+        value = _turn_in(tensor, key.form).to(torch.float32).contiguous()
+        if not torch.isfinite(value).all():
+            raise ReinceptionError(f"tensor {key.theirs} holds values that are not finite; the file is damaged")
+        if ours.endswith(".running_var") and (value < 0).any():
+            raise ReinceptionError(f"tensor {key.theirs} holds negative variances; the file is damaged")
+        state[ours] = value
+    for ours in found.absent:
+        state[ours] = torch.zeros((), dtype=torch.int64)
+    if not found.has_classifier:
+        channels = feature_shape(found.arch).channels
+        state["classifier.weight"] = torch.zeros(found.arch.num_classes, channels)
+        state["classifier.bias"] = torch.zeros(found.arch.num_classes)
+    return state
+
+
+def to_theirs(layout: Layout, arch: Arch, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """`state` as `layout` names and turns it, and the names of ours that have no place there.
+
+    Where the layout has gamma and the network none, gamma is 1.
+    """
+    tensors: dict[str, Tensor] = {}
+    placed = set()
+    for key in layout.keys(arch):
+        if key.ours in state:
+            tensors[key.theirs] = _turn_out(state[key.ours].detach().cpu(), key.form).contiguous()
+            placed.add(key.ours)
+        elif key.ours.endswith(".bn.weight") and layout.has_scale:
+            beta = state.get(key.ours.removesuffix("weight") + "bias")  # none: the whole head was left out
+            if beta is not None:
+                tensors[key.theirs] = torch.ones_like(beta).cpu()
+    return tensors, tuple(name for name in state if name not in placed)
+
+
+def fold_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same function without gamma: gamma (w x - mean) / d = ((gamma w) x - gamma mean) / d.
+
+    Exact in real numbers; in float32 each product is rounded once, and nothing changes where gamma is 1.
+    """
+    folded = dict(state)
+    for name in state:
+        if not name.endswith(".bn.weight"):
+            continue
+        path = name.removesuffix(".bn.weight")
+        gamma = folded.pop(name)
+        folded[f"{path}.conv.weight"] = state[f"{path}.conv.weight"] * gamma[:, None, None, None]
+        folded[f"{path}.bn.running_mean"] = state[f"{path}.bn.running_mean"] * gamma
+    return folded
+
+
+def _turn_in(tensor: Tensor, form: Form) -> Tensor:
+    if form is Form.HWIO:
+        return tensor.permute(3, 2, 0, 1)
+    if form is Form.IO:
+        return tensor.permute(1, 0)
+    if form is Form.HWIO_LINEAR:
+        return tensor[0, 0].permute(1, 0)
+    return tensor
+
+
+def _turn_out(tensor: Tensor, form: Form) -> Tensor:
+    if form is Form.HWIO:
+        return tensor.permute(2, 3, 1, 0)
+    if form is Form.IO:
+        return tensor.permute(1, 0)
+    if form is Form.HWIO_LINEAR:
+        return tensor.permute(1, 0)[None, None]
+    return tensor

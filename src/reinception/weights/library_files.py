@@ -1,0 +1,233 @@
+"""The way out: one of our models as a file that torchvision, timm, Keras and others load as their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from reinception import family
+from reinception.errors import ReinceptionError, UsageError
+from reinception.files import refuse_existing
+from reinception.model.artifact import Manifest, write_atomically
+from reinception.model.build import Network
+from reinception.spec import Arch, count_border
+from reinception.weights import hdf5, parity
+from reinception.weights.conversion_report import Dropped, Proof, Report
+from reinception.weights.convert import NO_CLASSIFIER, network_of
+from reinception.weights.identify import RELEASED, identify
+from reinception.weights.layouts.known import LAYOUTS
+from reinception.weights.layouts.match import with_scale
+from reinception.weights.layouts.places import keras_layers
+from reinception.weights.layouts.translate import fold_scale, to_theirs
+from reinception.weights.weight_files import read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A library to write for. `counts_border` is its own rule for padded average pools, `keeps_auxiliary` says whether
+    the network it builds by default has the head."""
+
+    name: str
+    title: str
+    layout: str
+    suffixes: tuple[str, ...]
+    counts_border: bool
+    keeps_auxiliary: bool
+    network: str = "inception_v3"
+    remark: str = ""
+
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target
+    for target in (
+        Target(
+            name="torchvision",
+            title="torchvision.models.Inception3",
+            layout="torchvision",
+            suffixes=(".pth", ".pt", ".safetensors"),
+            counts_border=True,
+            keeps_auxiliary=True,
+            remark="build Inception3 with transform_input=False for these pixels, and aux_logits as the file has it",
+        ),
+        Target(
+            name="timm",
+            title="timm's inception_v3",
+            layout="torchvision",
+            suffixes=(".pth", ".pt", ".safetensors"),
+            counts_border=True,
+            keeps_auxiliary=False,
+        ),
+        Target(
+            name="keras",
+            title="keras.applications.InceptionV3",
+            layout="keras-legacy",
+            suffixes=(".weights.h5", ".h5"),
+            counts_border=False,
+            keeps_auxiliary=False,
+            remark="load it with InceptionV3(weights=None, classifier_activation=None, ...).load_weights",
+        ),
+        Target(
+            name="tf-slim",
+            title="TF-slim's inception_v3",
+            layout="tf-slim",
+            suffixes=(".npz",),
+            counts_border=False,
+            keeps_auxiliary=True,
+            remark="assign the arrays to the variables of these names",
+        ),
+        Target(
+            name="pytorch-fid",
+            title="pytorch-fid's and torch-fidelity's network",
+            layout="torchvision",
+            suffixes=(".pth", ".pt", ".safetensors"),
+            counts_border=False,
+            keeps_auxiliary=False,
+            network="inception_v3_fid",
+        ),
+        Target(
+            name="lucid",
+            title="Lucid's inception_v3_cls",
+            layout="lucid",
+            suffixes=(".safetensors",),
+            counts_border=True,
+            keeps_auxiliary=False,
+        ),
+    )
+}
+
+
+def target(name: str, out: Path) -> tuple[Target, str]:
+    """The library called `name` and the ending `out` has; UsageError names what there is to choose from."""
+    if name not in TARGETS:
+        raise UsageError(f"cannot write for {name!r}; known: {', '.join(TARGETS)}")
+    goal = TARGETS[name]
+    suffix = next((known for known in goal.suffixes if out.name.endswith(known)), None)
+    if suffix is None:
+        raise UsageError(f"{out}: {goal.title} is written to {' or '.join(goal.suffixes)}")
+    return goal, suffix
+
+
+def export(network: Network, manifest: Manifest, library: str, path: str | Path) -> Report:
+    """Writes `network` as `library` keeps it, by the ending of `path`; never over a file. Returns what was left aside.
+
+    ReinceptionError for a network the library does not have. Where the library's network has no gamma it is folded into
+    the convolution before it (`fold_scale`); where ours has none it is written as 1.
+    """
+    out = Path(path)
+    goal, suffix = target(library, out)
+    refuse_existing(out)
+    refuse_other_networks(network.arch, goal)
+    layout = LAYOUTS["keras-3" if suffix == ".weights.h5" else goal.layout]
+    notes: list[str] = []
+    dropped: list[Dropped] = []
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    if manifest.classes == NO_CLASSIFIER:
+        notes.append("no classifier: the model's was never trained")
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+    if not goal.keeps_auxiliary:
+        head = tuple(name for name in state if name.startswith("aux."))
+        state = {name: tensor for name, tensor in state.items() if name not in head}
+        dropped += [Dropped(what="the auxiliary head, which it does not build", names=head)] if head else []
+    if not layout.has_scale:
+        moved = sum(bool((tensor != 1).any()) for name, tensor in state.items() if name.endswith(".bn.weight"))
+        state = fold_scale(state)
+        if moved:
+            notes.append(f"{moved} gammas folded into their convolutions: exact but for one rounding each")
+    tensors, homeless = to_theirs(layout, network.arch, state)
+    if layout.has_scale and not any(name.endswith(".bn.weight") for name in state):
+        notes.append("gamma written as 1: the model has none")
+    if homeless:
+        dropped.append(Dropped(what="no place in this layout", names=homeless))
+    if counts_border(network.arch) != goal.counts_border:
+        counts = "counts" if goal.counts_border else "does not count"
+        notes.append(f"{goal.title} {counts} the border in average pools, unlike this model: outputs will differ")
+    _write(out, suffix, tensors, network.arch)
+    pixels = manifest.preprocessing
+    if pixels.scaling == "fixed":
+        notes.append(f"it expects (v - mean) / std on [0, 1], mean {list(pixels.mean)}, std {list(pixels.std)}")
+    else:
+        notes.append("it expects each picture less its own mean, divided by its own standard deviation")
+    return Report(
+        title=f"written for {goal.title} ({layout.name})",
+        source=str(manifest.origin.get("source", "a model of ours")),
+        certainty="the model's manifest",
+        dropped=tuple(dropped),
+        notes=tuple(note for note in (*notes, goal.remark) if note),
+    )
+
+
+def prove_export(network: Network, library: str, path: str | Path) -> Proof:
+    """Runs `library`'s own network with the file just written beside `network`, under the library's border rule.
+
+    ReinceptionError, and the file is gone again, when they differ.
+    """
+    (goal, _), file = target(library, Path(path)), read(path)
+    native = network_of(count_border(network.arch, goal.counts_border), network.state_dict())
+    try:
+        return parity.prove(goal.name, file, identify(file.shapes), native)
+    except ReinceptionError:
+        Path(path).unlink()
+        raise
+
+
+def refuse_other_networks(arch: Arch, goal: Target) -> None:
+    """Only the network the library has: the same layers at the same width, whatever the border, gamma or classes."""
+    wanted = family.NETWORKS[goal.network].arch
+    if _bare(arch) != _bare(wanted):
+        raise ReinceptionError(
+            f"{goal.title} is {wanted.name} at full width; this model is {arch.name}, whose layers differ, and "
+            "cannot be written for it"
+        )
+    if arch.aux and _bare_head(arch) != _bare_head(RELEASED):
+        raise ReinceptionError(f"the auxiliary head of this model is not {goal.title}'s; write it without: --aux drop")
+
+
+def counts_border(arch: Arch) -> bool:
+    """Whether the padded average pools of `arch` count the border."""
+    return arch.stages != count_border(arch, False).stages
+
+
+def _bare(arch: Arch) -> object:
+    return with_scale(count_border(dataclasses.replace(arch, aux=()), False), True).stages
+
+
+def _bare_head(arch: Arch) -> object:
+    return with_scale(arch, True).aux[0].body
+
+
+def _write(out: Path, suffix: str, tensors: dict[str, Tensor], arch: Arch) -> None:
+    if suffix in (".pth", ".pt"):
+        buffer = io.BytesIO()
+        torch.save(tensors, buffer)
+        write_atomically(out, buffer.getvalue())
+    elif suffix == ".safetensors":
+        write_atomically(out, serialise(tensors, {"format": "pt"}))
+    elif suffix == ".npz":
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        np.savez(buffer, **arrays)
+        write_atomically(out, buffer.getvalue())
+    elif suffix == ".weights.h5":
+        _beside(out, lambda part: hdf5.write_keras_3(part, tensors))
+    else:
+        _beside(out, lambda part: hdf5.write_legacy(part, tensors, keras_layers(arch)))
+
+
+def _beside(out: Path, write: Callable[[Path], None]) -> None:
+    """h5py writes to a path: to one beside `out`, which is renamed when it is whole."""
+    part = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        write(part)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,199 @@
+"""The libraries whose weights are read, run beside ours on the same images: the proof of a conversion.
+
+They are imported inside functions only: none of them is needed to convert a file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reinception.errors import ReinceptionError
+from reinception.model.build import Network
+from reinception.weights.conversion_report import Proof
+from reinception.weights.layouts.match import Identification
+from reinception.weights.weight_files import WeightFile
+
+TOLERANCE = 1e-5  # of the largest output; float32 convolutions in another order differ by less
+Outputs = tuple[Tensor, Tensor | None]  # features, logits
+
+
+class NoPeer(Exception):
+    """Why the other library could not be run; never the user's fault."""
+
+
+def prove(
+    source: str, file: WeightFile, found: Identification, network: Network, *, offset: int = 0, num_images: int = 2
+) -> Proof:
+    """Runs the publisher's own network with the file's own tensors beside ours, on random images in [-1, 1].
+
+    `network` must follow the source's border rule; `offset` classes were dropped from the front of its outputs.
+    ReinceptionError when the outputs differ by more than `TOLERANCE`: then the conversion is wrong.
+    """
+    publisher = source.partition(":")[0]
+    generator = torch.Generator().manual_seed(0)
+    size = network.arch.input_size
+    images = torch.rand(num_images, network.arch.input_channels, size, size, generator=generator) * 2 - 1
+    try:
+        if publisher not in _PEERS:
+            raise NoPeer(f"there is no other implementation of {source} to run here")
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what another library says about itself helps nobody here
+            run, version = _PEERS[publisher](file, found)
+            features, logits = run(images)
+    except ImportError as error:
+        return Proof(peer=None, why_not=f"{error.name or publisher} is not installed")
+    except NoPeer as error:
+        return Proof(peer=None, why_not=str(error))
+    with torch.inference_mode():
+        ours = network.features(images)
+        pairs = {"features": (ours, features)}
+        if logits is not None and found.has_classifier:
+            pairs["logits"] = (network.classifier(ours), logits[:, offset:])
+    differences = {name: (mine - theirs).abs().max() for name, (mine, theirs) in pairs.items()}
+    largest = {name: theirs.abs().max().clamp(min=1) for name, (_, theirs) in pairs.items()}
+    proof = Proof(
+        peer=version,
+        num_images=num_images,
+        what=tuple(pairs),
+        difference=max(difference.item() for difference in differences.values()),
+        relative=max((differences[name] / largest[name]).item() for name in pairs),
+    )
+    if not (proof.relative is not None and proof.relative <= TOLERANCE):
+        raise ReinceptionError(f"{proof}: more than {TOLERANCE:.0e}, so nothing was written; please report this file")
+    return proof
+
+
+def _state(file: WeightFile, found: Identification) -> dict[str, Tensor]:
+    """The file's tensors under the layout's own names, without wrappers' prefixes."""
+    taken = {key.theirs for key in found.names.values()}
+    names = found.layout.canonical(file.shapes)
+    return {name: file.tensors[own].float() for name, own in names.items() if own in taken}
+
+
+def _load(model: Any, state: Mapping[str, Tensor]) -> None:
+    loaded = model.load_state_dict(dict(state), strict=False)
+    missing = [
+        name for name in loaded.missing_keys if not name.endswith("num_batches_tracked") and not name.startswith("fc.")
+    ]
+    if missing or loaded.unexpected_keys:
+        raise NoPeer(f"it has no place for {(missing or loaded.unexpected_keys)[0]}")
+    model.eval()
+
+
+def _torchvision_peer(file: WeightFile, found: Identification) -> tuple[Callable[[Tensor], Outputs], str]:
+    import torchvision
+
+    model = torchvision.models.Inception3(
+        num_classes=found.arch.num_classes, aux_logits=found.has_auxiliary, transform_input=False, init_weights=False
+    )
+    _load(model, _state(file, found))
+    return _pooled(model), f"torchvision {torchvision.__version__}"
+
+
+def _pytorch_fid_peer(file: WeightFile, found: Identification) -> tuple[Callable[[Tensor], Outputs], str]:
+    """The network of pytorch-fid's `fid_inception_v3`, built from its blocks because that function always downloads."""
+    import torchvision
+    from pytorch_fid import __version__, inception
+
+    if found.layout.name != "torchvision":
+        raise NoPeer("pytorch-fid's own module cannot be built without a download")
+    model = torchvision.models.Inception3(
+        num_classes=found.arch.num_classes, aux_logits=False, transform_input=False, init_weights=False
+    )
+    for name, channels, pool in (("5b", 192, 32), ("5c", 256, 64), ("5d", 288, 64)):
+        setattr(model, f"Mixed_{name}", inception.FIDInceptionA(channels, pool_features=pool))
+    for name, width in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
+        setattr(model, f"Mixed_{name}", inception.FIDInceptionC(768, channels_7x7=width))
+    model.Mixed_7b = inception.FIDInceptionE_1(1280)
+    model.Mixed_7c = inception.FIDInceptionE_2(2048)
+    _load(model, _state(file, found))
+    return _pooled(model), f"pytorch-fid {__version__}"
+
+
+def _pooled(model: Any) -> Callable[[Tensor], Outputs]:
+    """torchvision's network gives logits only; what its pool puts out is caught on the way."""
+
+    def run(images: Tensor) -> Outputs:
+        caught: list[Tensor] = []
+
+        def catch(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+            caught.append(output.flatten(1))
+
+        hook = model.avgpool.register_forward_hook(catch)
+        try:
+            logits = model(images)
+        finally:
+            hook.remove()
+        return caught[0], logits
+
+    return run
+
+
+def _timm_peer(file: WeightFile, found: Identification) -> tuple[Callable[[Tensor], Outputs], str]:
+    import timm
+
+    model: Any = timm.create_model("inception_v3", num_classes=found.arch.num_classes, aux_logits=found.has_auxiliary)
+    _load(model, _state(file, found))
+
+    def run(images: Tensor) -> Outputs:
+        features = model.forward_features(images)
+        if isinstance(features, tuple):
+            features = features[0]
+        pooled = model.global_pool(features)
+        return pooled, model.fc(pooled)
+
+    return run, f"timm {timm.__version__}"
+
+
+def _keras_peer(file: WeightFile, found: Identification) -> tuple[Callable[[Tensor], Outputs], str]:
+    """Keras loads the file itself, by its own rules."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # it is here; TensorFlow, Keras's default, may not be
+    import keras
+
+    last_first = keras.config.image_data_format() == "channels_first"
+    model = keras.applications.InceptionV3(
+        weights=None,
+        include_top=found.has_classifier,
+        classes=found.arch.num_classes,
+        pooling="avg",
+        input_shape=(3, 299, 299) if last_first else (299, 299, 3),
+        classifier_activation=None,
+    )
+    suffix = ".weights.h5" if found.layout.name == "keras-3" else ".h5"
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / f"weights{suffix}"  # Keras goes by the ending
+        if file.kind != "HDF5":
+            raise NoPeer("Keras reads a whole .keras archive only together with the model in it")
+        shutil.copy(file.path, named)
+        try:
+            model.load_weights(named)
+        except Exception as error:  # its own words for a model that wraps this network
+            raise NoPeer(f"Keras does not load it into InceptionV3 ({str(error).splitlines()[0][:100]})") from None
+    pooled = model.get_layer("avg_pool").output if found.has_classifier else model.outputs[0]
+    tapped = keras.Model(model.inputs, [pooled, model.outputs[0]])
+
+    def run(images: Tensor) -> Outputs:
+        array = images.numpy() if last_first else np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+        features, logits = (torch.from_numpy(np.array(keras.ops.convert_to_numpy(out))) for out in tapped([array]))
+        return features, logits if found.has_classifier else None
+
+    return run, f"Keras {keras.__version__}"
+
+
+_PEERS: Mapping[str, Callable[[WeightFile, Identification], tuple[Callable[[Tensor], Outputs], str]]] = {
+    "torchvision": _torchvision_peer,
+    "timm": _timm_peer,
+    "keras": _keras_peer,
+    "pytorch-fid": _pytorch_fid_peer,
+    "torch-fidelity": _pytorch_fid_peer,
+}

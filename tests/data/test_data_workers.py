@@ -1,0 +1,92 @@
+"""That a picture which kills or hangs a process is named, and the work goes on without it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from reinception.data.images.decode import Refused
+from reinception.data.loading.workers import LoaderDiedError, in_order, turn_to
+
+
+def look_at(items: list[int], *, deadly: int, how: str) -> list[int | str]:
+    """The items; for one that killed the process before, the kind of its refusal."""
+    seen: list[int | str] = []
+    for item in items:
+        try:
+            turn_to(item)
+        except Refused as refused:
+            seen.append(refused.kind)
+            continue
+        if item == deadly:
+            if how == "sleep":
+                time.sleep(60)
+            os.kill(os.getpid(), getattr(signal, how))
+        seen.append(item)
+    return seen
+
+
+@pytest.mark.parametrize("how", ["SIGSEGV", "SIGKILL", "sleep"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_picture_that_kills_or_hangs_a_process_is_named_and_the_rest_goes_on(how, workers):
+    tasks = [[0, 1, 2], [3, 4, 5], [6, 7], [8], [9, 10]]
+    results = list(in_order(partial(look_at, deadly=4, how=how), tasks, workers, patience=1.0))
+    kind = "hang" if how == "sleep" else "crash"
+    assert results == [[0, 1, 2], [3, kind, 5], [6, 7], [8], [9, 10]]
+
+
+def refuse_the_deadly(items: list[int]) -> list[int]:
+    for item in items:
+        turn_to(item)
+        if item == 4:
+            os.abort()
+    return items
+
+
+def test_a_job_that_lets_the_refusal_through_ends_the_work_with_the_cause():
+    results = in_order(refuse_the_deadly, [[0], [4], [5]], 2)
+    assert next(results) == [0]
+    with pytest.raises(Refused, match=r"makes the decoder crash \(SIGABRT\)") as caught:
+        next(results)
+    assert caught.value.kind == "crash"
+
+
+def die(_: int) -> int:
+    os._exit(7)
+
+
+def test_processes_that_die_for_no_picture_are_not_started_for_ever():
+    with pytest.raises(LoaderDiedError, match="a loader process died"):
+        list(in_order(die, range(5), 2))
+
+
+def big(size: int) -> bytes:
+    return bytes(size)
+
+
+def test_results_larger_than_a_pipe_come_in_order():
+    sizes = [5_000_000, 3, 1_000_000, 0, 7_000_000, 11, 2_000_000]
+    assert [len(result) for result in in_order(big, sizes, 2)] == sizes
+
+
+def broken(_: int) -> int:
+    raise KeyError("a fault of ours")
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*broken.*KeyError"):
+        list(in_order(broken, [1], 1))
+
+
+def test_closing_the_iterator_ends_the_processes():
+    results = in_order(big, iter(lambda: 4, None), 2)
+    next(results)
+    processes = multiprocessing.active_children()
+    assert len(processes) >= 2
+    results.close()
+    assert not any(process.is_alive() for process in processes)

@@ -1,0 +1,71 @@
+"""What a run measures of its network's speed: real repetitions on this machine, never a figure without its n."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from reinception.inference.speed import SPEED_NAME, measure
+from reinception.model.artifact import load
+
+
+def test_one_picture_alone_and_a_batch_are_measured_with_their_n(small_run: Path) -> None:
+    network, manifest = load(small_run)
+    before = [tensor.clone() for tensor in network.state_dict().values()]
+    found = measure(network.train(), manifest.preprocessing, batch_size=4)
+    assert [one["batch_size"] for one in found["runs"]] == [1, 4]
+    for one in found["runs"]:
+        assert one["n"] >= 3
+        assert 0 < one["median_milliseconds"] <= one["p95_milliseconds"]
+        assert one["images_per_second"] > 0
+    assert (found["device"], found["threads"], found["precision"]) == ("cpu", torch.get_num_threads(), "fp32")
+    assert found["hardware"] and found["input_size"] == 75
+    assert network.training
+    assert all(map(torch.equal, before, network.state_dict().values()))
+
+
+def test_a_batch_of_one_is_measured_once(small_run: Path) -> None:
+    network, manifest = load(small_run)
+    assert [one["batch_size"] for one in measure(network, manifest.preprocessing, batch_size=1)["runs"]] == [1]
+
+
+def test_a_run_keeps_what_was_measured_when_it_was_judged(small_run: Path) -> None:
+    kept = json.loads((small_run / SPEED_NAME).read_text(encoding="utf-8"))
+    assert [one["batch_size"] for one in kept["runs"]] == [1, 8]
+
+
+FAULTS = """
+import resource, sys
+import torch
+import reinception
+from reinception.inference.engine import evaluating, prepare
+from reinception.machine import autocast
+
+device = torch.device("cpu")
+network = reinception.create("inception_v3", width=0.25, aux="none", input_size=139)
+network = prepare(network, device) if sys.argv[1] == "prepared" else network.to(memory_format=torch.channels_last)
+images = torch.rand(16, 3, 139, 139)
+with evaluating(network), autocast(torch.float32, device):
+    for _ in range(3):
+        network(images)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        network(images)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory is another allocator's")
+def test_a_prepared_network_uses_the_memory_it_has_again():
+    faults = {
+        how: int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True))
+        for how in ("prepared", "as it is")
+    }
+    assert faults["prepared"] < 200
+    assert faults["as it is"] > 5 * faults["prepared"]

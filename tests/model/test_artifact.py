@@ -1,0 +1,156 @@
+"""One file is a model: what goes in comes out, and nothing damaged or foreign gets in."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from reinception import family
+from reinception.errors import ReinceptionError
+from reinception.model import artifact
+from reinception.model.artifact import Manifest, load, save
+from reinception.model.build import Network, build
+from reinception.preprocess import Preprocessing
+
+ARCH = family.network("inception_v3", width=0.1, num_classes=2)
+MANIFEST = Manifest(
+    arch=ARCH,
+    classes=("functional", "defective"),
+    preprocessing=Preprocessing(input_size=151, resize="whole"),
+    training={"recipe": "from_scratch"},
+    origin={"licence": "Apache-2.0"},
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return build(ARCH, seed=0).eval()
+
+
+@pytest.fixture
+def file(network: Network, tmp_path: Path) -> Path:
+    save(network, tmp_path / "model.safetensors", MANIFEST)
+    return tmp_path / "model.safetensors"
+
+
+def test_what_is_saved_is_loaded(network: Network, file: Path) -> None:
+    loaded, manifest = load(file)
+    assert manifest == MANIFEST
+    assert not loaded.training
+    state = network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_run_folder_means_its_best_weights(file: Path) -> None:
+    assert load(file.parent)[1] == MANIFEST
+
+
+def test_saving_leaves_no_temporary_file_behind(file: Path) -> None:
+    assert [path.name for path in file.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_the_auxiliary_classifier_can_be_left_out(file: Path) -> None:
+    loaded, manifest = load(file, with_aux=False)
+    assert loaded.arch.aux == manifest.arch.aux == ()
+    assert not any(name.startswith("aux") for name in loaded.state_dict())
+    assert loaded(torch.zeros(1, 3, 151, 151)).shape == (1, 2)
+
+
+def test_a_file_from_before_a_branch_was_renamed_is_loaded(network: Network, file: Path, tmp_path: Path) -> None:
+    # Such a file differs in nothing else: `double` in its manifest and in its tensors' names (decision 0002).
+    document = json.dumps(MANIFEST.to_json()).replace('"doubled"', '"double"')
+    tensors = {name.replace(".doubled.", ".double."): tensor for name, tensor in network.state_dict().items()}
+    assert '"doubled"' not in document and len(set(tensors) - set(network.state_dict())) > 100
+    old = tmp_path / "old.safetensors"
+    save_file(tensors, old, {artifact.METADATA_KEY: document})
+    loaded, manifest = load(old)
+    assert manifest == MANIFEST
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 5_000, -1])
+def test_a_truncated_file_is_refused_by_name(file: Path, keep: int) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:keep])
+    with pytest.raises(ReinceptionError, match=r"model\.safetensors: not a whole \.safetensors file"):
+        load(file)
+
+
+def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"<!doctype html>" * 100)
+    with pytest.raises(ReinceptionError, match="not a whole"):
+        load(tmp_path / "a.safetensors")
+    with pytest.raises(ReinceptionError, match="no such model file"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(ReinceptionError, match=r"no model\.safetensors in this folder"):
+        load(tmp_path)
+
+
+def test_a_foreign_safetensors_file_is_refused_for_its_lack_of_a_manifest(tmp_path: Path) -> None:
+    save_file({"fc.weight": torch.zeros(2)}, tmp_path / "timm.safetensors")
+    with pytest.raises(ReinceptionError, match=r"timm\.safetensors: has no reinception manifest"):
+        load(tmp_path / "timm.safetensors")
+
+
+def rewrite(file: Path, change) -> None:
+    """The file with its manifest changed by hand, as an attacker or a later version might."""
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    manifest = json.loads(header["__metadata__"]["reinception"])
+    header["__metadata__"]["reinception"] = json.dumps(change(manifest))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m | {"format": 99}, "manifest format 99"),
+        (lambda m: m | {"classes": ["one"]}, "1 class names for 2 outputs"),
+        (lambda m: m | {"classes": "ab"}, "not a list of names"),
+        (lambda m: {k: v for k, v in m.items() if k != "arch"}, "lacks arch"),
+        (lambda m: m | {"arch": m["arch"] | {"dropout": 2}}, "dropout"),
+        (lambda m: m | {"arch": m["arch"] | {"num_classes": 3}, "classes": ["a", "b", "c"]}, "has shape"),
+        (lambda m: m | {"arch": m["arch"] | {"aux": []}}, "do not belong to the architecture"),
+        (lambda m: [], "not a JSON object"),
+        (lambda m: m | {"preprocessing": {}}, "preprocessing"),
+        (lambda m: m | {"arch": m["arch"] | {"stages": [{"name": "forward", "layers": []}], "aux": []}}, "forward"),
+    ],
+)
+def test_a_changed_manifest_is_refused_saying_why(file: Path, change, message: str) -> None:
+    rewrite(file, change)
+    with pytest.raises(ReinceptionError, match=message) as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_an_architecture_of_absurd_size_is_refused_before_memory_is_taken(file: Path) -> None:
+    def change(manifest: dict) -> dict:
+        manifest["arch"]["stages"][0]["layers"][0]["channels"] = 2**40
+        return manifest
+
+    rewrite(file, change)
+    with pytest.raises(ReinceptionError, match=r"has shape|does not fit|too large"):
+        load(file)
+
+
+def test_an_interrupted_write_keeps_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file.read_bytes()
+
+    def fail(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artifact.os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        artifact.write_atomically(file, b"half")
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
