@@ -30,9 +30,9 @@ from reinception.machine import examine
 from reinception.model.build import build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import named
+from reinception.train.config import Reduction
 from reinception.train.optim import clip_by_global_norm, make_optimizer, set_rate
 from reinception.train.reduction import ExactSum, Replicas
-from reinception.train.run.plan import Reduction
 from reinception.train.run.signals import Stop
 
 INPUT_SIZE, BATCH_SIZE, REPLICAS = 96, 8, 4

@@ -22,9 +22,9 @@ from reinception.inference.engine import prepare
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import named
+from reinception.train.config import Reduction
 from reinception.train.optim import clip_by_global_norm, make_optimizer, set_rate
 from reinception.train.reduction import Replicas
-from reinception.train.run.plan import Reduction
 from reinception.train.run.signals import Stop
 
 INPUT_SIZE, BATCH_SIZE = 96, 8  # small images and the full network: its gradient is the real one

@@ -22,6 +22,7 @@ from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe, named
 from reinception.train.budget import StepBudget
+from reinception.train.config import Reduction
 from reinception.train.loop import Training, fit, take_step
 from reinception.train.loss import training_loss
 from reinception.train.optim import ParameterAverage, make_optimizer, rate_at
@@ -30,7 +31,6 @@ from reinception.train.run.checkpoint import Checkpoint, capture, fingerprint
 from reinception.train.run.checkpointer import Keeper
 from reinception.train.run.console import Console
 from reinception.train.run.log import Journal, Score
-from reinception.train.run.plan import Reduction
 from reinception.train.run.run_folder import RunFolder
 from reinception.train.run.signals import Stop
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import nn
 
 from reinception.model.build import Network, build
 from reinception.spec import Arch
+from reinception.train.config import Freeze
 from reinception.weights.convert import Conversion, obtain
-
-Freeze = Literal["trunk", "stem", "none"]
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,8 @@ from reinception.errors import Interrupted, ReinceptionError
 from reinception.model.build import Network
 from reinception.recipe import Recipe
 from reinception.train.budget import Budget
-from reinception.train.finetune import Freeze, training_mode
+from reinception.train.config import Freeze
+from reinception.train.finetune import training_mode
 from reinception.train.optim import ParameterAverage, clip_by_global_norm, rate_at, set_rate
 from reinception.train.reduction import Replicas
 from reinception.train.run.checkpointer import Keeper

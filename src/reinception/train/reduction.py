@@ -18,9 +18,9 @@ from reinception.machine import autocast
 from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
+from reinception.train.config import Reduction
 from reinception.train.loss import training_loss
 from reinception.train.mixing import mix
-from reinception.train.run.plan import Reduction
 from reinception.train.run.signals import Stop
 
 # Elements of a gradient up to 2**16 are added on a fine grid, larger ones on one that is 2**32 times as coarse, about

@@ -16,11 +16,12 @@ from reinception.distributed import Ranks
 from reinception.errors import UsageError
 from reinception.machine import precision
 from reinception.train.budget import VALIDATION_IMAGE_COST
+from reinception.train.config import TrainConfig
 from reinception.train.loop import careful_step
 from reinception.train.optim import rate_at
 from reinception.train.run.console import Console
 from reinception.train.run.metadata import precision_name
-from reinception.train.run.plan import TrainConfig, make_plan
+from reinception.train.run.plan import make_plan
 from reinception.train.run.run_folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
 from reinception.train.run.session import Session
 from reinception.train.run.signals import Stop

@@ -4,77 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from reinception import family, recipe
 from reinception.errors import ReinceptionError, UsageError
+from reinception.machine import Precision
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
 from reinception.spec import Arch, Conv, minimum_input_size, trace
-from reinception.train.finetune import Freeze, learned
+from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, TrainConfig
+from reinception.train.finetune import learned
 from reinception.train.run.tensorboard import require_tensorboard
-
-AuxMode = Literal["auto", "strict", "adaptive", "none"]
-Precision = Literal["auto", "fp32", "bf16"]
-Reduction = Literal["exact", "fast"]
-DEFAULT_MODEL = "inception_v3"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What to train, on what, for how long and where. None means: as the recipe, the network or the model file has it.
-
-    `reduction` is how replicas become one step (train/replicas.py). A checkpoint is written every `checkpoint_seconds`
-    and, where given, `checkpoint_steps`. `data` and `out` are as on the command line; `weights` is a model file to
-    start from, `freeze` the part of it that does not learn; `exclude` lists images to leave out. `epochs` and
-    `time_budget_seconds` exclude each other.
-    """
-
-    data: str | Path
-    out: str | Path
-    model: str | None = None
-    recipe: str | Recipe = "from_scratch"
-    epochs: int | None = None
-    time_budget_seconds: float | None = None
-    batch_size: int | None = None
-    replicas: int | None = None
-    input_size: int | None = None
-    width: float = 1.0
-    aux: AuxMode = "auto"
-    weights: str | Path | None = None
-    freeze: Freeze = "none"
-    val_fraction: float = 0.1
-    test_fraction: float = 0.25
-    exclude: str | Path | None = None
-    seed: int = 0
-    workers: int = 0
-    precision: Precision = "auto"
-    device: str = "auto"
-    reduction: Reduction = "exact"
-    checkpoint_seconds: float = 600.0
-    checkpoint_steps: int | None = None
-    tensorboard: bool = False
-
-    def command(self) -> str:
-        """The command line that asks for the same."""
-        words = ["reinception", "train", str(self.data), "-o", str(self.out)]
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in {"data", "out"} or value == field.default:
-                continue
-            if field.name == "time_budget_seconds":
-                words += ["--time-budget", f"{value:g}s"]
-            elif field.name == "checkpoint_seconds":
-                words += ["--checkpoint-time", f"{value:g}s"]
-            elif isinstance(value, bool):
-                words.append(f"--{field.name.replace('_', '-')}")
-            else:
-                words += [f"--{field.name.replace('_', '-')}", value.name if isinstance(value, Recipe) else str(value)]
-        return shlex.join(words)
 
 
 @dataclass(frozen=True, kw_only=True)

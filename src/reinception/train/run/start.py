@@ -25,12 +25,13 @@ from reinception.machine import choose_device, precision
 from reinception.model.build import Network, build
 from reinception.preprocess import read_exclusions
 from reinception.report import write_report
+from reinception.train.config import TrainConfig
 from reinception.train.finetune import start_from
 from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpoints, differences, surroundings
 from reinception.train.run.console import Console
 from reinception.train.run.metadata import describe_data, describe_machine, precision_name
 from reinception.train.run.out_of_memory import OutOfMemoryError, divided
-from reinception.train.run.plan import Plan, TrainConfig, make_plan
+from reinception.train.run.plan import Plan, make_plan
 from reinception.train.run.run_folder import RunFolder, is_barely_begun, refuse_unusable, refuse_without_room
 from reinception.train.run.session import Session
 from reinception.train.run.signals import Stop
