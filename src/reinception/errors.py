@@ -13,9 +13,35 @@ class UsageError(ReinceptionError):
     """The request itself makes no sense (a flag, a name, a combination). The command line exits with 2."""
 
 
+class BadImage(ReinceptionError):
+    """An image that cannot be used, and why: the one form of it in the whole package.
+
+    `kind` is one word for programs: `missing`, `unreadable`, `empty`, `not_an_image`, `format`, `too_large`,
+    `truncated`, `corrupt`, `values` (pixels whose white is not defined) or `memory`. `reason` is for people; `name` is
+    the file, or None for bytes. `str(error)` is one line. Survives pickling, so worker processes can hand it over.
+    """
+
+    def __init__(self, kind: str, reason: str, name: str | None = None) -> None:
+        super().__init__(kind, reason, name)
+        self.kind = kind
+        self.reason = _one_line(reason)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{_one_line(self.name)}: {self.reason}" if self.name is not None else self.reason
+
+    def named(self, name: str) -> BadImage:
+        """The same under the name by which people know the file."""
+        return BadImage(self.kind, self.reason, name)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked the work to end, and it has ended in order. The command line exits with 128 + `number`."""
 
     def __init__(self, message: str, *, number: int = signal.SIGINT) -> None:
         super().__init__(message)
         self.number = int(number)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -189,3 +191,19 @@ def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager
     import torch
 
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+# glibc's malloc.h; blocks up to this size come from the heap, and as much may lie free at its end.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGEST_BLOCK = -1, -3, 1 << 30
+
+
+def keep_freed_memory() -> None:
+    """Has glibc's malloc keep large freed blocks, which it would give back to the system; nothing for other malloc.
+
+    A forward pass frees and asks for the same hundreds of megabytes again and again. Given back each time, they come
+    as fresh pages, up to 2,000 page faults for an image at 299 pixels: a tenth of the time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _LARGEST_BLOCK)

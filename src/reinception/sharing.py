@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reinception.data.images.decode import Refused
 from reinception.data.sources.records import Record
-from reinception.errors import ReinceptionError
+from reinception.errors import BadImage, ReinceptionError
 
 
 class Peers(Protocol):
@@ -45,8 +44,8 @@ def own_share(records: Sequence[Record], peers: Peers | None) -> Sequence[Record
 
 
 def put_together(
-    rows: npt.NDArray[np.float32], refused: Mapping[int, Refused], peers: Peers | None
-) -> tuple[npt.NDArray[np.float32], Mapping[int, Refused]]:
+    rows: npt.NDArray[np.float32], refused: Mapping[int, BadImage], peers: Peers | None
+) -> tuple[npt.NDArray[np.float32], Mapping[int, BadImage]]:
     """What all made of their shares: (n, c) in the order of all records, and the refused by their place among them.
 
     ReinceptionError where rows are missing or too many.
@@ -56,11 +55,11 @@ def put_together(
     told = [[index, why.kind, why.reason, why.name] for index, why in refused.items()]
     parts = peers.gather_json({"num": len(rows), "refused": told})
     every = peers.gather(torch.from_numpy(rows)).numpy()
-    together: dict[int, Refused] = {}
+    together: dict[int, BadImage] = {}
     start = 0
     for part in parts:
         for index, kind, reason, name in part["refused"]:
-            together[start + index] = Refused(kind, reason, name)
+            together[start + index] = BadImage(kind, reason, name)
         start += part["num"]
     if start != len(every):
         raise ReinceptionError(f"{len(every)} rows came together for {start} images")

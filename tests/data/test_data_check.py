@@ -19,7 +19,7 @@ from PIL import Image
 from test_data_shards import tree
 
 from conftest import SMALLEST, Command
-from reinception.data.images.decode import Pixels, Refused, decode
+from reinception.data.images.decode import Pixels, decode
 from reinception.data.images.jpeg_cut import prepare
 from reinception.data.loading.loader import evaluation_batches
 from reinception.data.loading.read import pixels_of, training_picture
@@ -30,7 +30,7 @@ from reinception.data.prepare.group_split import divide, grouped, write_manifest
 from reinception.data.prepare.pack import pack
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record, Source
-from reinception.errors import ReinceptionError, UsageError
+from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.preprocess import Preprocessing
 
 
@@ -502,4 +502,4 @@ def test_every_file_of_a_corpus_of_ones_own_is_decoded_or_refused():
 
 
 def test_a_refusal_is_a_reinception_error():
-    assert issubclass(Refused, ReinceptionError)
+    assert issubclass(BadImage, ReinceptionError)

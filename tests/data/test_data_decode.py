@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from reinception.data.images.decode import MAX_PIXELS, Refused, decode
+from reinception.data.images.decode import MAX_PIXELS, decode
+from reinception.errors import BadImage
 
 WHITE = [255, 255, 255]
 
@@ -45,8 +46,8 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *before: 
     return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b"")
 
 
-def refusal(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Refused:
-    with pytest.raises(Refused) as caught:
+def refusal(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> BadImage:
+    with pytest.raises(BadImage) as caught:
         decode(source, max_pixels=max_pixels)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) > 10
@@ -358,7 +359,7 @@ def test_damage_anywhere_is_decoded_or_refused_and_nothing_else(form):
             file[position] = rng.integers(256)
         try:
             assert decode(bytes(file), max_pixels=10_000_000).dtype == np.uint8
-        except Refused as error:
+        except BadImage as error:
             refusals.append(str(error))
     assert refusals
     assert not any("\n" in line for line in refusals)
@@ -395,6 +396,6 @@ def test_threads_decode_at_the_same_time_and_leave_the_filters_alone():
 
 
 def test_a_refusal_survives_pickling_and_stays_on_one_line():
-    error = pickle.loads(pickle.dumps(Refused("corrupt", "two\nlines", "odd\nname.png")))
+    error = pickle.loads(pickle.dumps(BadImage("corrupt", "two\nlines", "odd\nname.png")))
     assert (error.kind, error.reason, error.name) == ("corrupt", "two\\nlines", "odd\nname.png")
     assert str(error) == "odd\\nname.png: two\\nlines"

@@ -11,11 +11,12 @@ from PIL import Image
 
 from reinception.data.images import jpeg
 from reinception.data.images.augment import augment, resized_to
-from reinception.data.images.decode import Pixels, Refused, decode
+from reinception.data.images.decode import Pixels, decode
 from reinception.data.images.jpeg import SCALED_ABOVE_PIXELS, Jpeg, open_jpeg, shrink_for
 from reinception.data.images.jpeg_header import read_header
 from reinception.data.loading.read import pixels_of, training_picture
 from reinception.data.sources.records import Record
+from reinception.errors import BadImage
 
 
 def photograph(height: int, width: int, mode: str = "RGB") -> Image.Image:
@@ -101,9 +102,9 @@ def test_a_truncated_one_is_refused_whole_and_in_part():
     whole = encoded(photograph(60, 80))
     picture = open_jpeg(whole[: len(whole) * 2 // 3])
     assert picture is not None
-    with pytest.raises(Refused, match="truncated"):
+    with pytest.raises(BadImage, match="truncated"):
         picture.pixels(1)
-    with pytest.raises(Refused, match="truncated"):
+    with pytest.raises(BadImage, match="truncated"):
         picture.part((0, 0, 8, 8), 1)
 
 
@@ -138,7 +139,7 @@ def test_damage_anywhere_gives_a_picture_or_a_refusal_by_name(tmp_path, decoder)
                 pixels = picture if isinstance(picture, np.ndarray) else picture.pixels(4)
                 assert pixels.dtype == np.uint8
                 outcomes.add("picture")
-            except Refused as refused:
+            except BadImage as refused:
                 assert str(refused).startswith("cats/x.jpg: ") or refused.name is None
                 outcomes.add("refused")
     assert outcomes == {"picture", "refused"}

@@ -23,7 +23,7 @@ from PIL import Image
 
 from reinception.data.images.augment import Picture
 from reinception.data.images.crops import evaluation_pixels
-from reinception.data.images.decode import Pixels, Refused, decode
+from reinception.data.images.decode import Pixels, decode
 from reinception.data.loading.cache import PixelCache
 from reinception.data.loading.loader import Batch, TrainingStream, evaluation_batches, normalise
 from reinception.data.loading.read import training_picture
@@ -31,7 +31,7 @@ from reinception.data.loading.workers import in_order
 from reinception.data.prepare.audit import Problem, check_images
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
-from reinception.errors import ReinceptionError
+from reinception.errors import BadImage, ReinceptionError
 from reinception.preprocess import Preprocessing
 
 
@@ -248,7 +248,7 @@ def test_a_large_jpeg_that_is_exchanged_in_mid_run_is_refused_by_name(tmp_path):
     training = TrainingStream(records, input_size=299, augmentation="crop", batch_size=1, seed=0, workers=0).batches()
     next(training)
     Image.new("RGB", (140, 90)).save(path)
-    with pytest.raises(Refused, match=r"wells/large.jpg: has changed since it was first read"):
+    with pytest.raises(BadImage, match=r"wells/large.jpg: has changed since it was first read"):
         for _ in range(200):
             next(training)
 
@@ -274,7 +274,7 @@ def spoil(cells: Sequence[Record], folder: Path) -> list[Record]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_file_stops_training_with_its_name(cells, tmp_path, workers, capfd):
     records = spoil(cells, tmp_path)[:8]
-    with pytest.raises(Refused, match=r"^defective/bad\.png: is truncated") as caught:
+    with pytest.raises(BadImage, match=r"^defective/bad\.png: is truncated") as caught:
         list(islice(stream(records, workers=workers).batches(), 4))
     assert caught.value.kind == "truncated"
     assert capfd.readouterr() == ("", "")

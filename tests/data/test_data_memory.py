@@ -26,7 +26,8 @@ PEAKS = """
 import json, os, sys
 from pathlib import Path
 import reinception.data.loading.read
-from reinception.data.images.decode import Refused, decode
+from reinception.errors import BadImage
+from reinception.data.images.decode import decode
 from reinception.data.loading.read import training_picture
 from reinception.data.sources.records import Record
 
@@ -37,7 +38,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
             try:
                 picture = read(path)
                 picture if hasattr(picture, "shape") else picture.pixels(1)
-            except Refused:
+            except BadImage:
                 pass
         os._exit(0)
     _, status, usage = os.wait4(child, 0)

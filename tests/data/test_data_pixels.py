@@ -18,7 +18,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from reinception.data.images.augment import augment, distort_colours, inception_box
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.preprocess import Preprocessing
 
 
@@ -112,7 +112,7 @@ def test_an_unknown_augmentation_is_an_error():
 
 @given(width=st.integers(1, 700), height=st.integers(1, 700), key=st.integers(0, 10**6))
 def test_an_inception_box_lies_in_the_picture_with_the_published_area_and_aspect(width, height, key):
-    left, top, right, bottom = inception_box(width, height, Draws("test", key))
+    left, top, right, bottom = inception_box(width, height, RandomStream("test", key))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     box_width, box_height = right - left, bottom - top
@@ -122,7 +122,7 @@ def test_an_inception_box_lies_in_the_picture_with_the_published_area_and_aspect
 
 
 def test_inception_boxes_are_spread_over_areas_aspects_and_places():
-    boxes = [inception_box(400, 400, Draws("spread", key)) for key in range(4000)]
+    boxes = [inception_box(400, 400, RandomStream("spread", key)) for key in range(4000)]
     areas = np.array([(right - left) * (bottom - top) / 160_000 for left, top, right, bottom in boxes])
     aspects = np.log([(right - left) / (bottom - top) for left, top, right, bottom in boxes])
     assert areas.min() < 0.07
@@ -135,13 +135,13 @@ def test_inception_boxes_are_spread_over_areas_aspects_and_places():
 
 
 def test_a_picture_no_box_fits_into_falls_back_to_its_centre():
-    assert inception_box(1000, 10, Draws("wide", 0)) == (493, 0, 506, 10)
-    assert inception_box(10, 1000, Draws("tall", 0)) == (0, 493, 10, 506)
-    assert inception_box(1, 1, Draws("dot", 0)) == (0, 0, 1, 1)
+    assert inception_box(1000, 10, RandomStream("wide", 0)) == (493, 0, 506, 10)
+    assert inception_box(10, 1000, RandomStream("tall", 0)) == (0, 493, 10, 506)
+    assert inception_box(1, 1, RandomStream("dot", 0)) == (0, 0, 1, 1)
 
 
-class Dealt(Draws):
-    """Draws that are dealt by the test."""
+class Dealt(RandomStream):
+    """RandomStream that are dealt by the test."""
 
     def __init__(self, *numbers: float) -> None:
         self._numbers = iter(numbers)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from reinception.data.images import png
-from reinception.data.images.decode import Pixels, Refused, decode
+from reinception.data.images.decode import Pixels, decode
 from reinception.data.images.png import open_png
 from reinception.data.loading.read import pixels_of, training_picture
 from reinception.data.sources.records import Record
+from reinception.errors import BadImage
 
 pytest.importorskip("pyspng")
 
@@ -102,7 +103,7 @@ def test_what_is_not_plain_is_left_to_the_reference(what: str, tmp_path: Path):
     if len(data) > 50:
         assert np.array_equal(pixels_for_training(record), pixels_of(record))
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(BadImage):
             training_picture(record)
 
 
@@ -115,10 +116,10 @@ def test_damage_is_refused_as_the_reference_refuses_it(draw):
         data[draw.draw(st.integers(33, len(data) - 1))] ^= 1 << draw.draw(st.integers(0, 7))
     try:
         expected = decode(bytes(data), keep_grey=True)
-    except Refused as refused:
+    except BadImage as refused:
         try:
             assert open_png(bytes(data)) is None
-        except Refused as ours:
+        except BadImage as ours:
             assert ours.kind == refused.kind
         return
     found = open_png(bytes(data))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.data.sources.elpv import modules
 from reinception.data.sources.open_source import Record, Source, open_source
 from reinception.data.sources.split import assign_splits
@@ -291,17 +291,17 @@ def test_fractions_that_leave_nothing_to_train_on_are_wrong_usage(val, test):
 
 
 def test_draws_are_a_function_of_their_key_alone():
-    first, again, other = Draws("split", 1, 2), Draws("split", 1, 2), Draws("split", 12)
+    first, again, other = RandomStream("split", 1, 2), RandomStream("split", 1, 2), RandomStream("split", 12)
     assert [first.integer(1000) for _ in range(4)] == [again.integer(1000) for _ in range(4)]
-    assert other.permutation(9).tolist() != Draws("split", 1, 2).permutation(9).tolist()
+    assert other.permutation(9).tolist() != RandomStream("split", 1, 2).permutation(9).tolist()
     # Golden values: a change here changes every split and every training run.
-    assert Draws("golden", 0).permutation(8).tolist() == [1, 7, 5, 2, 3, 4, 6, 0]
-    assert Draws("golden", 0).integer(10**6) == 967352
+    assert RandomStream("golden", 0).permutation(8).tolist() == [1, 7, 5, 2, 3, 4, 6, 0]
+    assert RandomStream("golden", 0).integer(10**6) == 967352
 
 
 @given(key=st.integers(0, 10**6), low=st.floats(-1e3, 1e3), width=st.floats(1e-3, 1e3))
 def test_draws_stay_in_their_range(key, low, width):
-    draws = Draws("range", key)
+    draws = RandomStream("range", key)
     assert low <= draws.uniform(low, low + width) <= low + width
     assert 0 <= draws.integer(7) < 7
     assert np.array_equal(np.sort(draws.permutation(50)), np.arange(50))

@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from reinception.data.images.decode import Refused
 from reinception.data.loading.workers import LoaderDiedError, in_order, turn_to
+from reinception.errors import BadImage
 
 
 def look_at(items: list[int], *, deadly: int, how: str) -> list[int | str]:
@@ -20,7 +20,7 @@ def look_at(items: list[int], *, deadly: int, how: str) -> list[int | str]:
     for item in items:
         try:
             turn_to(item)
-        except Refused as refused:
+        except BadImage as refused:
             seen.append(refused.kind)
             continue
         if item == deadly:
@@ -51,7 +51,7 @@ def refuse_the_deadly(items: list[int]) -> list[int]:
 def test_a_job_that_lets_the_refusal_through_ends_the_work_with_the_cause():
     results = in_order(refuse_the_deadly, [[0], [4], [5]], 2)
     assert next(results) == [0]
-    with pytest.raises(Refused, match=r"makes the decoder crash \(SIGABRT\)") as caught:
+    with pytest.raises(BadImage, match=r"makes the decoder crash \(SIGABRT\)") as caught:
         next(results)
     assert caught.value.kind == "crash"
 

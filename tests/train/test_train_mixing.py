@@ -18,7 +18,7 @@ from timm.data.mixup import mixup_target
 from torch import Tensor
 
 from processes import ends, start, start_ranks
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.loader import TrainingStream, normalise
 from reinception.data.sources.open_source import open_source
 from reinception.model.build import Outputs
@@ -44,10 +44,10 @@ def pictures() -> tuple[Tensor, Tensor]:
 def test_mixup_blends_each_picture_with_the_one_before_it(pictures: tuple[Tensor, Tensor]) -> None:
     images, _ = pictures
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    draws = Draws("test", 3)
+    draws = RandomStream("test", 3)
     draws.uniform(0, 1)
     share = beta(0.2, draws)
-    mixed, targets = mix(images.clone(), labels, MIXUP, num_classes=3, draws=Draws("test", 3))
+    mixed, targets = mix(images.clone(), labels, MIXUP, num_classes=3, draws=RandomStream("test", 3))
     assert 0.001 < share < 0.999
     for i in range(6):
         torch.testing.assert_close(mixed[i], share * images[i] + (1 - share) * images[i - 1])
@@ -62,8 +62,8 @@ def test_cutmix_puts_one_box_of_the_neighbour_into_each_picture_and_counts_its_p
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     cut = 0
     for seed in range(20):
-        mixed, targets = mix(images.clone(), labels, CUTMIX, num_classes=3, draws=Draws("test", seed))
-        draws = Draws("test", seed)
+        mixed, targets = mix(images.clone(), labels, CUTMIX, num_classes=3, draws=RandomStream("test", seed))
+        draws = RandomStream("test", seed)
         draws.uniform(0, 1)
         top, bottom, left, right = cutmix_box(75, 75, beta(1.0, draws), draws)
         inside = torch.zeros(75, 75, dtype=torch.bool)
@@ -84,7 +84,7 @@ def test_labels_stay_probabilities(seed: int, n: int, k: int, share: float, soft
     if soft:
         labels = torch.rand(n, k, generator=generator).softmax(1)
     mixing = Mixing(mixup_alpha=0.2, cutmix_alpha=1.0, cutmix_share=share)
-    _, targets = mix(torch.rand(n, 3, 8, 9), labels, mixing, num_classes=k, draws=Draws("test", seed))
+    _, targets = mix(torch.rand(n, 3, 8, 9), labels, mixing, num_classes=k, draws=RandomStream("test", seed))
     assert targets.shape == (n, k)
     assert targets.dtype == torch.float32
     assert bool((targets >= 0).all())
@@ -95,7 +95,7 @@ def test_labels_stay_probabilities(seed: int, n: int, k: int, share: float, soft
 
 @given(height=st.integers(1, 400), width=st.integers(1, 400), share=st.floats(0, 1), seed=st.integers(0, 10**6))
 def test_a_box_lies_inside_and_is_never_larger_than_its_share(height: int, width: int, share: float, seed: int) -> None:
-    top, bottom, left, right = cutmix_box(height, width, share, Draws("test", seed))
+    top, bottom, left, right = cutmix_box(height, width, share, RandomStream("test", seed))
     assert 0 <= top <= bottom <= height
     assert 0 <= left <= right <= width
     assert (bottom - top) * (right - left) <= (1 - share) * height * width + 1e-6
@@ -113,7 +113,7 @@ def arcsine(x: float) -> float:
 def test_shares_follow_the_beta_distribution_where_it_has_a_closed_form(
     alpha: float, cumulative: Callable[[float], float]
 ) -> None:
-    n, draws = 20_000, Draws("test", "beta")
+    n, draws = 20_000, RandomStream("test", "beta")
     shares = sorted(beta(alpha, draws) for _ in range(n))
     furthest = max(abs((i + 0.5) / n - cumulative(share)) for i, share in enumerate(shares))
     assert furthest < 1.63 / math.sqrt(n)  # Kolmogorov: one sample in a hundred is further away; the seed is fixed
@@ -121,11 +121,11 @@ def test_shares_follow_the_beta_distribution_where_it_has_a_closed_form(
 
 @given(alpha=st.floats(1e-3, 2.0), seed=st.integers(0, 10**6))
 def test_a_share_lies_between_0_and_1_for_any_alpha(alpha: float, seed: int) -> None:
-    assert 0 <= beta(alpha, Draws("test", seed)) <= 1
+    assert 0 <= beta(alpha, RandomStream("test", seed)) <= 1
 
 
 def test_the_variance_of_a_share_is_that_of_the_distribution() -> None:
-    draws, n = Draws("test", "variance"), 20_000
+    draws, n = RandomStream("test", "variance"), 20_000
     shares = torch.tensor([beta(0.2, draws) for _ in range(n)], dtype=torch.float64)
     assert float(shares.mean()) == pytest.approx(0.5, abs=0.01)
     assert float(shares.var()) == pytest.approx(1 / (4 * (2 * 0.2 + 1)), rel=0.02)
@@ -138,7 +138,7 @@ def test_half_of_the_batches_get_cutmix_where_the_share_is_a_half(pictures: tupl
     cut = 0
     for step in range(400):
         small = images[:, :, :12, :12].clone()
-        mixed, _ = mix(small.clone(), labels, mixing, num_classes=2, draws=Draws("mix", 0, step, 0))
+        mixed, _ = mix(small.clone(), labels, mixing, num_classes=2, draws=RandomStream("mix", 0, step, 0))
         corner = (mixed == small) | (mixed == small.roll(1, 0))
         cut += bool(corner.all())  # every pixel is somebody's own
     assert 150 < cut < 280  # a blend that changes nothing in float32 looks like one, too
@@ -147,15 +147,15 @@ def test_half_of_the_batches_get_cutmix_where_the_share_is_a_half(pictures: tupl
 def test_smoothing_after_mixing_is_torchs_loss_and_smoothing_before_it_is_timms() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(8, 5, generator=generator), torch.randint(5, (8,), generator=generator)
-    _, targets = mix(torch.rand(8, 3, 4, 4), labels, MIXUP, num_classes=5, draws=Draws("test", 1))
-    draws = Draws("test", 1)
+    _, targets = mix(torch.rand(8, 3, 4, 4), labels, MIXUP, num_classes=5, draws=RandomStream("test", 1))
+    draws = RandomStream("test", 1)
     draws.uniform(0, 1)
     share = beta(0.2, draws)
     ours = smoothed_cross_entropy(logits, targets, 0.1)
     torch.testing.assert_close(ours, torch.nn.CrossEntropyLoss(label_smoothing=0.1)(logits, targets))
     # timm mixes with the batch in reverse order; on a batch that is its own neighbour's reverse both are one thing.
     pair, pair_logits = labels[:2], logits[:2]
-    _, ours_of_two = mix(torch.rand(2, 3, 4, 4), pair, MIXUP, num_classes=5, draws=Draws("test", 1))
+    _, ours_of_two = mix(torch.rand(2, 3, 4, 4), pair, MIXUP, num_classes=5, draws=RandomStream("test", 1))
     theirs = mixup_target(pair, 5, share, 0.1)
     smoothed_first = -(theirs * pair_logits.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(smoothed_cross_entropy(pair_logits, ours_of_two, 0.1), smoothed_first)

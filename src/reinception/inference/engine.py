@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,35 +11,19 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from reinception.data.images.decode import Refused
 from reinception.data.loading.crop_stream import crop_batches
 from reinception.data.loading.loader import evaluation_batches, normalise
 from reinception.data.sources.records import Record
-from reinception.errors import ReinceptionError
-from reinception.machine import autocast
+from reinception.errors import BadImage, ReinceptionError
+from reinception.machine import autocast, keep_freed_memory
 from reinception.metrics import Probabilities
 from reinception.model.build import Network
 from reinception.preprocess import Crops, Preprocessing
-
-# glibc's malloc.h; blocks up to this size come from the heap, and as much may lie free at its end.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGEST_BLOCK = -1, -3, 1 << 30
 
 _CPU_BLOCK, _CUDA_BLOCK = 16, 32
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
-
-
-def _keep_freed_memory() -> None:
-    """Has glibc's malloc keep large freed blocks, which it would give back to the system; nothing for other malloc.
-
-    A forward pass frees and asks for the same hundreds of megabytes again and again. Given back each time, they come
-    as fresh pages, up to 2,000 page faults for an image at 299 pixels: a tenth of the time.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        mallopt(_M_TRIM_THRESHOLD, _LARGEST_BLOCK)
 
 
 def block_size(device: torch.device) -> int:
@@ -57,10 +39,10 @@ def block_size(device: torch.device) -> int:
 def prepare(network: Network, device: torch.device) -> Network:
     """The same network on `device` with weights laid out channels last, as the convolutions want them.
 
-    On a processor, freed memory stays with the process from now on (`_keep_freed_memory`).
+    On a processor, freed memory stays with the process from now on (`keep_freed_memory`).
     """
     if device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     return network.to(device).to(memory_format=torch.channels_last)
 
 
@@ -81,7 +63,7 @@ class Scored:
     """One row of probabilities per record (n, k) float32, and by record index why a row is empty (all zero)."""
 
     probabilities: Probabilities
-    refused: Mapping[int, Refused]
+    refused: Mapping[int, BadImage]
 
 
 def score(
@@ -108,7 +90,7 @@ def score(
         return _logits(network, images).float().softmax(dim=1)
 
     device = next(network.parameters()).device
-    refused: dict[int, Refused] = {}
+    refused: dict[int, BadImage] = {}
     if crops is None:
         parts = _single(records, preprocessing, batch_size=batch_size, workers=workers, refused=refused)
     else:
@@ -140,7 +122,7 @@ def features(
     workers: int = 0,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
-) -> tuple[npt.NDArray[np.float32], Mapping[int, Refused]]:
+) -> tuple[npt.NDArray[np.float32], Mapping[int, BadImage]]:
     """The pooled features (n, num_features) of each record's single crop, and which rows stayed zero, and why."""
 
     def pooled(images: torch.Tensor) -> torch.Tensor:
@@ -148,7 +130,7 @@ def features(
 
     device = next(network.parameters()).device
     rows = np.zeros((len(records), network.num_features), dtype=np.float32)
-    refused: dict[int, Refused] = {}
+    refused: dict[int, BadImage] = {}
     parts = _single(records, preprocessing, batch_size=batch_size, workers=workers, refused=refused)
     with evaluating(network), autocast(dtype, device):
         for pictures in _blocks(parts, block_size(device)):
@@ -179,7 +161,7 @@ def _single(
     *,
     batch_size: int,
     workers: int,
-    refused: dict[int, Refused],
+    refused: dict[int, BadImage],
 ) -> Iterator[_Pictures]:
     for batch, bad in evaluation_batches(records, preprocessing, batch_size=batch_size, workers=workers):
         refused.update(bad)
@@ -193,7 +175,7 @@ def _many(
     *,
     batch_size: int,
     workers: int,
-    refused: dict[int, Refused],
+    refused: dict[int, BadImage],
 ) -> Iterator[_Pictures]:
     for cut, bad in crop_batches(records, preprocessing, crops, batch_size=batch_size, workers=workers):
         refused.update(bad)

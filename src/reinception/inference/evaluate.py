@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from reinception import machine, metrics
-from reinception.data.images.decode import Refused
 from reinception.data.sources.records import Record
-from reinception.errors import ReinceptionError, UsageError
+from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.engine import Progress, prepare, score
 from reinception.machine import Precision, choose_device
 from reinception.metrics import PredictionTable, Probabilities, Rate, calibration, significance
@@ -136,7 +135,7 @@ def evaluate(
     mine = own_share(records, peers)
     total = len(models) * len(mine)
     scored = []
-    refused: dict[int, Refused] = {}
+    refused: dict[int, BadImage] = {}
     for index, ((network, _), (preprocessing, cut)) in enumerate(zip(models, protocols, strict=True)):
         offset = index * len(mine)
         one = score(

@@ -29,7 +29,7 @@ class PredictionTable:
     """One row per scored image; every metric is a function of this.
 
     `names` (n) are the paths shown to people, `targets` (n) int64 index into `classes` (k), `probabilities` are (n, k)
-    float32. Refused: shapes that disagree, targets outside the classes, NaN, and rows that do not sum to one.
+    float32. BadImage: shapes that disagree, targets outside the classes, NaN, and rows that do not sum to one.
     """
 
     names: tuple[str, ...]

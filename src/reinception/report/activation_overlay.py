@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from reinception.data.images.crops import evaluation_pixels
-from reinception.data.images.decode import Pixels, Refused
+from reinception.data.images.decode import Pixels
 from reinception.data.loading.loader import normalise
 from reinception.data.loading.read import pixels_of
+from reinception.errors import BadImage
 from reinception.inference.class_activation import class_activation
 from reinception.inference.engine import evaluating
 from reinception.metrics import PredictionTable
@@ -43,7 +44,7 @@ def evidence(run: Run, table: PredictionTable, rows: Sequence[int]) -> dict[int,
     for row, record in records.items():
         try:
             seen[row] = evaluation_pixels(pixels_of(record), manifest.preprocessing)
-        except Refused:
+        except BadImage:
             continue
     position = [manifest.classes.index(name) for name in table.classes]
     found: dict[int, str] = {}

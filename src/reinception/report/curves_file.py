@@ -33,7 +33,7 @@ Curve = list[tuple[float, float]]
 
 
 def refresh(run: Path) -> None:
-    """Draws the curves of the run folder anew from its metrics.jsonl, in place of those before, or not at all.
+    """RandomStream the curves of the run folder anew from its metrics.jsonl, in place of those before, or not at all.
 
     The file has at most a few hundred lines (journal.LINES_PER_RUN, and one for each validation), so this takes some
     hundredths of a second. ReinceptionError where the picture cannot be written.

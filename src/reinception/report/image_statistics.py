@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reinception.data.images.decode import Pixels, Refused
+from reinception.data.images.decode import Pixels
 from reinception.data.loading.read import pixels_of
 from reinception.data.sources.records import Record
+from reinception.errors import BadImage
 
 MOST_LOOKED_AT, MOST_PIXELS = 1_000, 2_000_000_000
 """Images that are decoded for it, and their pixels in all: seconds, not minutes."""
@@ -52,7 +53,7 @@ def looks(records: Sequence[Record | None]) -> Mapping[int, Look]:
 def _look(record: Record) -> Look | None:
     try:
         pixels = pixels_of(record)
-    except Refused:
+    except BadImage:
         return None
     grey = _grey(pixels)
     height, width = pixels.shape[:2]

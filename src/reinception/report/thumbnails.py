@@ -7,9 +7,9 @@ import io
 
 from PIL import Image
 
-from reinception.data.images.decode import Refused
 from reinception.data.loading.read import pixels_of
 from reinception.data.sources.records import Record
+from reinception.errors import BadImage
 
 SIDE = 192
 """Longest side in pixels: sharp at the size the page shows it, on a screen with two pixels to a point."""
@@ -24,7 +24,7 @@ def thumbnail(record: Record, *, side: int = SIDE) -> str | None:
     """`data:image/jpeg;base64,...` of the image, its longest side at most `side`; None where it cannot be read now."""
     try:
         picture = Image.fromarray(pixels_of(record))
-    except Refused:
+    except BadImage:
         return None
     picture.thumbnail((side, side), Image.Resampling.BOX if max(picture.size) > 4 * side else Image.Resampling.LANCZOS)
     return data_uri(picture)

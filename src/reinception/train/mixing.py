@@ -7,13 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.recipe import Mixing
 
 Box = tuple[int, int, int, int]
 
 
-def mix(images: Tensor, labels: Tensor, mixing: Mixing, *, num_classes: int, draws: Draws) -> tuple[Tensor, Tensor]:
+def mix(
+    images: Tensor, labels: Tensor, mixing: Mixing, *, num_classes: int, draws: RandomStream
+) -> tuple[Tensor, Tensor]:
     """Mixes `images` (n, 3, h, w) in place, on their device; returns them and their labels (n, num_classes), float32.
 
     `labels` are class numbers (n,) or probabilities (n, num_classes). Picture i is mixed with picture i - 1, the first
@@ -39,7 +41,7 @@ def mix(images: Tensor, labels: Tensor, mixing: Mixing, *, num_classes: int, dra
     return images, share * certain + (1 - share) * certain.roll(1, 0)
 
 
-def cutmix_box(height: int, width: int, share: float, draws: Draws) -> Box:
+def cutmix_box(height: int, width: int, share: float, draws: RandomStream) -> Box:
     """(top, bottom, left, right): 1 - `share` of the area around a point anywhere, as much of it as lies inside."""
     half = math.sqrt(1 - share) / 2
     half_height, half_width = int(half * height), int(half * width)
@@ -52,7 +54,7 @@ def cutmix_box(height: int, width: int, share: float, draws: Draws) -> Box:
     )
 
 
-def beta(alpha: float, draws: Draws) -> float:
+def beta(alpha: float, draws: RandomStream) -> float:
     """A number of the distribution Beta(alpha, alpha), between 0 and 1.
 
     Jöhnk's method (1964): of two uniform numbers to the power of 1 / alpha, the first one's share of their sum, where

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.loader import Batch, normalise
 from reinception.distributed import Ranks, no_sync
 from reinception.machine import autocast
@@ -87,11 +87,11 @@ class Replicas:
         with self.statistics.apart():
             for replica, batch in zip(self.share, batches, strict=False):
                 # Dropout is a function of what it is for, not of how many replicas this process has seen.
-                torch.manual_seed(Draws("dropout", self._seed, step, replica).integer(2**32))
+                torch.manual_seed(RandomStream("dropout", self._seed, step, replica).integer(2**32))
                 images = normalise(batch.images.to(self._device), self._preprocessing)
                 labels = batch.labels.to(self._device)
                 if self._mixing is not None:
-                    draws = Draws("mix", self._seed, step, replica)
+                    draws = RandomStream("mix", self._seed, step, replica)
                     images, labels = mix(images, labels, self._mixing, num_classes=self._num_classes, draws=draws)
                 losses = self._sum.replica(images, labels, last=replica == self.share[-1])
                 numbers = [number.detach().float().reshape(1) for number in losses]

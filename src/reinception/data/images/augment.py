@@ -13,7 +13,7 @@ from PIL import Image
 from reinception.data.images.crops import FILTERS, in_colour
 from reinception.data.images.decode import Pixels
 from reinception.data.images.jpeg import Picture, is_large, shrink_for
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.preprocess import Interpolation
 
 Augmentation = Literal["inception", "crop", "gentle", "none"]
@@ -51,18 +51,18 @@ def augment(image: Picture, *, kind: Augmentation, input_size: int, seed: int, e
     (h, w, 3).
     """
     if kind == "inception":
-        return _inception(image, input_size, Draws("augment", seed, epoch, index))
+        return _inception(image, input_size, RandomStream("augment", seed, epoch, index))
     if kind == "crop":
-        return _crop(image, input_size, Draws("augment", seed, epoch, index))
+        return _crop(image, input_size, RandomStream("augment", seed, epoch, index))
     if kind == "gentle":
-        return _gentle(_whole(image, input_size), input_size, Draws("augment", seed, epoch, index))
+        return _gentle(_whole(image, input_size), input_size, RandomStream("augment", seed, epoch, index))
     if kind == "none":
         whole = Image.fromarray(_whole(image, input_size))
         return in_colour(np.array(whole.resize((input_size, input_size), FILTERS["bilinear"])))
     raise ValueError(f"augmentation {kind!r} is none of {get_args(Augmentation)}")
 
 
-def _inception(image: Picture, size: int, draws: Draws) -> Pixels:
+def _inception(image: Picture, size: int, draws: RandomStream) -> Pixels:
     box = inception_box(*_size(image), draws)
     interpolation = INCEPTION_INTERPOLATIONS[draws.integer(len(INCEPTION_INTERPOLATIONS))]
     square = resized_to(_part(image, box, size), size, interpolation)
@@ -71,7 +71,7 @@ def _inception(image: Picture, size: int, draws: Draws) -> Pixels:
     return in_colour(distort_colours(square, draws))
 
 
-def _crop(image: Picture, size: int, draws: Draws) -> Pixels:
+def _crop(image: Picture, size: int, draws: RandomStream) -> Pixels:
     square = resized_to(_part(image, inception_box(*_size(image), draws), size), size, "bilinear")
     return in_colour(mirrored(square) if draws.integer(2) else square)
 
@@ -117,7 +117,7 @@ def mirrored(image: Pixels) -> Pixels:
     return torch.from_numpy(np.ascontiguousarray(image)).flip(1).numpy()
 
 
-def inception_box(width: int, height: int, draws: Draws) -> tuple[int, int, int, int]:
+def inception_box(width: int, height: int, draws: RandomStream) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of a random part: area evenly from 5 to 100 %, aspect ratio 3/4 to 4/3.
 
     The aspect ratio (width / height) is even in its logarithm, so upright and flat boxes are equally likely (the TF
@@ -138,7 +138,7 @@ def inception_box(width: int, height: int, draws: Draws) -> tuple[int, int, int,
     return left, top, left + box_width, top + box_height
 
 
-def distort_colours(image: Pixels, draws: Draws) -> Pixels:
+def distort_colours(image: Pixels, draws: RandomStream) -> Pixels:
     """Brightness, saturation, hue and contrast, changed at random in one of the trainer's two orders, then clipped.
 
     Brightness moves by up to 32 levels; saturation and contrast scale by 0.5 to 1.5; hue turns by up to a fifth. One
@@ -190,7 +190,7 @@ def _turn_colours(planes: NDArray[np.float32], saturation: float, turn: float) -
     return turned
 
 
-def _gentle(image: Pixels, size: int, draws: Draws) -> Pixels:
+def _gentle(image: Pixels, size: int, draws: RandomStream) -> Pixels:
     height, width = image.shape[:2]
     side = draws.uniform(*GENTLE_SIDE)
     left, top = draws.uniform(0, width * (1 - side)), draws.uniform(0, height * (1 - side))

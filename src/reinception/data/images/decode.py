@@ -28,7 +28,7 @@ from PIL import (  # the plugins are named so that Pillow never has to load all 
 )
 
 from reinception.data.images.formats import FORMATS, HEAD_BYTES, TEXT, identify
-from reinception.errors import ReinceptionError
+from reinception.errors import BadImage
 
 Pixels = NDArray[np.uint8]
 
@@ -52,28 +52,6 @@ _TRANSPOSE = {
 _EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
 
 
-class Refused(ReinceptionError):
-    """A picture that is not used, and why.
-
-    `kind` is one word for programs: `missing`, `unreadable`, `empty`, `not_an_image`, `format`, `too_large`,
-    `truncated`, `corrupt`, `values` (pixels whose white is not defined) or `memory`. `reason` is for people; `name` is
-    the file, or None for bytes. `str(refused)` is one line. Survives pickling, so worker processes can hand it over.
-    """
-
-    def __init__(self, kind: str, reason: str, name: str | None = None) -> None:
-        super().__init__(kind, reason, name)
-        self.kind = kind
-        self.reason = _one_line(reason)
-        self.name = name
-
-    def __str__(self) -> str:
-        return f"{_one_line(self.name)}: {self.reason}" if self.name is not None else self.reason
-
-    def named(self, name: str) -> Refused:
-        """The same refusal under the name by which people know the file."""
-        return Refused(self.kind, self.reason, name)
-
-
 def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False) -> Pixels:
     """One picture as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
 
@@ -83,7 +61,7 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_gre
     colour profiles are not applied. With `keep_grey` a picture stored in grey comes back as (height, width), a third
     of the memory; the same numbers.
 
-    Raises `Refused` for everything else: at most `max_pixels` (and Pillow's own limit) are decoded, and a truncated or
+    Raises `BadImage` for everything else: at most `max_pixels` (and Pillow's own limit) are decoded, and a truncated or
     damaged file is refused rather than filled up. Safe to call from threads; never warns.
     """
     name = None if isinstance(source, bytes) else os.fspath(source)
@@ -93,49 +71,49 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_gre
         if found == "PNG":
             png_chunks(data)
         if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-            raise Refused("truncated", _TRUNCATED.format("the WebP is shorter than it says"))
+            raise BadImage("truncated", _TRUNCATED.format("the WebP is shorter than it says"))
         with strict_quiet_pillow():
             return _decode_pixels(data, found, max_pixels, keep_grey)
-    except Refused as refused:
+    except BadImage as refused:
         raise (refused if name is None else refused.named(name)) from refused.__cause__
     except MemoryError as error:
-        raise Refused("memory", "not enough memory to decode it: free some, or shrink the picture", name) from error
+        raise BadImage("memory", "not enough memory to decode it: free some, or shrink the picture", name) from error
     except Exception as error:  # a damaged file can raise anything in Pillow's plugins; each is this file's refusal
         kind, reason = _classify(error, max_pixels)
-        raise Refused(kind, reason, name) from error
+        raise BadImage(kind, reason, name) from error
 
 
 def allowed_bytes(path: Path, max_pixels: int) -> bytes:
-    """A file's content. `Refused` when it is not there, no file, or larger than a picture of `max_pixels` can be."""
+    """A file's content. `BadImage` when it is not there, no file, or larger than a picture of `max_pixels` can be."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise Refused("unreadable", "is not a regular file: give a picture")
+            raise BadImage("unreadable", "is not a regular file: give a picture")
         if status.st_size > (limit := _BYTES_PER_PIXEL * max_pixels + _ROOM_BYTES):
-            raise Refused("too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
+            raise BadImage("too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
         with open(path, "rb", buffering=0) as file:
             return file.read()
     except FileNotFoundError as error:
-        raise Refused("missing", "there is no such file: check the path") from error
+        raise BadImage("missing", "there is no such file: check the path") from error
     except (OSError, ValueError) as error:
         message = getattr(error, "strerror", None) or str(error)
-        raise Refused("unreadable", f"can not be read ({message}): check the path and the permissions") from error
+        raise BadImage("unreadable", f"can not be read ({message}): check the path and the permissions") from error
 
 
 def _require_format(data: bytes) -> str:
     if not data:
-        raise Refused("empty", "is empty (0 bytes): get a fresh copy, or remove it")
+        raise BadImage("empty", "is empty (0 bytes): get a fresh copy, or remove it")
     what = identify(data[:HEAD_BYTES])
     if what is None or what == TEXT:
         found = f"it is {what}" if what else f"it begins with the bytes {data[:8].hex(' ')}"
-        raise Refused("not_an_image", f"is not an image ({found}): replace or remove it")
+        raise BadImage("not_an_image", f"is not an image ({found}): replace or remove it")
     if what not in FORMATS:
-        raise Refused("format", f"is {what}; {', '.join(FORMATS)} are read: convert it")
+        raise BadImage("format", f"is {what}; {', '.join(FORMATS)} are read: convert it")
     return what
 
 
 def png_chunks(data: bytes) -> set[bytes]:
-    """The names of a PNG's chunks. `Refused` where a critical one fails its checksum or the end is missing.
+    """The names of a PNG's chunks. `BadImage` where a critical one fails its checksum or the end is missing.
 
     Pillow would use the data all the same.
     """
@@ -147,19 +125,19 @@ def png_chunks(data: bytes) -> set[bytes]:
         name = bytes(view[position + 4 : position + 8])
         is_critical = not name[0] & 0x20
         if is_critical and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-            raise Refused("corrupt", _DAMAGED.format("a PNG checksum does not match"))
+            raise BadImage("corrupt", _DAMAGED.format("a PNG checksum does not match"))
         names.add(name)
         if name == b"IEND":
             return names
         position = end
-    raise Refused("truncated", _TRUNCATED.format("the PNG ends before its end mark"))
+    raise BadImage("truncated", _TRUNCATED.format("the PNG ends before its end mark"))
 
 
 def _decode_pixels(data: bytes, found: str, max_pixels: int, keep_grey: bool) -> Pixels:
     with Image.open(io.BytesIO(data), formats=(found,)) as opened:
         width, height = opened.size
         if width * height > max_pixels:
-            raise Refused("too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
+            raise BadImage("too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
         opened.load()
         image: Image.Image = opened
         orientation = _orientation(image)
@@ -250,7 +228,7 @@ def _deep_grey(
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > largest:
         what = "floating-point" if image.mode == "F" else "negative or very large"
-        raise Refused("values", f"has {what} pixels, whose white is not defined: convert it to 8 or 16 bits")
+        raise BadImage("values", f"has {what} pixels, whose white is not defined: convert it to 8 or 16 bits")
     scaled = ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
     is_clear = None if transparent is None else _equals(values, transparent)
     return (255 - scaled if is_inverted else scaled), is_clear

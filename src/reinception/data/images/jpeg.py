@@ -145,7 +145,7 @@ def _turbo(data: bytes, width: int, height: int, num_channels: int, shrink: int)
 
 
 def _pillow(data: bytes, header: Header, shrink: int) -> Pixels:
-    """The stored picture as Pillow decodes it at that scale. `Refused` as by `decode`, which is asked in doubt."""
+    """The stored picture as Pillow decodes it at that scale. `BadImage` as by `decode`, which is asked in doubt."""
     if shrink > 1:
         file = io.BytesIO(data)
         with contextlib.suppress(Exception), strict_quiet_pillow(), Image.open(file, formats=("JPEG",)) as image:

@@ -23,7 +23,7 @@ _PLAIN = frozenset(
 def open_png(data: bytes) -> Pixels | None:
     """A PNG's pixels, (h, w, 3) or (h, w), where it is 8 bits of grey or colour and nothing else; otherwise None.
 
-    None is to be left to `decode`, also where libspng has a doubt. `Refused` as by `decode` where the file is damaged.
+    None is to be left to `decode`, also where libspng has a doubt. `BadImage` as by `decode` where the file is damaged.
     """
     if pyspng is None or data[:16] != _START or len(data) < 26:
         return None

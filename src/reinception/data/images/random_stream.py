@@ -23,8 +23,8 @@ class _Generators(threading.local):
 _OF_THIS_THREAD = _Generators()
 
 
-class Draws:
-    """The random numbers of one purpose, such as `Draws("augment", seed, epoch, index)`.
+class RandomStream:
+    """The random numbers of one purpose, such as `RandomStream("augment", seed, epoch, index)`.
 
     The key is hashed (BLAKE2b) into the key of a Philox counter generator, so equal keys give equal numbers in any
     process, on any platform, in any order, and different keys give independent ones. Only the raw 64-bit output is

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reinception.data.images.decode import Pixels, Refused
+from reinception.data.images.decode import Pixels
 from reinception.data.images.jpeg import Box, Picture, Undecoded, is_large, scaled_box
 from reinception.data.loading.workers import START_METHOD
+from reinception.errors import BadImage
 
 # A picture has a row for its whole self, and one for each of the decoder's scales that is small enough to keep: with a
 # sixteenth of the pixels or fewer, a gigabyte holds 380 pictures of 12 megapixels at both.
@@ -126,7 +127,7 @@ class _LargeJpeg:
     def _undecoded(self) -> Undecoded:
         picture = self.read() if self.opened is None else self.opened
         if isinstance(picture, np.ndarray) or (picture.width, picture.height) != (self.width, self.height):
-            raise Refused(
+            raise BadImage(
                 "unreadable", "has changed since it was first read: start again, and leave it alone meanwhile"
             )
         return picture

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from reinception.data.images.crops import crop_pixels, distinct_crops
-from reinception.data.images.decode import Refused
 from reinception.data.loading.read import pixels_of
 from reinception.data.loading.workers import in_order, turn_to
 from reinception.data.sources.records import Record
+from reinception.errors import BadImage
 from reinception.preprocess import Crops, Preprocessing
 
 
@@ -38,12 +38,12 @@ class _Cut:
     index: int
     pixels: NDArray[np.uint8]
     shares: NDArray[np.float64]
-    refused: Refused | None
+    refused: BadImage | None
 
 
 def crop_batches(
     records: Sequence[Record], preprocessing: Preprocessing, crops: Crops, *, batch_size: int, workers: int
-) -> Iterator[tuple[CropBatch, list[tuple[int, Refused]]]]:
+) -> Iterator[tuple[CropBatch, list[tuple[int, BadImage]]]]:
     """Every distinct crop of every record once, in full batches across pictures; only the last may be smaller.
 
     With each batch come the records found unreadable since the one before, as in `evaluation_batches`.
@@ -51,7 +51,7 @@ def crop_batches(
     size = preprocessing.input_size
     pixels = np.empty((0, size, size, 3), dtype=np.uint8)
     indices, shares = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
-    refused: list[tuple[int, Refused]] = []
+    refused: list[tuple[int, BadImage]] = []
     for cut in in_order(partial(_cut, records, preprocessing, crops), range(len(records)), workers):
         if cut.refused is not None:
             refused.append((cut.index, cut.refused))
@@ -72,7 +72,7 @@ def _cut(records: Sequence[Record], preprocessing: Preprocessing, crops: Crops, 
     try:
         turn_to(index)
         image = pixels_of(record)
-    except Refused as error:
+    except BadImage as error:
         nothing = np.empty((0, size, size, 3), dtype=np.uint8)
         return _Cut(index=index, pixels=nothing, shares=np.empty(0), refused=error.named(record.name))
     chosen = distinct_crops(image.shape[1], image.shape[0], crops)

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from reinception.data.images.augment import Augmentation, augment
 from reinception.data.images.crops import evaluation_pixels
-from reinception.data.images.decode import Pixels, Refused
+from reinception.data.images.decode import Pixels
 from reinception.data.images.jpeg import Picture
 from reinception.data.images.jpeg_cut import prepare
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.cache import PixelCache
 from reinception.data.loading.read import pixels_of, training_picture, under_the_name_of
 from reinception.data.loading.workers import START_METHOD, in_order, turn_to
 from reinception.data.sources.records import Record
-from reinception.errors import ReinceptionError
+from reinception.errors import BadImage, ReinceptionError
 from reinception.preprocess import Preprocessing
 
 CACHE_BYTES = 1 << 30
@@ -90,7 +90,7 @@ class TrainingStream:
         return len(self._records) / self._batch_size
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """Batches start_step, start_step + 1, ... without end. A file that can not be read raises its `Refused`."""
+        """Batches start_step, start_step + 1, ... without end. A file that can not be read raises its `BadImage`."""
         return self.numbered(count(start_step))
 
     def numbered(self, steps: Iterable[int]) -> Iterator[Batch]:
@@ -116,7 +116,7 @@ class TrainingStream:
             for position in range(step * self._batch_size, (step + 1) * self._batch_size):
                 epoch, place = divmod(position, num)
                 if epoch != known:
-                    known, order = epoch, Draws("order", self._seed, epoch).permutation(num)
+                    known, order = epoch, RandomStream("order", self._seed, epoch).permutation(num)
                 samples.append((epoch, int(order[place])))
             yield _Plan(step=step, samples=tuple(samples))
 
@@ -142,7 +142,7 @@ class TrainingStream:
 
 def evaluation_batches(
     records: Sequence[Record], preprocessing: Preprocessing, *, batch_size: int, workers: int
-) -> Iterator[tuple[Batch, list[tuple[int, Refused]]]]:
+) -> Iterator[tuple[Batch, list[tuple[int, BadImage]]]]:
     """Every record once, in order, as (batch of those that can be read, [(record index, why not)] of the others).
 
     The last batch may be smaller; a batch of which nothing can be read has n = 0.
@@ -188,17 +188,17 @@ class _Plan:
 
 def _load_evaluation(
     records: Sequence[Record], preprocessing: Preprocessing, plan: _Plan
-) -> tuple[_Plan, NDArray[np.uint8], list[tuple[int, Refused]]]:
+) -> tuple[_Plan, NDArray[np.uint8], list[tuple[int, BadImage]]]:
     """The plan without the refused, its pixels, and the refused."""
     size = preprocessing.input_size
     images = np.empty((len(plan.samples), size, size, 3), dtype=np.uint8)
     samples: list[tuple[int, int]] = []
-    refused: list[tuple[int, Refused]] = []
+    refused: list[tuple[int, BadImage]] = []
     for epoch, index in plan.samples:
         try:
             images[len(samples)] = evaluation_pixels(_pixels(records, index), preprocessing)
             samples.append((epoch, index))
-        except Refused as error:
+        except BadImage as error:
             refused.append((index, error))
     return _Plan(step=plan.step, samples=tuple(samples)), images[: len(samples)], refused
 

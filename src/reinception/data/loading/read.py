@@ -6,18 +6,19 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from reinception.data.images.decode import MAX_PIXELS, Pixels, Refused, allowed_bytes, decode
+from reinception.data.images.decode import MAX_PIXELS, Pixels, allowed_bytes, decode
 from reinception.data.images.jpeg import Picture, open_jpeg
 from reinception.data.images.png import open_png
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import MissingError, read_part
+from reinception.errors import BadImage
 
 # As decode.allowed_bytes has it for files here.
 _MOST_BYTES = 8 * MAX_PIXELS + (64 << 20)
 
 
 def pixels_of(record: Record) -> Pixels:
-    """The decoded picture, (h, w, 3) or (h, w) uint8: the reference. `Refused` under the record's name."""
+    """The decoded picture, (h, w, 3) or (h, w) uint8: the reference. `BadImage` under the record's name."""
     with under_the_name_of(record):
         is_whole_file = record.offset is None and record.address is None
         return decode(record.path if is_whole_file else bytes_of(record), keep_grey=True)
@@ -27,7 +28,7 @@ def training_picture(record: Record) -> Picture:
     """What training distorts: the same pixels as `pixels_of`, or a JPEG that will be decoded as far as it is needed.
 
     JPEG goes through libjpeg-turbo where simplejpeg is installed and PNG through libspng where pyspng is; everything
-    they are in doubt about, and every other format, goes through `decode`. `Refused` under the record's name.
+    they are in doubt about, and every other format, goes through `decode`. `BadImage` under the record's name.
     """
     with under_the_name_of(record):
         data = bytes_of(record)
@@ -39,15 +40,15 @@ def training_picture(record: Record) -> Picture:
 
 @contextlib.contextmanager
 def under_the_name_of(record: Record) -> Iterator[None]:
-    """A `Refused` from inside the block leaves it under the name by which people know the picture."""
+    """A `BadImage` from inside the block leaves it under the name by which people know the picture."""
     try:
         yield
-    except Refused as error:
+    except BadImage as error:
         raise error.named(record.name) from error.__cause__
 
 
 def bytes_of(record: Record) -> bytes:
-    """The encoded picture. `Refused` when it is not there or larger than any picture we accept.
+    """The encoded picture. `BadImage` when it is not there or larger than any picture we accept.
 
     ReinceptionError where it lies elsewhere and the connection is lost: that is no fault of the picture's.
     """
@@ -59,11 +60,11 @@ def bytes_of(record: Record) -> bytes:
         with record.path.open("rb", buffering=0) as file:
             data = os.pread(file.fileno(), record.size, record.offset)
     except OSError as error:
-        raise Refused(
+        raise BadImage(
             "unreadable", f"{record.path} can not be read ({error.strerror}): check it", record.name
         ) from error
     if len(data) < record.size:
-        raise Refused("truncated", f"{record.path} ends inside it: get a fresh copy of that file", record.name)
+        raise BadImage("truncated", f"{record.path} ends inside it: get a fresh copy of that file", record.name)
     return data
 
 
@@ -71,12 +72,12 @@ def _bytes_elsewhere(record: Record, address: str) -> bytes:
     try:
         size = record.num_bytes()
         if size > _MOST_BYTES:
-            raise Refused(
+            raise BadImage(
                 "too_large", f"{size:,} bytes are more than the {_MOST_BYTES:,} allowed: shrink it", record.name
             )
         data = read_part(address, record.offset or 0, size)
     except MissingError as error:
-        raise Refused("missing", f"{address}: there is no such file: check the address", record.name) from error
+        raise BadImage("missing", f"{address}: there is no such file: check the address", record.name) from error
     if len(data) < size:
-        raise Refused("truncated", f"{address} ends inside it: get a fresh copy of that file", record.name)
+        raise BadImage("truncated", f"{address} ends inside it: get a fresh copy of that file", record.name)
     return data

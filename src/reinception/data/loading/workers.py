@@ -17,8 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from reinception.data.images.decode import Refused
-from reinception.errors import ReinceptionError
+from reinception.errors import BadImage, ReinceptionError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -44,7 +43,7 @@ class _Here:
     """What this process is busy with: in a worker, a number that its parent sees, and what is known to be deadly."""
 
     busy: Any = None
-    deadly: dict[int, Refused] = field(default_factory=dict)
+    deadly: dict[int, BadImage] = field(default_factory=dict)
 
 
 _here = _Here()
@@ -53,7 +52,7 @@ _here = _Here()
 def turn_to(item: int) -> None:
     """To be called by a job before it decodes picture `item`: should this process die or hang, that was the one.
 
-    Raises the `Refused` (`crash` or `hang`) of a picture that has cost a process its life before. In the parent itself
+    Raises the `BadImage` (`crash` or `hang`) of a picture that has cost a process its life before. In the parent itself
     (no workers) it does nothing: there a crash can not be survived.
     """
     if item in _here.deadly:
@@ -117,7 +116,7 @@ class _Pool(Generic[Task, Result]):
     def __init__(self, job: Callable[[Task], Result], num: int, patience: float) -> None:
         self._job, self._patience = job, patience
         self._context: Any = multiprocessing.get_context(START_METHOD)
-        self._deadly: dict[int, Refused] = {}
+        self._deadly: dict[int, BadImage] = {}
         self._num_deaths = 0
         self._workers: list[_Worker[Task]] = []
         for _ in range(num):
@@ -212,11 +211,11 @@ class _Pool(Generic[Task, Result]):
                     "a loader process died, most likely for lack of memory: use fewer workers or a smaller batch"
                 )
         elif hung:
-            self._deadly[item] = Refused(
+            self._deadly[item] = BadImage(
                 "hang", f"keeps the decoder busy for more than {self._patience:g} seconds: remove or convert it"
             )
         else:
-            self._deadly[item] = Refused(
+            self._deadly[item] = BadImage(
                 "crash", f"makes the decoder crash ({_cause(worker.process.exitcode)}): remove or convert it"
             )
         worker.pipe.close()

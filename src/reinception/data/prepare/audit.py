@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from reinception.data.images.decode import Refused, decode
+from reinception.data.images.decode import decode
 from reinception.data.images.image_info import Details, details_of
 from reinception.data.loading.read import bytes_of, pixels_of, under_the_name_of
 from reinception.data.loading.workers import PATIENCE_SECONDS, in_order, turn_to
 from reinception.data.prepare import duplicates
 from reinception.data.sources.records import Record, Source
+from reinception.errors import BadImage
 
 Progress = Callable[[int, int], None]
 _RECORDS_PER_TASK = 16
@@ -135,7 +136,7 @@ def _decode_all(records: Sequence[Record], indices: range) -> list[Problem]:
         try:
             turn_to(index)
             pixels_of(record)
-        except Refused as error:
+        except BadImage as error:
             problems.append(Problem(name=record.name, kind=error.kind, reason=error.reason))
     return problems
 
@@ -163,7 +164,7 @@ def _see(records: Sequence[Record], workers: int, patience: float, progress: Pro
 class _Seen:
     """What a process says of one picture."""
 
-    refused: Refused | None = None
+    refused: BadImage | None = None
     content: bytes | None = None
     look: duplicates.Look | None = None
     details: Details | None = None
@@ -205,7 +206,7 @@ def _look(records: Sequence[Record], indices: range) -> list[_Seen]:
                 pixels = decode(data, keep_grey=True)
             look, details = duplicates.look_of(pixels), details_of(data, pixels)
             found.append(_Seen(content=hashlib.sha256(data).digest(), look=look, details=details))
-        except Refused as error:
+        except BadImage as error:
             found.append(_Seen(refused=error))
     return found
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from reinception.data.images.decode import Refused
 from reinception.data.loading.read import pixels_of
 from reinception.data.prepare.audit import Audit, Problem
 from reinception.data.sources.records import Record
+from reinception.errors import BadImage
 from reinception.files import new_text_file
 
 SIDE = 160
@@ -78,7 +78,7 @@ def _picture(record: Record | None) -> str:
         return '<div class="none">no picture</div>'
     try:
         picture = Image.fromarray(pixels_of(record))
-    except Refused:
+    except BadImage:
         return '<div class="none">no picture</div>'
     picture.thumbnail((SIDE, SIDE))
     file = io.BytesIO()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.data.prepare.audit import Progress, same_pictures
 from reinception.data.prepare.duplicates import joined
 from reinception.data.sources.records import RecordTable, Source
@@ -131,7 +131,7 @@ def _share_out(
     wanted = {part: {kind: share * count for kind, count in total.items()} for part, share in shares.items()}
     parts = [part for part in shares if shares[part] > 0]
     remaining = [unit for unit in ([index for index in unit if index in chosen] for unit in units) if unit]
-    order = Draws(*key).permutation(len(remaining)).tolist()
+    order = RandomStream(*key).permutation(len(remaining)).tolist()
     sizes = [-len(unit) for unit in remaining]
     order.sort(key=sizes.__getitem__)  # stable: equal sizes stay in their random order
     found: dict[int, str] = {}

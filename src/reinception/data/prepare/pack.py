@@ -17,14 +17,14 @@ from typing import Any
 from PIL import Image
 
 from reinception.data.images.crops import resized
-from reinception.data.images.decode import Refused, decode
+from reinception.data.images.decode import decode
 from reinception.data.loading.read import bytes_of, under_the_name_of
 from reinception.data.loading.workers import in_order, turn_to
 from reinception.data.prepare.audit import Progress
 from reinception.data.sources.records import Record, Source
 from reinception.data.sources.shards import FORMAT, INDEX_NAME, ROW_FIELDS, ROWS_NAME
 from reinception.data.sources.tar import members
-from reinception.errors import ReinceptionError
+from reinception.errors import BadImage, ReinceptionError
 from reinception.files import new_text_file
 
 PER_SHARD = 2000
@@ -134,7 +134,7 @@ def _write_shard(
                 with under_the_name_of(records[index]):
                     turn_to(index)
                     data, suffix = _encoded(records[index], shorter_side)
-            except Refused as refused:
+            except BadImage as refused:
                 left_out.append([records[index].name, refused.reason])
                 continue
             rows.append([index, tar.offset + tarfile.BLOCKSIZE, len(data)])

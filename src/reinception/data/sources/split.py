@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from reinception.data.images.random_stream import Draws
+from reinception.data.images.random_stream import RandomStream
 from reinception.data.sources.records import Record, RecordTable, Source
 from reinception.errors import UsageError
 
@@ -56,7 +56,7 @@ def _divide(records: list[Record], seed: int, test_fraction: Fraction, val_fract
     num_seen = num_rest = 0
     for stratum, members in sorted(_by(records, "stratum").items(), key=lambda item: str(item[0])):
         members.sort(key=lambda record: record.name)
-        order = Draws("split", seed, members[0].target, str(stratum)).permutation(len(members))
+        order = RandomStream("split", seed, members[0].target, str(stratum)).permutation(len(members))
         test = _shared(num_test, len(records), num_seen, len(members))
         num_seen += len(members)
         val = _shared(num_val, len(records) - num_test, num_rest, len(members) - test)
