@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from reinception import family
 from reinception.errors import ReinceptionError
+from reinception.files import write_bytes
 from reinception.model import artifact
 from reinception.model.artifact import Manifest, load, save
 from reinception.model.build import Network, build
@@ -149,8 +151,8 @@ def test_an_interrupted_write_keeps_the_old_file(file: Path, monkeypatch: pytest
     def fail(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        artifact.write_atomically(file, b"half")
+        write_bytes(file, b"half", replace=True)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]

@@ -73,7 +73,7 @@ def test_what_is_skipped_is_put_aside_and_not_counted_again(tmp_path: Path) -> N
     checkpoints = Checkpoints(tmp_path / "state")
     for step in (1, 2):
         checkpoints.save(checkpoint(step))
-    (checkpoints.folder / "step-000000003.safetensors.tmp").touch()
+    (checkpoints.folder / ".step-000000003.safetensors.ab.tmp").touch()
     checkpoints.forget_after(1)
     assert checkpoints.steps() == [1]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
@@ -245,7 +245,7 @@ for level in range(40):
 print(len(told), "of 40 without room")
 print(told[0])
 """
-    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[1])]
+    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("this container may not mount")

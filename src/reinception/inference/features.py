@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from reinception import machine
 from reinception.data.sources.records import Record
 from reinception.errors import ReinceptionError
-from reinception.files import refuse_existing
+from reinception.files import new_file
 from reinception.inference import engine
 from reinception.inference.engine import Progress, prepare
 from reinception.inference.predict import expand
@@ -35,10 +34,8 @@ class Features:
     def save(self, path: str | Path, manifest: Manifest) -> Path:
         """A new .npz with `features`, `paths`, and as JSON the network and `preprocessing` that gave them."""
         path = Path(path)
-        refuse_existing(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with part.open("wb") as file:
+            with new_file(path) as part, part.open("wb") as file:
                 np.savez(
                     file,
                     features=self.values,
@@ -46,11 +43,8 @@ class Features:
                     network=np.array(manifest.arch.name),
                     preprocessing=np.array(json.dumps(manifest.preprocessing.to_json())),
                 )
-            part.replace(path)
         except OSError as error:
             raise ReinceptionError(f"{path}: cannot write: {error.strerror}") from None
-        finally:
-            part.unlink(missing_ok=True)
         return path
 
 

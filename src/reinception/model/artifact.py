@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
 from reinception.errors import ReinceptionError
+from reinception.files import write_bytes
 from reinception.model.build import Network, skeleton
 from reinception.preprocess import Preprocessing
 from reinception.spec import Arch, current_path
@@ -70,11 +70,11 @@ class Manifest:
 
 
 def save(network: Network, path: str | Path, manifest: Manifest) -> None:
-    """Writes `path` whole or not at all: to a temporary file beside it, to the disk, then renamed over it."""
+    """Writes the model file `path`, in place of one that is there, whole or not at all."""
     manifest = dataclasses.replace(manifest, arch=network.arch)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps(manifest.to_json(), sort_keys=True)}
-    write_atomically(Path(path), serialise(tensors, metadata))
+    write_bytes(path, serialise(tensors, metadata), replace=True)
 
 
 def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]:
@@ -137,25 +137,6 @@ def resolve(path: str | Path) -> Path:
     if not file.is_file():
         raise ReinceptionError(f"{path}: no such model file or run folder")
     return file
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """`content` at `path`, or the old file: nobody ever sees half of it, not even after a loss of power."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
