@@ -49,7 +49,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
+EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
 
 
 def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False) -> Pixels:
@@ -166,7 +166,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 def _orientation(image: Image.Image) -> int:
     # The picture is whole even where the camera's notes beside it are damaged: then it is taken as it is stored.
     try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:
         return 1
 

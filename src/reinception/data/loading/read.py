@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from reinception.data.images.decode import MAX_PIXELS, Pixels, allowed_bytes, decode
-from reinception.data.images.jpeg import Picture, open_jpeg
+from reinception.data.images.jpeg import TrainingImage, open_jpeg
 from reinception.data.images.png import open_png
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import MissingError, read_part
@@ -24,18 +24,18 @@ def pixels_of(record: Record) -> Pixels:
         return decode(record.path if is_whole_file else bytes_of(record), keep_grey=True)
 
 
-def training_picture(record: Record) -> Picture:
-    """What training distorts: the same pixels as `pixels_of`, or a JPEG that will be decoded as far as it is needed.
+def training_image(record: Record) -> TrainingImage:
+    """What training augments: the same pixels as `pixels_of`, or a large JPEG to be decoded at the scale it needs.
 
-    JPEG goes through libjpeg-turbo where simplejpeg is installed and PNG through libspng where pyspng is; everything
-    they are in doubt about, and every other format, goes through `decode`. `BadImage` under the record's name.
+    JPEG is decoded by libjpeg-turbo where simplejpeg is installed and PNG by libspng where pyspng is; whatever they are
+    not sure of, and every other format, by `decode`. `BadImage` under the record's name.
     """
     with under_the_name_of(record):
         data = bytes_of(record)
-        picture: Picture | None = open_jpeg(data)
-        if picture is None:
-            picture = open_png(data)
-        return decode(data, keep_grey=True) if picture is None else picture
+        if (jpeg := open_jpeg(data)) is not None:
+            return jpeg if jpeg.is_large else jpeg.pixels(1)
+        pixels = open_png(data)
+        return decode(data, keep_grey=True) if pixels is None else pixels
 
 
 @contextlib.contextmanager
