@@ -28,7 +28,7 @@ from reinception.data.loading.cache import PixelCache
 from reinception.data.loading.loader import Batch, TrainingStream, evaluation_batches, normalise
 from reinception.data.loading.read import training_image
 from reinception.data.loading.workers import in_order
-from reinception.data.prepare.audit import Problem, check_images
+from reinception.data.prepare.audit import check_images
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
@@ -332,7 +332,7 @@ def test_checking_names_every_picture_that_can_not_be_used(cells, tmp_path, work
         ("gone.png", "missing"),
         ("gone too.png", "missing"),
     ]
-    assert isinstance(problems[0], Problem)
+    assert isinstance(problems[0], BadImage)
     assert "fresh copy" in problems[0].reason
     assert check_images(cells, workers=workers) == []
     assert capfd.readouterr() == ("", "")

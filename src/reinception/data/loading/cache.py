@@ -112,6 +112,6 @@ class _LargeJpeg:
         image = self.read() if self.opened is None else self.opened
         if isinstance(image, np.ndarray) or (image.width, image.height) != (self.width, self.height):
             raise BadImage(
-                "unreadable", "has changed since it was first read: start again, and leave it alone meanwhile"
+                "", "unreadable", "has changed since it was first read: start again, and leave it alone meanwhile"
             )
         return image

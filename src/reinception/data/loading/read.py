@@ -61,10 +61,10 @@ def bytes_of(record: Record) -> bytes:
             data = os.pread(file.fileno(), record.size, record.offset)
     except OSError as error:
         raise BadImage(
-            "unreadable", f"{record.path} can not be read ({error.strerror}): check it", record.name
+            record.name, "unreadable", f"{record.path} cannot be read ({error.strerror}): check it"
         ) from error
     if len(data) < record.size:
-        raise BadImage("truncated", f"{record.path} ends inside it: get a fresh copy of that file", record.name)
+        raise BadImage(record.name, "truncated", f"{record.path} ends inside it: get a fresh copy of that file")
     return data
 
 
@@ -73,11 +73,11 @@ def _bytes_elsewhere(record: Record, address: str) -> bytes:
         size = record.num_bytes()
         if size > _MOST_BYTES:
             raise BadImage(
-                "too_large", f"{size:,} bytes are more than the {_MOST_BYTES:,} allowed: shrink it", record.name
+                record.name, "too_large", f"{size:,} bytes are more than the {_MOST_BYTES:,} allowed: shrink it"
             )
         data = read_part(address, record.offset or 0, size)
     except MissingError as error:
-        raise BadImage("missing", f"{address}: there is no such file: check the address", record.name) from error
+        raise BadImage(record.name, "missing", f"{address}: there is no such file: check the address") from error
     if len(data) < size:
-        raise BadImage("truncated", f"{address} ends inside it: get a fresh copy of that file", record.name)
+        raise BadImage(record.name, "truncated", f"{address} ends inside it: get a fresh copy of that file")
     return data
