@@ -59,7 +59,7 @@ def put_together(
     start = 0
     for part in parts:
         for index, kind, reason, name in part["refused"]:
-            together[start + index] = BadImage(kind, reason, name)
+            together[start + index] = BadImage(name, kind, reason)
         start += part["num"]
     if start != len(every):
         raise ReinceptionError(f"{len(every)} rows came together for {start} images")
