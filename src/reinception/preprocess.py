@@ -1,10 +1,9 @@
-"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5, excluded images."""
+"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from reinception.documents import Documents
@@ -221,21 +220,6 @@ TABLE_5: tuple[ReportedScore, ...] = (
 
 NUM_SCORED_BY_THE_PAPER, NUM_VALIDATION_IMAGES = 48_238, 50_000
 """Section 8 scores the validation images without the 1,762 of the ILSVRC devkit's list of doubtful ones."""
-
-
-def read_exclusions(path: str | Path) -> frozenset[str]:
-    """Names of the images that a list excludes: one a line, `#` starts a comment.
-
-    A bare number, as in ILSVRC2014_clsloc_validation_blacklist.txt, means ILSVRC2012_val_<eight digits>.JPEG.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise ReinceptionError(f"{path}: cannot read the exclusion list: {error.strerror}") from None
-    names = {line.split("#")[0].strip() for line in text.splitlines()} - {""}
-    if not names:
-        raise ReinceptionError(f"{path}: the exclusion list names no image; one name a line is expected")
-    return frozenset(f"ILSVRC2012_val_{int(name):08d}.JPEG" if name.isdecimal() else name for name in names)
 
 
 def _require(holds: bool, name: str, value: object, choices: tuple[object, ...] = ()) -> None:

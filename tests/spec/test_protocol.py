@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Re
 from reinception.data.images.crops import crop_boxes, crop_pixels, distinct_crops, evaluation_pixels
 from reinception.data.loading import crop_stream
 from reinception.data.loading.crop_stream import crop_batches
+from reinception.data.sources.exclusions import read_exclusions
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.errors import ReinceptionError
@@ -28,7 +30,6 @@ from reinception.preprocess import (
     Preprocessing,
     default_scales,
     many_crops,
-    read_exclusions,
     single_crop,
 )
 
@@ -131,16 +132,16 @@ def test_each_picture_is_decoded_once_and_resized_once_a_scale(monkeypatch: pyte
     decoded: list[Record] = []
     true_decode = crop_stream.pixels_of
 
-    def counting(record: Record) -> NDArray[np.uint8]:
+    def counting(record: Record, *more: Any) -> NDArray[np.uint8]:
         decoded.append(record)
-        return true_decode(record)
+        return true_decode(record, *more)
 
     monkeypatch.setattr(crop_stream, "pixels_of", counting)
     batches = list(crop_batches(records, Preprocessing(input_size=75), many_crops(144, 75), batch_size=50, workers=0))
     assert decoded == list(records)
     assert [len(batch.indices) for batch, _ in batches] == [50, 50, 20]  # 24 distinct crops of each square picture
     indices = np.concatenate([batch.indices for batch, _ in batches])
-    shares = np.concatenate([batch.shares for batch, _ in batches])
+    shares = np.concatenate([batch.weights for batch, _ in batches])
     assert np.bincount(indices, weights=shares) == pytest.approx([0.5] * 5)
     image = photograph(200, 150)
     sizes: list[tuple[int, int]] = []

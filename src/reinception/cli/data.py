@@ -1,17 +1,18 @@
-"""The verbs about pictures before training: `data check`, `data split` and `data pack`."""
+"""The verbs about images before training: `data check`, `data split` and `data pack`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from reinception.cli.counter import counter
 from reinception.cli.table import aligned, count
-from reinception.data.prepare.audit import Audit, audit
+from reinception.data.prepare.audit import Audit, audit, same_images
 from reinception.data.prepare.audit_page import write_audit_page
-from reinception.data.prepare.group_split import divide, grouped, write_manifest
+from reinception.data.prepare.group_split import group_split, grouped, write_manifest
 from reinception.data.prepare.pack import pack as pack_shards
 from reinception.data.sources.open_source import open_source
 from reinception.errors import ReinceptionError, UsageError
@@ -21,12 +22,12 @@ _SHOWN = 20
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """What is wrong with the pictures; fails where training would be wrong or impossible."""
+    """What is wrong with the images; fails where training would be wrong or impossible."""
     files = [Path(name) for name in (arguments.json, arguments.html, arguments.quarantine) if name not in (None, "-")]
     for file in files:
         refuse_existing(file)
     source = open_source(arguments.data)
-    found = audit(source, workers=arguments.workers, progress=counter("pictures"))
+    found = audit(source, workers=arguments.workers, progress=counter("images"))
     if arguments.html is not None:
         write_audit_page(found, Path(arguments.html))
     if arguments.quarantine is not None and found.quarantine:
@@ -37,13 +38,13 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.json != "-":
         print(_verdict(found))
     if found.errors:
-        raise ReinceptionError(f"{arguments.data}: {len(found.errors)} errors; mend them, or leave the files out")
+        raise ReinceptionError(f"{arguments.data}: {len(found.errors)} errors; fix them, or leave the files out")
 
 
 def _verdict(found: Audit) -> str:
     listed = len(found.source.records)
     rate = listed / found.seconds if found.seconds else 0.0
-    lines = [f"{found.num_decoded:,} of {listed:,} pictures decode; {found.seconds:.1f} s, {rate:.0f} pictures/s"]
+    lines = [f"{found.num_decoded:,} of {listed:,} images decode; {found.seconds:.1f} s, {rate:.0f} images/s"]
     if not found.near_duplicates_checked:
         lines.append('near duplicates were not looked for: pip install "reinception[check]"')
     for level, problems in (("error", found.errors), ("warning", found.warnings)):
@@ -71,21 +72,21 @@ def split(arguments: argparse.Namespace) -> None:
     by = arguments.group_by
     is_column = by is not None and by not in ("group", "folder") and not by.startswith("regex:")
     source = open_source(arguments.data, group_column=by if is_column else None)
-    divisions = divide(
-        source if is_column else grouped(source, by),
+    source = source if is_column else grouped(source, by)
+    compare = partial(same_images, source.records, workers=arguments.workers, progress=counter("images"))
+    divisions = group_split(
+        source,
+        None if arguments.no_compare else compare(),
         seed=arguments.seed,
         val_fraction=arguments.val_fraction,
         test_fraction=arguments.test_fraction,
         folds=folds,
-        compare=not arguments.no_compare,
-        workers=arguments.workers,
-        progress=counter("pictures"),
     )
     if source.splits:
         print(f"the splits that {source.name} had ({', '.join(source.splits)}) are not kept")
     for path, division in zip(outs, divisions, strict=True):
         write_manifest(division.source, path)
-        print(f"{path}\n{division.in_words()}")
+        print(f"{path}\n{division.summary()}")
 
 
 def pack(arguments: argparse.Namespace) -> None:
@@ -96,11 +97,11 @@ def pack(arguments: argparse.Namespace) -> None:
         shorter_side=arguments.shorter_side,
         per_shard=arguments.per_shard,
         workers=arguments.workers,
-        progress=counter("pictures"),
+        progress=counter("images"),
     )
-    for name, reason in packed.left_out:
-        print(f"reinception: {name}: {reason}", file=sys.stderr)
+    for bad in packed.left_out:
+        print(f"reinception: {bad}", file=sys.stderr)
     print(
-        f"{packed.folder}: {count(packed.num_images)} of {count(packed.num_listed)} pictures in {packed.num_shards} "
+        f"{packed.folder}: {count(packed.num_images)} of {count(packed.num_listed)} images in {packed.num_shards} "
         "shards, read back and equal"
     )

@@ -10,7 +10,9 @@ from reinception.cli.arguments import parser
 from reinception.cli.counter import counter
 from reinception.cli.ranks import connected
 from reinception.cli.table import aligned, count
-from reinception.data.sources.open_source import Source, open_source
+from reinception.data.sources.exclusions import read_exclusions
+from reinception.data.sources.open_source import open_source
+from reinception.data.sources.records import Source
 from reinception.errors import ReinceptionError, UsageError
 from reinception.files import refuse_existing, write_json
 from reinception.inference.evaluate import Evaluation
@@ -21,7 +23,6 @@ from reinception.inference.predict import predict as name_images
 from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
 from reinception.metrics.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.model.artifact import load
-from reinception.preprocess import read_exclusions
 
 # What a run may go on with otherwise than it was begun: processes that read, and how a step's images make batches.
 CHANGED_BY_RESUME = ("workers", "batch_size", "replicas")

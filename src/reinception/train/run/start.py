@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from reinception.data.prepare.audit import check_images
+from reinception.data.sources.exclusions import read_exclusions
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Source
 from reinception.data.sources.split import assign_splits
@@ -23,7 +24,6 @@ from reinception.distributed import Ranks, require_same
 from reinception.errors import Interrupted, ReinceptionError, UsageError
 from reinception.machine import choose_device, precision
 from reinception.model.build import Network, build
-from reinception.preprocess import read_exclusions
 from reinception.report import write_report
 from reinception.train.config import TrainConfig
 from reinception.train.finetune import start_from
