@@ -214,7 +214,7 @@ def test_at_forty_fill_levels_of_a_small_disk_the_old_checkpoint_stays_and_the_r
     code = """
 import subprocess, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from test_train_state import checkpoint, same
 import torch
 from reinception.train.run.checkpoint import Checkpoint, Checkpointer, Checkpoints
@@ -244,7 +244,8 @@ for level in range(40):
 print(len(told), "of 40 without room")
 print(told[0])
 """
-    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path)]
+    words += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("this container may not mount")

@@ -208,7 +208,7 @@ class RunLogger:
                 "gradient_norm": fmean(record.gradient_norm for record in records),
                 "clipped_share": fmean(record.clipped for record in records),
                 "images_per_second": round(self._pace(), 2),
-                "waiting_fraction": None if fraction is None else round(fraction, 4),
+                **({} if fraction is None else {"waiting_fraction": round(fraction, 4)}),
             }
         )
 
