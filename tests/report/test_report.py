@@ -587,4 +587,4 @@ def test_numbers_are_written_as_people_write_them() -> None:
 def test_the_log_line_of_a_run_is_the_json_the_report_reads(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     train_lines = [line for line in lines if line["split"] == "train"]
-    assert {"epoch", "seconds", "loss", "rate", "gradient_norm", "images_per_second"} <= train_lines[0].keys()
+    assert {"epoch", "seconds", "loss", "learning_rate", "gradient_norm", "images_per_second"} <= train_lines[0].keys()

@@ -84,8 +84,11 @@ def features(arguments: argparse.Namespace) -> None:
 
 def ablate(arguments: argparse.Namespace) -> None:
     """Trains every row of a study that is not there yet, and prints the table."""
+    from reinception.machine import keep_freed_memory
     from reinception.train.ablate import AblateConfig
     from reinception.train.ablate import ablate as run
+
+    keep_freed_memory()
 
     asked = vars(arguments).copy()
     for word in ("call", "debug"):

@@ -20,6 +20,7 @@ from reinception.inference.evaluate import evaluate as score
 from reinception.inference.evaluation_split import Selection, select
 from reinception.inference.predict import Prediction, write_predictions_csv, write_predictions_json
 from reinception.inference.predict import predict as name_images
+from reinception.machine import keep_freed_memory
 from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
 from reinception.metrics.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.model.artifact import load
@@ -33,14 +34,14 @@ def train(arguments: argparse.Namespace) -> None:
     from reinception.train.run.start import TrainConfig, resume
     from reinception.train.run.start import train as run
 
+    keep_freed_memory()
     asked = vars(arguments).copy()
     for word in ("call", "debug"):
         del asked[word]
     run_to_resume, dry_run = asked.pop("resume"), asked.pop("dry_run")
     if run_to_resume is not None:
         _refuse_beside_resume(asked)
-        changes = {word: asked[word] or None for word in CHANGED_BY_RESUME}
-        print(resume(run_to_resume, **changes))
+        print(resume(run_to_resume, **{word: asked[word] or None for word in CHANGED_BY_RESUME}))
         return
     if asked["data"] is None or asked["out"] is None:
         raise UsageError("train needs DATA and -o RUN, or --resume RUN")
@@ -48,9 +49,9 @@ def train(arguments: argparse.Namespace) -> None:
         time_budget_seconds=asked.pop("time_budget"), checkpoint_seconds=asked.pop("checkpoint_time"), **asked
     )
     if dry_run:
-        from reinception.train.run.dry_run import rehearse
+        from reinception.train.run.dry_run import dry_run as estimate
 
-        print(rehearse(config))
+        print(estimate(config))
         return
     print(run(config))
 
