@@ -6,7 +6,18 @@ import signal
 
 
 class ReinceptionError(Exception):
-    """The work failed for a reason the user can mend. `str(error)` is one line; the command line exits with 1."""
+    """The work failed for a reason the user can fix. `str(error)` is one line; the command line exits with 1."""
+
+    @classmethod
+    def require(cls, condition: object, message: str) -> None:
+        """Raise this error with `message` unless `condition` holds."""
+        if not condition:
+            raise cls(message)
+
+    @classmethod
+    def require_fraction(cls, name: str, value: float) -> None:
+        """Raise this error unless 0 <= `value` < 1."""
+        cls.require(0 <= value < 1, f"{name} must be at least 0 and below 1, got {value}")
 
 
 class UsageError(ReinceptionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from reinception.data.images.decode import Pixels
 from reinception.data.images.jpeg import Picture, is_large, shrink_for
 from reinception.data.images.random_stream import RandomStream
 from reinception.preprocess import Interpolation
-
-Augmentation = Literal["inception", "crop", "gentle", "none"]
+from reinception.recipe import Augmentation
 
 # The Inception crop and colours: tensorflow/models, research/inception, image_processing.py. GoogLeNet's paper has
 # 8 % as the smallest area (section 6); the trainer that produced the released weights has 5 %.
