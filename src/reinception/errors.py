@@ -54,5 +54,11 @@ class Interrupted(KeyboardInterrupt):
         self.number = int(number)
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says, for a message of ours: the first line of it, at most 120 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__
+
+
 def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
