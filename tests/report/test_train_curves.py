@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from reinception.cli import main
-from reinception.report.curves_file import CURVES_NAME, refresh
+from reinception.report.curves import CURVES_NAME, refresh
 from reinception.train.run.console import Console
 from reinception.train.run.log import LINES_PER_RUN, PICTURE_SECONDS, Journal, StepRecord
 from reinception.train.run.run_folder import RunFolder

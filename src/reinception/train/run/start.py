@@ -24,7 +24,7 @@ from reinception.errors import Interrupted, ReinceptionError, UsageError
 from reinception.machine import choose_device, precision
 from reinception.model.build import Network, build
 from reinception.preprocess import read_exclusions
-from reinception.report import write_report
+from reinception.report.page import write_report
 from reinception.train.config import TrainConfig
 from reinception.train.finetune import start_from
 from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpoints, differences, surroundings
