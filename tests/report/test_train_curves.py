@@ -15,7 +15,7 @@ import pytest
 from reinception.cli import main
 from reinception.family import network
 from reinception.model.build import skeleton
-from reinception.report.curves_file import CURVES_NAME, refresh
+from reinception.report.curves import CURVES_NAME, refresh
 from reinception.train.run.console import Console
 from reinception.train.run.log import CURVES_SECONDS, LINES_PER_RUN, BestWeights, RunLogger
 from reinception.train.run.run_folder import RunFolder

@@ -186,7 +186,7 @@ def _ranking(prediction: Prediction) -> str:
 
 def report(arguments: argparse.Namespace) -> None:
     """Writes the report and prints its path."""
-    from reinception.report import write_report
+    from reinception.report.page import write_report
 
     print(write_report(arguments.run, arguments.out, baseline=arguments.baseline))
 

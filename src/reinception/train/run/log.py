@@ -18,7 +18,7 @@ from reinception.errors import ReinceptionError
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network
-from reinception.report.curves_file import refresh
+from reinception.report.curves import refresh
 from reinception.train.run.console import Console
 from reinception.train.run.run_folder import RunFolder
 from reinception.train.run.tensorboard import Scalars

@@ -14,7 +14,7 @@ import torch
 from reinception.data.loading.loader import TrainingStream
 from reinception.distributed import Ranks
 from reinception.errors import Interrupted
-from reinception.report import write_report
+from reinception.report.page import write_report
 from reinception.train.budget import Budget, StepBudget, TimeBudget
 from reinception.train.config import TrainConfig
 from reinception.train.loop import Training, fit
