@@ -1,85 +1,211 @@
-"""argparse as we want it: whole words, errors of one line, the same help on every Python, values that are checked."""
+"""The whole command line: its verbs, its help, and what is said where a command makes no sense."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
+import importlib
+import inspect
+import io
 import re
+import shutil
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
-N = TypeVar("N", int, float)
+from cyclopts import App, CycloptsError
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
+from reinception import __version__
+from reinception.cli.flags import ARGUMENTS, Verb
+from reinception.cli.values import suggestion
+from reinception.errors import UsageError
 
-class Parser(argparse.ArgumentParser):
-    """argparse with whole words only, and with errors of one line."""
+if TYPE_CHECKING:
+    from cyclopts.help import HelpPanel
+    from rich.console import Console, ConsoleOptions
 
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=Help, **fields)
-        if sys.version_info >= (3, 14):
-            self.color = False
+PROGRAM = "reinception"
+ABOUT = "Inception-v3 on PyTorch: look at the networks, train one on your images, evaluate it, use it."
+CODES = """`reinception VERB --help` explains a verb, `reinception --version` prints the version.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        if action.choices is not None and value not in action.choices:
-            near = difflib.get_close_matches(str(value), [str(choice) for choice in action.choices], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(map(str, action.choices))}"
-            raise argparse.ArgumentError(action, f"unknown: {value}; {hint}")
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-class Help(argparse.HelpFormatter):
-    """Help that reads the same on every Python: 3.13 began to write `-o, --out X` where 3.11 writes `-o X, --out X`."""
-
-    def __init__(self, prog: str, **fields: Any) -> None:
-        super().__init__(prog, max_help_position=30, **fields)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings or action.nargs == 0:
-            return super()._format_action_invocation(action)
-        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
-
-
-# -- values ------------------------------------------------------------------------------------------------------------
-
-
-def duration(text: str) -> float:
-    """Seconds, from `90`, `90s`, `15m`, `1.5h`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not match or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 90s, 15m or 2h")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
+# Each is the function `run` of the module of its name: `data check` is in data_check.py.
+VERBS = (
+    *("models", "show", "draw", "train", "recipe list", "recipe show"),
+    *("evaluate", "predict", "report", "compare", "features", "ablate"),
+    *("data check", "data split", "data pack", "weights identify", "weights convert", "doctor"),
+)
+GROUPS = {
+    "recipe": "Say how a recipe trains, every number with its meaning and its source.",
+    "data": "Check images before training, split them without leaks, pack them into shards.",
+    "weights": "Identify the Inception-v3 weights of other libraries, convert them here and back.\n\nFiles are read "
+    "without running anything in them: a pickle that wants more than tensors is refused.",
+}
 
 
-def positive_int(text: str) -> int:
-    return _number(text, int, lambda value: value > 0, "a whole number above 0")
-
-
-def natural_int(text: str) -> int:
-    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
-
-
-def positive_float(text: str) -> float:
-    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
-
-
-def fraction(text: str) -> float:
-    return _number(text, float, lambda value: 0 <= value < 1, "a share, at least 0 and below 1")
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    """(342, 384) from `342,384`."""
-    return tuple(positive_int(part.strip()) for part in text.split(","))
-
-
-def _number(text: str, kind: Callable[[str], N], fits: Callable[[N], bool], what: str) -> N:
+def parse(words: Sequence[str]) -> Callable[[], None]:
+    """What a command line asks for, ready to be called. UsageError, one line, where it makes no sense."""
+    if list(words) == ["--version"]:
+        return partial(print, PROGRAM, __version__)
+    top = _app(words)
+    if not words:
+        return lambda: _print_help(top, [], is_error=True)
     try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return value
+        call, bound, _ = top.parse_args(_plain(words), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise UsageError(_reason(error)) from None
+    if getattr(call, "__func__", None) is App.help_print:
+        asked = bound.arguments["tokens"]
+        if not {"--help", "-h"} & set(words):
+            raise UsageError(f"{asked[-1]}: {suggestion('', _verbs_below(asked[-1]))}")
+        return lambda: _print_help(top, asked)
+    return lambda: call(*bound.args, **bound.kwargs)
+
+
+def _plain(words: Iterable[str]) -> list[str]:
+    """`--json` alone asks for the standard output, and `-`, which names it, is the value of a flag and not a flag."""
+    plain: list[str] = []
+    given = list(words)
+    for index, word in enumerate(given):
+        following = given[index + 1] if index + 1 < len(given) else "--"
+        if word == "-" and plain and plain[-1].startswith("-"):
+            plain[-1] = plain[-1].removesuffix("=-") + "=-"
+        else:
+            is_bare = word == "--json" and following.startswith("-")
+            plain.append("--json=-" if is_bare else word)
+    return plain
+
+
+def _app(words: Sequence[str]) -> App:
+    """The verbs; only the one that is asked for with its flags."""
+    top = App(
+        name=PROGRAM,
+        help=ABOUT,
+        usage="Usage: reinception VERB ...",
+        help_epilogue=CODES,
+        help_format="plaintext",
+        help_formatter=_print_panel,
+        version_flags=[],
+        group_commands="Verbs",
+        result_action="return_value",
+    )
+    asked = [*words, "", ""][:2]
+    above = {"": top}
+    for order, name in enumerate(VERBS):
+        group, _, last = name.rpartition(" ")
+        if group not in above:
+            above[group] = App(
+                name=group,
+                help=GROUPS[group],
+                usage=f"Usage: reinception {group} VERB ...",
+                help_epilogue=f"`reinception {group} VERB --help` explains a verb.",
+                version_flags=[],
+                group_commands="Verbs",
+                sort_key=order,
+            )
+            top.command(above[group])
+        verb = verb_named(name)
+        about, _, example = inspect.cleandoc(verb.run.__doc__ or "").partition("\n\nExample: ")
+        app = App(name=last, help=_unwrapped(about), version_flags=[], group_arguments=ARGUMENTS, sort_key=order)
+        if name.split() == asked[: len(name.split())]:
+            app.usage, app.help_epilogue = verb.usage, f"Example: {_unwrapped(example)}"
+            app.default(verb.command)
+        above[group].command(app)
+    for app in above.values():
+        app["--help"].show = False
+    return top
+
+
+def _unwrapped(text: str) -> str:
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+NAME_WIDTH = 24
+
+
+def _print_help(top: App, asked: Sequence[str], *, is_error: bool = False) -> None:
+    """Help reads the same everywhere: no colours, as wide as the terminal, 100 columns where there is none."""
+    from rich.console import Console
+
+    width = shutil.get_terminal_size((100, 24)).columns
+    written = io.StringIO()
+    console = Console(file=written, width=width, color_system=None, highlight=False, markup=False)
+    top.help_print(list(asked), console=console)
+    text = re.sub(r" +$", "", written.getvalue(), flags=re.MULTILINE)
+    print(re.sub(r"\n{3,}", "\n\n", text), end="", file=sys.stderr if is_error else sys.stdout)
+
+
+def _print_panel(console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+    """One group of arguments, flags or verbs: two columns, names and words."""
+    rows = []
+    for entry in panel.entries:
+        name = ", ".join((*entry.positive_shorts, *entry.positive_names)) or str(entry.positional_label)
+        if entry.metavar and not entry.positional_label:
+            name += f" {entry.metavar}"
+        with console.capture() as captured:
+            console.print(entry.description, soft_wrap=True)
+        rows.append((name, captured.get().strip()))
+    if not rows:
+        return
+    column = max(len(name) for name, _ in rows) + 4
+    lines = [f"\n{panel.title}:"]
+    for name, words in rows:
+        lines += textwrap.wrap(
+            f"  {name:<{column - 2}}{words}",
+            console.width,
+            subsequent_indent=" " * column,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    console.print("\n".join(lines), soft_wrap=True)
+
+
+# -- what is said where a command makes no sense -----------------------------------------------------------------------
+
+
+def _reason(error: CycloptsError) -> str:
+    """One line: what, where, what to do."""
+    chain = " ".join(error.command_chain or ())
+    where = f"{chain}: " if chain else ""
+    return f"{where}{_what(error, chain)} (see {' '.join(filter(None, (PROGRAM, chain)))} --help)"
+
+
+def _what(error: CycloptsError, chain: str) -> str:
+    match error:
+        case UnknownCommandError():
+            word = (error.unused_tokens or [""])[0]
+            return f"unknown: {word}; {suggestion(word, _verbs_below(chain))}"
+        case UnknownOptionError():
+            word = (error.token.keyword or error.token.value).partition("=")[0]
+            known = [name for one in error.argument_collection for name in one.names if name.startswith("-")]
+            near = difflib.get_close_matches(word, known, n=1)
+            return f"unknown flag: {word}{f'; did you mean {near[0]}?' if near else ''}"
+        case MissingArgumentError():
+            return f"{error.keyword} needs a value" if error.keyword else f"more is needed: {verb_named(chain).usage}"
+        case CoercionError() if error.token is not None:
+            return f"{error.token.keyword}: {error.msg or error}"
+        case UnusedCliTokensError():
+            return f"too many arguments: {' '.join(error.unused_tokens or ())}"
+        case _:
+            return str(error)
+
+
+def verb_named(name: str) -> Verb:
+    return Verb(name=name, run=importlib.import_module(f"reinception.cli.{name.replace(' ', '_')}").run)
+
+
+def _verbs_below(group: str) -> list[str]:
+    """The words that may follow: the verbs of a group, or with no group the first words of all."""
+    if not group:
+        return list(dict.fromkeys(verb.split()[0] for verb in VERBS))
+    return [verb.removeprefix(f"{group} ") for verb in VERBS if verb.startswith(f"{group} ")]

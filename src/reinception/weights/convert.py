@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from reinception.model.build import Network, skeleton
 from reinception.model.normalisation import fold_normalisation
 from reinception.spec import Arch, count_border
 from reinception.weights import parity
+from reinception.weights.choices import Choices
 from reinception.weights.class_names import BACKGROUND, IMAGENET_CLASSES, class_names
 from reinception.weights.conversion_report import Dropped, Report
 from reinception.weights.downloads import download, is_published
@@ -35,24 +36,6 @@ from reinception.weights.weight_files import WeightFile, read
 
 # The one "class" of a model whose file had no classifier: its features are real, its output is no answer.
 NO_CLASSIFIER = ("untrained",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What the file cannot say and the user may.
-
-    source: whose weights (see `sources`), where the layout alone leaves it open. border: "source" takes the rule of the
-    source's own code, "counted" and "ignored" override it. background: what becomes of class 0 of 1,001. normalisation:
-    "imagenet" for weights trained on ImageNet-normalised input. classes: names in the order of the outputs.
-    """
-
-    source: str | None = None
-    with_auxiliary: bool = True
-    border: Literal["source", "counted", "ignored"] = "source"
-    background: Literal["drop", "keep"] = "drop"
-    normalisation: Literal["source", "inception", "imagenet"] = "source"
-    classes: Sequence[str] | None = None
-    licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
