@@ -190,8 +190,8 @@ def test_doctor_says_what_this_machine_has(command: Command) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["trian"], "did you mean train?"),
-        (["frobnicate"], "choose one of models, show"),
+        (["trian"], 'Did you mean "train"?'),
+        (["frobnicate"], "Available commands: models, show"),
         (["show"], "NAME"),
         (["show", "no_such_network"], "inception_v3_lucid"),
         (["show", "inception_v3", "--input-size", "74"], "at least 75 pixels"),

@@ -13,6 +13,8 @@ from reinception.errors import Interrupted, ReinceptionError, UsageError
 
 PROGRAM = "reinception"
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+COMPUTING = {"train", "evaluate", "predict", "features", "ablate", "weights"}
+"""Verbs that run networks: what they free they need again at once."""
 SIGNALLED = 128  # plus the number of the signal, as shells count
 
 
@@ -21,9 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminated."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        from reinception.cli.parsing import parse  # here, so that Ctrl-C while modules load is one line too
+        # Here, so that Ctrl-C while modules load is one line too.
+        from reinception.cli.parsing import parse
+        from reinception.machine import keep_freed_memory
 
-        parse(words)()
+        call = parse(words)
+        if words and words[0] in COMPUTING:
+            keep_freed_memory()
+        call()
         sys.stdout.flush()
     except KeyboardInterrupt as interruption:
         say(f"interrupted; {str(interruption) or f'to start again: {shlex.join([PROGRAM, *words])}'}")

@@ -24,7 +24,7 @@ class CheckOptions:
     data: str
 
     html: Path | None = None
-    """write a page with a small copy of each image that is named"""
+    """write an HTML page that shows each image that is named"""
 
     quarantine: Path | None = None
     """write the names of the files that cannot be used, one a line, for --exclude of train and evaluate"""

@@ -27,10 +27,10 @@ class SplitOptions:
     """write N manifests that test on another part each"""
 
     val_fraction: float = TrainConfig.val_fraction
-    """fraction for val"""
+    """fraction of the images for val"""
 
     test_fraction: float = TrainConfig.test_fraction
-    """fraction for test"""
+    """fraction of the images for test"""
 
     no_compare: bool = False
     """read no image, and so do not look for those that are the same: seconds for a million"""

@@ -1,4 +1,7 @@
-"""A verb's arguments, flags, defaults and help, derived from the documented fields of the option classes it takes."""
+"""The arguments, flags, defaults and help of a verb, derived from the documented fields of the option classes it takes.
+
+A field without a default is an argument, any other a flag of its name. The text under it is its help.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +28,27 @@ from reinception.train.config import TrainConfig, flag
 from reinception.weights.choices import Choices
 
 Given = Mapping[str, Any]
-"""What was given of an option class, none of which is then required: `Annotated[Given, TrainConfig]`."""
+"""`Annotated[Given, TrainConfig]`: what was given of the options of a class, none of which is then required."""
 
 STDOUT = Path("-")
 ARGUMENTS = Group("Arguments", sort_key=-1)
 METAVARS = {"models": "MODEL", "paths": "PATH"}
 NOT_FLAGS = {"progress", "ranks", "study", "with_auxiliary"}
-"""Fields that are not typed on a command line: what a program hands over."""
+"""Fields that only programs set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """Flags of many verbs: a field elsewhere that bears the same name and no words of its own has these."""
-
-    json: Path | None = None
-    """write the result to FILE as JSON; without FILE, or with -, print JSON instead of the text"""
+    """Options of many verbs: a field of the same name without words of its own has these."""
 
     data: str
     """a folder of class folders, a manifest, tar shards, an address of them, or the word elpv"""
 
     workers: int = 2
     """processes that read images"""
+
+    json: Path | None = None
+    """write the result as JSON to FILE; without FILE, or with -, print it instead of the text"""
 
     debug: bool = False
     """on failure, print the traceback too"""
@@ -59,79 +62,69 @@ class Option:
     name: str
     hint: Any
     words: str
-    default: Any = MISSING
-    is_partial: bool = False
-    """Whether the verb takes what was given of `owner`, so that nothing of it is required."""
-    is_last: bool = False
-    """Whether no argument follows, so that a list takes all there are, also after flags."""
+    default: Any
+    is_required: bool
+    is_last: bool
+    """Whether no argument comes after it: a list then takes all there are, also those after flags."""
 
     @property
     def is_positional(self) -> bool:
-        """Arguments are what has no default, but for the file or folder to write."""
         return self.default is MISSING and self.name != "out"
 
     @property
-    def is_list(self) -> bool:
-        return self.is_positional and get_origin(self.hint) is tuple
-
-    @property
-    def is_required(self) -> bool:
-        return self.default is MISSING and not self.is_partial
+    def usage(self) -> str:
+        """How a call must mention it; nothing for what may be left out."""
+        if self.is_positional:
+            return self.metavar + "..." * (get_origin(self.hint) is tuple)
+        return f"-o {self.metavar}" if self.default is MISSING else ""
 
     @property
     def metavar(self) -> str:
         if self.is_positional:
             return METAVARS.get(self.name, self.name.upper())
-        return value_of(self.name, self.hint).metavar
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        return ("--out", "-o") if self.name == "out" else (flag(self.name),)
+        return value_of(self.name, self.hint)[0]
 
     @property
     def help(self) -> str:
-        """Its words, with what there is to choose from, and the default."""
+        """Its words, with what there is to choose from and the default, in brackets at the end."""
         notes = [f"one of {', '.join(map(str, choices))}"] if (choices := choices_of(self.hint)) else []
         if not any(self.default is nothing for nothing in (MISSING, None, False)):
             notes.append(f"default: {shown(self.name, self.default)}")
         if not notes:
             return self.words
-        open_words = self.words.removesuffix(")") if "(default: " in self.words else self.words
-        return f"{open_words}{' (' if open_words == self.words else '; '}{'; '.join(notes)})"
+        start = f"{self.words[:-1]}; " if "(default: " in self.words else f"{self.words} ("
+        return f"{start}{'; '.join(notes)})"
 
     def parameter(self, group: Group) -> inspect.Parameter:
-        """The same for cyclopts, without what it would add: negative flags, None for `none`, values of its own."""
-        if self.hint is bool:
-            how = Parameter(name=self.flags, help=self.help, negative=(), group=group)
-            return inspect.Parameter(
-                self.name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, how]
-            )
-        read = str if self.is_positional else value_of(self.name, self.hint).read
-        is_tuple = self.is_list and not self.is_last
+        """The same for cyclopts, without what it would add: negative flags, None for the word `none`, conversions."""
+        is_flag, is_list = self.hint is bool, get_origin(self.hint) is tuple and self.is_positional
+        is_tuple = is_list and not self.is_last
+        read = str if self.is_positional or is_flag else value_of(self.name, self.hint)[1]
 
         def convert(_: object, tokens: Sequence[Token]) -> object:
             return tuple(one.value for one in tokens) if is_tuple else read(tokens[0].value)
 
         how = Parameter(
-            name=self.metavar if self.is_positional else self.flags,
+            name=self.metavar if self.is_positional else ("-o", "--out") if self.name == "out" else flag(self.name),
             help=self.help,
-            metavar=self.metavar,
+            metavar=None if is_flag else self.metavar,
             group=group,
             required=self.is_required,
             show_default=False,
             allow_repeating=True,
-            converter=convert,
+            negative=(),
+            converter=None if is_flag else convert,
         )
-        if self.is_list and self.is_last:
-            return inspect.Parameter(self.name, inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, how])
         kind = inspect.Parameter.POSITIONAL_ONLY if self.is_positional else inspect.Parameter.KEYWORD_ONLY
-        default = inspect.Parameter.empty if self.is_required else None
-        type_ = tuple[str, ...] if is_tuple else str | None
+        if is_list and self.is_last:
+            return inspect.Parameter(self.name, inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, how])
+        type_ = bool if is_flag else tuple[str, ...] if is_tuple else str | None
+        default = inspect.Parameter.empty if self.is_required else False if is_flag else None
         return inspect.Parameter(self.name, kind, default=default, annotation=Annotated[type_, how])
 
 
 def options_of(owner: type, *, is_partial: bool = False) -> list[Option]:
-    """The options that the fields of a dataclass are."""
+    """The options that the fields of a dataclass are; with `is_partial` none is required."""
     words = _words(Choices) | _words(TrainConfig) | _words(Common) | _words(owner)
     fields = [one for one in dataclasses.fields(owner) if one.name not in NOT_FLAGS]
     last = [one.name for one in fields if one.default is MISSING and one.name != "out"][-1:]
@@ -146,7 +139,7 @@ def options_of(owner: type, *, is_partial: bool = False) -> list[Option]:
             hint=hints[one.name],
             words=words[one.name],
             default=one.default,
-            is_partial=is_partial,
+            is_required=one.default is MISSING and not is_partial,
             is_last=one.name in last,
         )
         for one in fields
@@ -168,7 +161,7 @@ def _words(owner: type) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Verb:
-    """A verb: the function that does it, and the options its parameters are."""
+    """A verb: the function that does it, whose parameters are option classes."""
 
     name: str
     run: Callable[..., None]
@@ -177,67 +170,53 @@ class Verb:
     def owners(self) -> dict[str, tuple[type, bool]]:
         """The option class of each parameter of `run`, and whether only what was given of it is handed over."""
         hints = get_type_hints(self.run, include_extras=True)
-        return {
-            name: (get_args(hint)[1], True) if get_args(hint) else (hint, False)
-            for name, hint in hints.items()
-            if name != "return"
-        }
+        del hints["return"]
+        return {name: (get_args(hint)[1], True) if get_args(hint) else (hint, False) for name, hint in hints.items()}
 
     @property
     def options(self) -> list[Option]:
+        """Arguments first; where two classes have an option of the same name, the one that `run` takes first."""
         found = [one for owner, is_partial in self.owners.values() for one in options_of(owner, is_partial=is_partial)]
-        common = [one for one in options_of(Common) if one.name == "debug"]
-        # What `run` takes first goes before: an option of the verb hides one of the same name behind it.
-        known = {one.name: one for one in reversed([*found, *common])}
+        found += [one for one in options_of(Common) if one.name == "debug"]
+        known = {one.name: one for one in reversed(found)}
         return sorted(reversed(known.values()), key=lambda one: not one.is_positional)
 
     @property
     def usage(self) -> str:
-        words = [f"{one.metavar}..." if one.is_list else one.metavar for one in self.options if one.is_positional]
-        words += [
-            f"{one.flags[-1]} {one.metavar}" for one in self.options if one.default is MISSING and one.name == "out"
-        ]
-        return f"Usage: reinception {' '.join([self.name, *words])} [options]"
+        words = [one.usage for one in self.options if one.usage]
+        return f"Usage: {' '.join(['reinception', self.name, *words, '[options]'])}"
 
     @property
     def command(self) -> Callable[..., None]:
-        """The function for cyclopts: its signature are the flags, and it calls `run` with the option classes filled."""
+        """A function whose signature is the flags; it fills the option classes and calls `run`."""
+        options = self.options
 
         def call(*arguments: Any, **given: Any) -> None:
-            for one in self.options:
-                if one.is_positional and arguments:
-                    given[one.name], arguments = (
-                        (arguments, ()) if one.is_list and one.is_last else (arguments[0], arguments[1:])
-                    )
+            values = list(arguments)
+            for one in [one for one in options if one.is_positional][: len(values)]:
+                is_rest = one.is_last and get_origin(one.hint) is tuple
+                given[one.name] = tuple(values) if is_rest else values.pop(0)
             filled = {}
             for name, (owner, is_partial) in self.owners.items():
                 own = {one.name: given[one.name] for one in options_of(owner) if one.name in given}
                 filled[name] = own if is_partial else owner(**own)
             self.run(**filled)
 
-        titles = [*self._sections, "Options", "Speed and memory"]
-        groups = {ARGUMENTS.name: ARGUMENTS} | {
-            title: Group(title, sort_key=order) for order, title in enumerate(titles)
-        }
-        parameters = [one.parameter(groups[self._title(one)]) for one in self.options]
+        # How help groups the flags, where the verb's module says it: fields by title.
+        sections: Mapping[str, Sequence[str]] = getattr(sys.modules[self.run.__module__], "GROUPS", {})
+        titles = {name: title for title, names in sections.items() for name in names}
+        order = [*sections, "Options", "Speed and memory"]
+        groups = {title: Group(title, sort_key=place) for place, title in enumerate(order)}
+        parameters = []
+        for one in options:
+            title = "Speed and memory" if one.owner is Compute else titles.get(one.name, "Options")
+            parameters.append(one.parameter(ARGUMENTS if one.is_positional else groups[title]))
         call.__signature__ = inspect.Signature(parameters)  # pyrefly: ignore[missing-attribute]
         return call
 
-    @property
-    def _sections(self) -> Mapping[str, Sequence[str]]:
-        """How help groups the flags, where the verb's module says it: fields by title."""
-        return getattr(sys.modules[self.run.__module__], "GROUPS", {})
-
-    def _title(self, option: Option) -> str:
-        if option.is_positional:
-            return ARGUMENTS.name
-        if option.owner is Compute:
-            return "Speed and memory"
-        return next((title for title, names in self._sections.items() if option.name in names), "Options")
-
 
 def refuse_results(*files: Path | None) -> None:
-    """ReinceptionError where a file to write is there: before the work, for a result with nowhere to go is lost."""
+    """ReinceptionError where a file to write exists: before the work, for a result with nowhere to go is lost."""
     for file in files:
         if file is not None and file != STDOUT:
             refuse_existing(file)

@@ -30,7 +30,7 @@ class TrainOptions:
 
 
 def run(given: Annotated[Given, TrainConfig], options: TrainOptions) -> None:
-    """Train a network on a folder of images.
+    """Train a network on a folder of images, or go on with an interrupted run.
 
     DATA is a folder with one folder of images per class (optionally under train/, val/ and test/), or the word elpv for
     the solar cells of the package elpv-dataset. Every image is checked before the first step. The run folder gets the

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class IdentifyOptions:
     file: str
-    """a .pth, .safetensors, .npz, .h5, .weights.h5 or .keras file, a .ckpt"""
+    """a .pth, .safetensors, .npz, .h5, .weights.h5, .keras or .ckpt file"""
 
     source: str | None = Choices.source
     json: Path | None = None

@@ -105,8 +105,8 @@ class TrainConfig:
     """write the metrics for TensorBoard too, into RUN/tensorboard; needs the extra track"""
 
     workers: int = field(default=0, metadata=RESUMABLE)
-    """processes that read images; the result is the same for any number. With 0 they are read in this one, and an image
-    that crashes the decoder ends it without a word; with 1 or more it is named"""
+    """processes that read images; any number gives the same result. With 0 this process reads them, and an image that
+    crashes the decoder ends it; with 1 or more such an image is named"""
 
     precision: Precision = "auto"
     """number format of the heavy layers; auto is bf16 where the hardware has it"""
