@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from reinception.model.normalisation import fold_normalisation
 from reinception.preprocess import Preprocessing
 from reinception.spec import Arch, count_border, with_scale
 from reinception.weights import parity
+from reinception.weights.choices import Choices
 from reinception.weights.class_names import BACKGROUND, IMAGENET_CLASSES, class_names
 from reinception.weights.conversion_report import ConversionReport, Dropped
 from reinception.weights.downloads import download, is_published
@@ -32,24 +32,6 @@ from reinception.weights.weight_files import WeightFile, read
 
 # The one "class" of a model whose file had no classifier: its features are usable, its output is not.
 NO_CLASSIFIER = ("untrained",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What a file does not tell and the user may choose.
-
-    source: the publisher's name, where the layout alone leaves it open. border: "source" takes the rule of the
-    publisher's code, "counted" and "ignored" override it. background: what becomes of class 0 of 1,001. normalisation:
-    "imagenet" for weights trained on ImageNet-normalised input. classes: names in the order of the outputs.
-    """
-
-    source: str | None = None
-    with_auxiliary: bool = True
-    border: Literal["source", "counted", "ignored"] = "source"
-    background: Literal["drop", "keep"] = "drop"
-    normalisation: Literal["source", "inception", "imagenet"] = "source"
-    classes: Sequence[str] | None = None
-    licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,70 +1,42 @@
-"""The verbs that only look: `models` and `show` compute from the specs, `doctor` asks the machine."""
+"""`reinception show`: one network layer by layer."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reinception import family
-from reinception.cli.table import aligned, billions, by, count
+from reinception.cli.table import aligned, by, count
 from reinception.files import write_json
 from reinception.spec import Arch, SpecError, cost, minimum_input_size
+from reinception.train.config import TrainConfig
 
 
-def models(arguments: argparse.Namespace) -> None:
-    """Every network, computed numbers beside reported ones."""
-    entries = (family.VARIANTS if arguments.experiments else family.NETWORKS).values()
-    records = [_record(entry) for entry in entries]
-    if arguments.json is not None:
-        write_json(records, arguments.json)
-        return
-    header = ("NAME", "INPUT", "PARAMETERS", "WITH AUXILIARY", "MULTIPLY-ADDS", "REPORTED", "WHAT IT IS")
-    rows = [
-        (
-            record["name"],
-            str(record["input_size"]),
-            count(record["parameters"]),
-            count(record["parameters_with_auxiliary"]),
-            billions(record["multiply_adds"]),
-            reported_in_words(entry.reported),
-            record["summary"],
-        )
-        for record, entry in zip(records, entries, strict=True)
-    ]
-    print(aligned(header, rows, right=(1, 2, 3, 4)))
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    name: str
+    """a network of `reinception models`, or a variant of its --experiments"""
+
+    input_size: int | None = None
+    width: float = TrainConfig.width
+    json: Path | None = None
 
 
-def _record(entry: family.Entry) -> dict[str, Any]:
-    arch = entry.arch
-    return {
-        "name": arch.name,
-        "input_size": arch.input_size,
-        "parameters": cost.parameters(arch, with_aux=False),
-        "parameters_with_auxiliary": cost.parameters(arch, with_aux=True) if arch.aux else None,
-        "multiply_adds": cost.multiply_adds(arch),
-        "reported": None if entry.reported is None else dataclasses.asdict(entry.reported),
-        "summary": entry.summary,
-    }
+def run(options: ShowOptions) -> None:
+    """Print one network layer by layer.
 
+    Shapes, parameters and multiply-adds of each layer, totals by stage, and at each place where the network can be cut
+    what one unit sees of the image. Auxiliary classifiers are counted apart.
 
-def reported_in_words(reported: family.Reported | None) -> str:
-    """What the paper prints, with where it prints it; a dash where it is silent."""
-    if reported is None:
-        return "-"
-    figures = {"top-1 {} %": reported.top1_error, "top-5 {} %": reported.top5_error}
-    figures["{} G"] = reported.multiply_adds_billions
-    said = [text.format(figure) for text, figure in figures.items() if figure is not None]
-    return f"{', '.join(said)} ({reported.source})"
-
-
-def show(arguments: argparse.Namespace) -> None:
-    """One network layer by layer. The trunk's layers add up to its totals; auxiliary classifiers are counted apart."""
-    arch = family.network(arguments.name, width=arguments.width, input_size=arguments.input_size)
+    Example: reinception show inception_v3 --input-size 150
+    """
+    arch = family.network(options.name, width=options.width, input_size=options.input_size)
     trunk = list(cost.rows(arch, with_aux=False))
     auxiliary = _auxiliary_rows(arch)
-    if arguments.json is not None:
-        write_json(_document(arch, trunk, auxiliary), arguments.json)
+    if options.json is not None:
+        write_json(_document(arch, trunk, auxiliary), options.json)
         return
     size = arch.input_size
     print(f"{arch.name}: {family.entry(arch.name).summary}")
@@ -136,26 +108,3 @@ def _document(arch: Arch, trunk: list[cost.LayerCost], auxiliary: list[cost.Laye
         "stages": [dataclasses.asdict(stage) for stage in cost.stages(arch, with_aux=False)],
         "cuts": [dataclasses.asdict(cut) | {"values": cut.size} for cut in cost.cuts(arch)],
     }
-
-
-def doctor(arguments: argparse.Namespace) -> None:
-    """What this machine has, section by section."""
-    from reinception.machine import examine
-
-    facts = examine()
-    if arguments.json is not None:
-        write_json(facts, arguments.json)
-        return
-    width = max(len(name) for section in facts.values() for name in section)
-    for title, section in facts.items():
-        print(title)
-        for name, value in section.items():
-            print(f"  {name.replace('_', ' '):<{width}}  {_said(value)}")
-
-
-def _said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
