@@ -173,7 +173,7 @@ def test_a_checkpoints_state_is_found_and_the_rest_is_named(tmp_path: Path) -> N
     file.write_bytes(as_pth({"epoch": 3, "state_dict": TENSORS, "optimizer": {"lr": 0.1}}))
     found = read(file)
     assert set(found.tensors) == set(TENSORS)
-    assert found.remarks == ("taken: the entry 'state_dict' of the checkpoint, beside epoch, optimizer",)
+    assert found.remarks == ("taken: the entry 'state_dict' of the checkpoint; not epoch, optimizer",)
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, torch.zeros(3)])

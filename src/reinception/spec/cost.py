@@ -1,4 +1,4 @@
-"""What a network costs and sees: parameters, multiply-adds, activations, receptive field, cuts, folded over a spec."""
+"""Cost and receptive field of a network, folded over its spec: parameters, multiply-adds, activations, cuts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StageCost:
 class Cut:
     """The representation at a cut right after `path`: how many values carry the whole image there (principle 1).
 
-    `receptive_field` and `stride` are in input pixels along (height, width), as one unit of this grid sees them.
+    `receptive_field` and `stride` are in input pixels along (height, width), of one unit of this grid.
     """
 
     path: str
@@ -148,7 +148,7 @@ Field = tuple[Size, Size]
 
 
 def _seen(layer: Layer, field: Field) -> Field:
-    """The field after `layer`; of parallel branches the widest, for a unit after the concatenation sees them all."""
+    """The field after `layer`; of parallel branches the widest, since a unit after the concatenation depends on all."""
     if isinstance(layer, Chain):
         for child in layer.layers:
             field = _seen(child, field)
