@@ -185,6 +185,5 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
 
 
 def _require(holds: bool, name: str, value: object, choices: tuple[object, ...] = ()) -> None:
-    if not holds:
-        hint = f"; it is one of {', '.join(map(str, choices))}" if choices else ""
-        raise ReinceptionError(f"preprocessing: {name} cannot be {value!r}{hint}")
+    hint = f"; it is one of {', '.join(map(str, choices))}" if choices else ""
+    ReinceptionError.require(holds, f"preprocessing: {name} cannot be {value!r}{hint}")
