@@ -195,14 +195,14 @@ def bar(fraction: float) -> Markup:
     ).format(f"{100 * fraction:.1f}")
 
 
-def range_bar(low: float, value: float, high: float) -> Markup:
-    """A fraction with its interval (all 0 to 1) for a table cell."""
+def range_bar(low: float, high: float, value: float) -> Markup:
+    """A value with an interval, all in percent, for a table cell."""
     return Markup(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="bar-rest" y="3" width="100" height="2"/>'
         '<rect class="bar-range" x="{}" y="2" width="{}" height="4"/>'
         '<rect class="bar-point" x="{}" width="1.6" height="8"/></svg>'
-    ).format(f"{100 * low:.1f}", f"{max(100 * (high - low), 0.5):.1f}", f"{min(max(100 * value - 0.8, 0), 98.4):.1f}")
+    ).format(f"{low:.1f}", f"{max(high - low, 0.5):.1f}", f"{min(max(value - 0.8, 0), 98.4):.1f}")
 
 
 def heat_map(cells: Sequence[tuple[int, int, int, int]], *, size: int, title: str, names: Sequence[str]) -> Markup:
