@@ -1,4 +1,4 @@
-"""The paper's ladder on anyone's data: each row trained with equal budget and seeds, one by one, then one table."""
+"""Ablation: the rows of Table 2 or 3, or of an experiment, trained on given data with equal budgets and seeds."""
 
 from __future__ import annotations
 

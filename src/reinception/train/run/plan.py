@@ -98,7 +98,8 @@ class Plan:
         """The plan of a run's config.json, the run now standing at `out`. ReinceptionError where it is none."""
         try:
             chosen = Recipe.from_json(document["recipe"])
-            config = TrainConfig(**(document["request"] | {"recipe": chosen, "out": out}))
+            resolved = {"recipe": chosen, "out": out, "precision": document["precision"]}
+            config = TrainConfig(**(document["request"] | resolved))
             arch, preprocessing = Arch.from_json(document["arch"]), Preprocessing.from_json(document["preprocessing"])
         except (KeyError, TypeError) as error:
             raise ReinceptionError(f"{out}: its config.json is not that of a run to resume ({error})") from None
