@@ -19,7 +19,7 @@ STAIR_TOLERANCE = 1e-9
 N = TypeVar("N", bound=nn.Module)
 
 
-class RMSPropTF(torch.optim.Optimizer):
+class RMSPropTFOptimizer(torch.optim.Optimizer):
     """RMSProp as TensorFlow computes it, which with the paper's epsilon of 1.0 is not what torch.optim.RMSprop does.
 
     The mean square starts at one, epsilon stands inside the root, and the momentum buffer holds updates already
@@ -83,7 +83,9 @@ def make_optimizer(network: nn.Module, optimizer: values.Optimizer) -> torch.opt
     groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     match optimizer:
         case values.RMSPropTF(decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay):
-            return RMSPropTF(groups, lr=0.0, decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay)
+            return RMSPropTFOptimizer(
+                groups, lr=0.0, decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay
+            )
         case values.SGD(momentum=momentum, weight_decay=weight_decay):
             return torch.optim.SGD(groups, lr=0.0, momentum=momentum, weight_decay=weight_decay, fused=True)
         case values.AdamW(beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay):
