@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, its labels smoothed with any prior, and the auxiliary classifiers' share."""
+"""The training loss: label-smoothed cross-entropy with any prior, and the weighted loss of auxiliary classifiers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def smoothed_cross_entropy(logits: Tensor, target: Tensor, epsilon: float, prior
     """Mean cross-entropy between q' = (1 - epsilon) q + epsilon u and the softmax of `logits` (paper, section 7).
 
     `logits` (n, k); `target` (n,) class numbers, or (n, k) probabilities; `prior` u is (k,) and sums to one, uniform
-    when None. The true class gets its share of u as well, so the gradient of one row is p - q'. Returns a scalar,
+    when None. The true class gets its part of u as well, so the gradient of one row is p - q'. Returns a scalar,
     computed in float32 or wider. UsageError where shapes, `epsilon` or `prior` make no sense.
     """
     if logits.ndim != 2:
