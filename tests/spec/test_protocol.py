@@ -23,10 +23,6 @@ from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.errors import ReinceptionError
 from reinception.preprocess import (
-    NUM_SCORED_BY_THE_PAPER,
-    NUM_VALIDATION_IMAGES,
-    TABLE_4,
-    TABLE_5,
     Preprocessing,
     default_scales,
     many_crops,
@@ -202,19 +198,7 @@ def test_the_named_rules_are_those_of_the_libraries_they_are_named_after(width: 
         single_crop("keras", own)  # type: ignore[arg-type]
 
 
-# -- the paper's tables and its exclusion list -------------------------------------------------------------------------
-
-
-def test_tables_4_and_5_hold_what_was_read_and_mark_what_was_not() -> None:
-    ours = [row for row in (*TABLE_4, *TABLE_5) if row.network == "Inception-v3"]
-    assert [(row.num_models, row.num_crops, row.top1_error, row.top5_error) for row in ours] == [
-        (1, 12, 19.47, 4.48),
-        (1, 144, 18.77, 4.2),
-        (4, 144, 17.2, 3.58),
-    ]
-    assert [row.unverified for row in ours] == [(), (), ("top1_error",)]
-    assert all(row.unverified for row in (*TABLE_4, *TABLE_5) if row.network != "Inception-v3")
-    assert NUM_VALIDATION_IMAGES - 1762 == NUM_SCORED_BY_THE_PAPER
+# -- excluded images --------------------------------------------------------------------------------------------------
 
 
 def test_an_exclusion_list_holds_names_or_the_numbers_of_ilsvrc(tmp_path: Path) -> None:

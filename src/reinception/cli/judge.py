@@ -61,7 +61,7 @@ def features(arguments: argparse.Namespace) -> None:
 
     refuse_existing(Path(arguments.out))
     network, manifest = load(arguments.model, with_aux=False)
-    with connected() as peers:
+    with connected() as ranks:
         found = extract(
             network,
             manifest,
@@ -69,9 +69,9 @@ def features(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             precision=arguments.precision,
-            peers=peers,
+            ranks=ranks,
         )
-    if peers is not None and peers.rank:
+    if ranks is not None and ranks.rank:
         return  # the first writes and speaks for all
     for path, reason in found.errors.items():
         print(f"reinception: {path}: {reason}", file=sys.stderr)
@@ -84,8 +84,11 @@ def features(arguments: argparse.Namespace) -> None:
 
 def ablate(arguments: argparse.Namespace) -> None:
     """Trains every row of a study that is not there yet, and prints the table."""
+    from reinception.machine import keep_freed_memory
     from reinception.train.ablate import AblateConfig
     from reinception.train.ablate import ablate as run
+
+    keep_freed_memory()
 
     asked = vars(arguments).copy()
     for word in ("call", "debug"):

@@ -80,7 +80,7 @@ def show(arguments: argparse.Namespace) -> None:
     print(_cuts(arch))
 
 
-def _auxiliary_rows(arch: Arch) -> list[cost.Row] | None:
+def _auxiliary_rows(arch: Arch) -> list[cost.LayerCost] | None:
     """The auxiliary classifiers' rows, or None where the input is too small for them."""
     heads = {head.name for head in arch.aux}
     try:
@@ -89,7 +89,7 @@ def _auxiliary_rows(arch: Arch) -> list[cost.Row] | None:
         return None
 
 
-def _cells(row: cost.Row) -> tuple[str, ...]:
+def _cells(row: cost.LayerCost) -> tuple[str, ...]:
     window = (by(row.kernel), by(row.stride), by(row.padding))
     return (row.path, row.kind, *window, by(row.output), count(row.parameters), count(row.multiply_adds))
 
@@ -124,7 +124,7 @@ def _cuts(arch: Arch) -> str:
     return aligned(("CUT AFTER", "GRID", "VALUES", "ONE UNIT SEES", "EVERY"), rows, right=(2,))
 
 
-def _document(arch: Arch, trunk: list[cost.Row], auxiliary: list[cost.Row] | None) -> dict[str, Any]:
+def _document(arch: Arch, trunk: list[cost.LayerCost], auxiliary: list[cost.LayerCost] | None) -> dict[str, Any]:
     return {
         "name": arch.name,
         "input_size": arch.input_size,

@@ -10,7 +10,7 @@ from typing import Any
 from reinception.errors import ReinceptionError
 from reinception.files import refuse_existing, write_json
 from reinception.model.artifact import read_manifest
-from reinception.weights.conversion_report import Report
+from reinception.weights.conversion_report import ConversionReport
 from reinception.weights.convert import Choices, Conversion, fold, obtain, proven, write
 from reinception.weights.identify import find
 from reinception.weights.library_files import export, prove_export, target
@@ -84,7 +84,7 @@ def convert(arguments: argparse.Namespace) -> None:
         print(f"written: {out}")
 
 
-def exported(converted: Conversion, arguments: argparse.Namespace, out: Path) -> Report:
+def exported(converted: Conversion, arguments: argparse.Namespace, out: Path) -> ConversionReport:
     report = export(converted.network, converted.manifest, arguments.to, out)
     if arguments.parity == "auto":
         return report.with_proof(prove_export(converted.network, arguments.to, out))

@@ -20,6 +20,7 @@ from reinception.inference.evaluate import evaluate as score
 from reinception.inference.evaluation_split import Selection, select
 from reinception.inference.predict import Prediction, write_predictions_csv, write_predictions_json
 from reinception.inference.predict import predict as name_images
+from reinception.machine import keep_freed_memory
 from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
 from reinception.metrics.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.model.artifact import load
@@ -33,14 +34,14 @@ def train(arguments: argparse.Namespace) -> None:
     from reinception.train.run.start import TrainConfig, resume
     from reinception.train.run.start import train as run
 
+    keep_freed_memory()
     asked = vars(arguments).copy()
     for word in ("call", "debug"):
         del asked[word]
     run_to_resume, dry_run = asked.pop("resume"), asked.pop("dry_run")
     if run_to_resume is not None:
         _refuse_beside_resume(asked)
-        changes = {word: asked[word] or None for word in CHANGED_BY_RESUME}
-        print(resume(run_to_resume, **changes))
+        print(resume(run_to_resume, **{word: asked[word] or None for word in CHANGED_BY_RESUME}))
         return
     if asked["data"] is None or asked["out"] is None:
         raise UsageError("train needs DATA and -o RUN, or --resume RUN")
@@ -48,9 +49,9 @@ def train(arguments: argparse.Namespace) -> None:
         time_budget_seconds=asked.pop("time_budget"), checkpoint_seconds=asked.pop("checkpoint_time"), **asked
     )
     if dry_run:
-        from reinception.train.run.dry_run import rehearse
+        from reinception.train.run.dry_run import dry_run as estimate
 
-        print(rehearse(config))
+        print(estimate(config))
         return
     print(run(config))
 
@@ -75,7 +76,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         # The list may be one for all splits; the split was made before anything was left out.
         kept = {record.name for record in source.without(read_exclusions(arguments.exclude)).records}
         records = tuple(record for record in records if record.name in kept)
-    with connected() as peers:
+    with connected() as ranks:
         evaluation = score(
             models,
             records,
@@ -86,10 +87,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             precision=arguments.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            peers=peers,
+            progress=None if ranks is not None and ranks.rank else counter("images"),
+            ranks=ranks,
         )
-    if peers is not None and peers.rank:
+    if ranks is not None and ranks.rank:
         return  # the first writes and speaks for all
     for refusal in evaluation.refused:
         print(f"reinception: {refusal.path}: {refusal.reason}", file=sys.stderr)
@@ -149,7 +150,7 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.json == arguments.csv == "-":
         raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
     network, manifest = load(arguments.model, with_aux=False)
-    with connected() as peers:
+    with connected() as ranks:
         predictions = name_images(
             network,
             manifest,
@@ -158,10 +159,10 @@ def predict(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             precision=arguments.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            peers=peers,
+            progress=None if ranks is not None and ranks.rank else counter("images"),
+            ranks=ranks,
         )
-    if peers is not None and peers.rank:
+    if ranks is not None and ranks.rank:
         return
     if arguments.json is not None:
         write_predictions_json(predictions, arguments.json)
@@ -185,7 +186,7 @@ def _ranking(prediction: Prediction) -> str:
 
 def report(arguments: argparse.Namespace) -> None:
     """Writes the report and prints its path."""
-    from reinception.report import write_report
+    from reinception.report.page import write_report
 
     print(write_report(arguments.run, arguments.out, baseline=arguments.baseline))
 

@@ -18,8 +18,8 @@ from reinception.files import new_text_file, write_json
 from reinception.metrics import PredictionTable, Rate, top_k_error
 from reinception.metrics.significance import compare, student_interval
 from reinception.recipe import FROM_SCRATCH, OneCycle, Recipe
-from reinception.report import write_report
 from reinception.report.formatting import count
+from reinception.report.page import write_report
 from reinception.train.run.start import TrainConfig, train
 
 TABLE_2_SIZES = (79, 151, 299)

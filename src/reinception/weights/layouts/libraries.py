@@ -1,13 +1,14 @@
-"""Where each library keeps the tensors of Inception-v3: one rule per layout, from the spec's paths to its names.
+"""How each library names the tensors of Inception-v3: one rule per layout, from the spec's paths to its names.
 
 Every layout names the same 94 convolutions (and two in the auxiliary head) of the same network, so a layout is a
-function from a place in the spec to a name. What a rule cannot give, because somebody once named a layer in haste, is a
-table of exceptions beside it. Sources: docs/decisions/0004-weights.md.
+function from a place in the spec to a name. Names that break a library's own pattern are a table of exceptions beside
+its rule. Sources: docs/decisions/0004-weights.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain
 
 from reinception.spec import Arch, current_path
 from reinception.weights.layouts.keras import KERAS_3, LEGACY, canonical_keras, keras_keys
@@ -22,6 +23,13 @@ from reinception.weights.layouts.keys import (
     torch_leaves,
 )
 from reinception.weights.layouts.places import Place, places, topological
+
+
+def torch_keys(arch: Arch, name_of: Callable[[Place], str], heads: Mapping[str, str]) -> tuple[Key, ...]:
+    """The keys of a layout whose convolution `name` is the modules `name.conv` and `name.bn`."""
+    keys = [torch_leaves(one.path, f"{name_of(one)}.conv", f"{name_of(one)}.bn") for one in places(arch)]
+    return (*chain.from_iterable(keys), *classifiers(arch, heads))
+
 
 # -- the names TF-slim gave, which torchvision, timm and the FID files took over ---------------------------------------
 
@@ -58,11 +66,7 @@ def _torchvision_name(place: Place) -> str:
 
 
 def _torchvision(arch: Arch) -> tuple[Key, ...]:
-    keys: list[Key] = []
-    for place in places(arch):
-        name = _torchvision_name(place)
-        keys += torch_leaves(place.path, f"{name}.conv", f"{name}.bn")
-    return (*keys, *classifiers(arch, {"classifier": "fc", "aux.classifier": "AuxLogits.fc"}))
+    return torch_keys(arch, _torchvision_name, {"classifier": "fc", "aux.classifier": "AuxLogits.fc"})
 
 
 # pytorch-fid's module holds torchvision's blocks in four lists, cut at the maximum pools and at the 17x17 grid's end.
@@ -86,7 +90,7 @@ def _pytorch_fid_blocks(arch: Arch) -> tuple[Key, ...]:
 
 # -- TF-slim -----------------------------------------------------------------------------------------------------------
 
-# Names its authors typed otherwise than their own pattern: two in Mixed_5c, the 3x3 of Mixed_6a called 1x1, and the two
+# Names that break the authors' own pattern: two in Mixed_5c, the 3x3 of Mixed_6a called 1x1, and the two
 # halves of Mixed_7b's first split with one letter (Mixed_7c has two).
 _SLIM_EXCEPTIONS = {
     "grid35.1.single.0": "Conv2d_0b_1x1",
@@ -203,10 +207,8 @@ def _lucid(arch: Arch) -> tuple[Key, ...]:
 
 
 def _ours(arch: Arch) -> tuple[Key, ...]:
-    keys: list[Key] = []
-    for place in places(arch):
-        keys += torch_leaves(place.path, f"{place.path}.conv", f"{place.path}.bn")
-    return (*keys, *classifiers(arch, {"classifier": "classifier", "aux.classifier": "aux.classifier"}))
+    names = {"classifier": "classifier", "aux.classifier": "aux.classifier"}
+    return torch_keys(arch, lambda place: place.path, names)
 
 
 def _canonical_ours(shapes: Shapes) -> dict[str, str]:

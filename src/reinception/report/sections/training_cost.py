@@ -1,4 +1,4 @@
-"""What the network and its training cost, as the run wrote it down, and how the run departs from its recipe."""
+"""Cost section: size and speed of the network as the run recorded them, and how the run departs from its recipe."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from reinception.model.artifact import MODEL_NAME
 from reinception.recipe import RECIPES
 from reinception.report.formatting import count, duration
-from reinception.report.read_run import Run
+from reinception.report.read_run import Run, curve
 from reinception.spec import Arch, cost
 
 _ENOUGH_FOR_P95 = 20
 
 
 def costs(run: Run) -> tuple[tuple[str, str], ...]:
-    """(name, value) of what is known; nothing is measured here, so the same run gives the same page."""
+    """(name, value) of what is known. Nothing is measured here, so the same run gives the same page."""
     return tuple(_costs(run))
 
 
@@ -35,14 +35,14 @@ def _costs(run: Run) -> Iterator[tuple[str, str]]:
         yield "model file", f"{model.stat().st_size / 1e6:,.1f} MB"
     if run.seconds:
         yield "training", duration(run.seconds)
-    if rates := [rate for _, rate in run.curve("train", "images_per_second")]:
+    if rates := [rate for _, rate in curve(run.log, "train", "images_per_second")]:
         machine = run.environment.get("processor") or run.environment.get("device")
         yield "training speed", f"{median(rates):,.0f} images a second" + (f" on {machine}" if machine else "")
-    yield from speeds(run)
+    yield from _speeds(run)
 
 
-def speeds(run: Run) -> Iterator[tuple[str, str]]:
-    """(name, value) of what the run measured when it was judged, with n and what it was measured on."""
+def _speeds(run: Run) -> Iterator[tuple[str, str]]:
+    """(name, value) of the speed that the run measured after training, with n and the machine."""
     for one in run.speed.get("runs", ()):
         size, n = one["batch_size"], one["n"]
         times = f"median of {n}" + (f", 95 % within {one['p95_milliseconds']:,.3g} ms" if n >= _ENOUGH_FOR_P95 else "")
@@ -57,7 +57,7 @@ def speeds(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def changes(run: Run) -> tuple[tuple[str, str, str], ...]:
-    """(value, as the named recipe has it, as this run had it) wherever the two differ."""
+    """(field, value in the named recipe, value in this run) wherever the two differ."""
     recipe = run.config.get("recipe")
     if not isinstance(recipe, Mapping) or recipe.get("name") not in RECIPES:
         return ()
