@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -55,31 +56,37 @@ def compare(arguments: argparse.Namespace) -> None:
 def features(arguments: argparse.Namespace) -> None:
     """Writes the pooled features, one row an image; what cannot be read is named."""
     from reinception.cli.ranks import connected
-    from reinception.files import refuse_existing
-    from reinception.inference.features import features as extract
+    from reinception.inference.compute import Compute
+    from reinception.inference.features import features_stream, npz_writer
     from reinception.model.artifact import load
 
-    refuse_existing(Path(arguments.out))
-    network, manifest = load(arguments.model, with_aux=False)
-    with connected() as peers:
-        found = extract(
-            network,
-            manifest,
-            arguments.paths,
+    model = load(arguments.model, with_aux=False)
+    num = num_failed = 0
+    with connected() as peers, contextlib.ExitStack() as files:
+        is_first = peers is None or peers.is_first
+        write = files.enter_context(npz_writer(arguments.out, model.manifest)) if is_first else None
+        compute = Compute(
+            device="auto",
+            precision=arguments.precision,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
-            precision=arguments.precision,
-            peers=peers,
+            ranks=peers,
         )
-    if peers is not None and peers.rank:
+        for one in features_stream(model, arguments.paths, compute=compute):
+            if one.values is None:
+                num_failed += 1
+                if is_first:
+                    print(f"reinception: {one.path}: {one.error}", file=sys.stderr)
+            else:
+                num += 1
+                if write is not None:
+                    write(one.path, one.values)
+    if not is_first:
         return  # the first writes and speaks for all
-    for path, reason in found.errors.items():
-        print(f"reinception: {path}: {reason}", file=sys.stderr)
-    if found.paths:
-        rows, columns = found.values.shape
-        print(f"{found.save(arguments.out, manifest)}: {rows:,} x {columns:,}")
-    if found.errors:
-        raise ReinceptionError(f"{len(found.errors)} could not be read; the other {len(found.paths)} are done")
+    if num:
+        print(f"{arguments.out}: {num:,} x {model.network.num_features:,}")
+    if num_failed:
+        raise ReinceptionError(f"{num_failed} could not be read; the other {num} are done")
 
 
 def ablate(arguments: argparse.Namespace) -> None:

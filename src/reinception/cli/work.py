@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reinception.cli.arguments import parser
 from reinception.cli.counter import counter
@@ -13,15 +15,17 @@ from reinception.cli.table import aligned, count
 from reinception.data.sources.open_source import Source, open_source
 from reinception.errors import ReinceptionError, UsageError
 from reinception.files import refuse_existing, write_json
-from reinception.inference.evaluate import Evaluation
-from reinception.inference.evaluate import evaluate as score
+from reinception.inference.compute import Compute
+from reinception.inference.evaluate import Evaluation, Protocol, evaluate_records
 from reinception.inference.evaluation_split import Selection, select
-from reinception.inference.predict import Prediction, write_predictions_csv, write_predictions_json
-from reinception.inference.predict import predict as name_images
+from reinception.inference.predict import Prediction, csv_writer, json_writer, predict_stream
 from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
 from reinception.metrics.calibration import brier_score, calibration_error, negative_log_likelihood
 from reinception.model.artifact import load
 from reinception.preprocess import read_exclusions
+
+if TYPE_CHECKING:
+    from reinception.distributed import Ranks
 
 # What a run may go on with otherwise than it was begun: processes that read, and how a step's images make batches.
 CHANGED_BY_RESUME = ("workers", "batch_size", "replicas")
@@ -68,30 +72,21 @@ def evaluate(arguments: argparse.Namespace) -> None:
     _refuse_existing(arguments.json, arguments.predictions)
     models = [load(path, with_aux=False) for path in arguments.models]
     source = open_source(arguments.data)
-    selection = select(source, [manifest for _, manifest in models], arguments.split)
+    protocol = Protocol(crops=arguments.crops, scales=arguments.scales, resize=arguments.resize)
+    selection = select(source, [model.manifest for model in models], arguments.split)
     records = selection.records
     if arguments.exclude is not None:
         # The list may be one for all splits; the split was made before anything was left out.
         kept = {record.name for record in source.without(read_exclusions(arguments.exclude)).records}
         records = tuple(record for record in records if record.name in kept)
     with connected() as peers:
-        evaluation = score(
-            models,
-            records,
-            source.classes,
-            crops=arguments.crops,
-            scales=arguments.scales,
-            resize=arguments.resize,
-            batch_size=arguments.batch_size,
-            workers=arguments.workers,
-            precision=arguments.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            peers=peers,
+        evaluation = evaluate_records(
+            models, records, source.classes, protocol=protocol, compute=_compute(arguments, peers)
         )
     if peers is not None and peers.rank:
         return  # the first writes and speaks for all
-    for refusal in evaluation.refused:
-        print(f"reinception: {refusal.path}: {refusal.reason}", file=sys.stderr)
+    for bad in evaluation.bad:
+        print(f"reinception: {bad}", file=sys.stderr)
     if arguments.predictions is not None:
         evaluation.save_csv(arguments.predictions)
     if arguments.json is not None:
@@ -112,8 +107,8 @@ def _judgement(evaluation: Evaluation, source: Source, selection: Selection) -> 
     table = evaluation.table
     split = "every image" if selection.split is None else f"the {selection.split} split"
     where = f"{split} of {source.name}{', as in training' if selection.as_in_training else ''}"
-    refused = f", {len(evaluation.refused)} refused" if evaluation.refused else ""
-    lines = [f"{where}: {count(evaluation.num_images)} images{refused}; {evaluation.protocol['protocol']}"]
+    bad = f", {len(evaluation.bad)} refused" if evaluation.bad else ""
+    lines = [f"{where}: {count(evaluation.num_images)} images{bad}; {evaluation.protocol['protocol']}"]
     errors = [("top-1 error", top_k_error(table, 1))]
     if len(table.classes) > 5:
         errors.append(("top-5 error", top_k_error(table, 5)))
@@ -147,34 +142,36 @@ def predict(arguments: argparse.Namespace) -> None:
     _refuse_existing(arguments.json, arguments.csv)
     if arguments.json == arguments.csv == "-":
         raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
-    network, manifest = load(arguments.model, with_aux=False)
-    with connected() as peers:
-        predictions = name_images(
-            network,
-            manifest,
-            arguments.paths,
-            top=arguments.top,
-            batch_size=arguments.batch_size,
-            workers=arguments.workers,
-            precision=arguments.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            peers=peers,
-        )
-    if peers is not None and peers.rank:
-        return
-    if arguments.json is not None:
-        write_predictions_json(predictions, arguments.json)
-    if arguments.csv is not None:
-        write_predictions_csv(predictions, manifest.classes, arguments.csv)
-    failed = [prediction for prediction in predictions if prediction.error is not None]
-    if "-" not in (arguments.json, arguments.csv):
-        for prediction in predictions:
-            if prediction.error is None:
-                print(_ranking(prediction))
-    for prediction in failed:
-        print(f"reinception: {prediction.path}: {prediction.error}", file=sys.stderr)
-    if failed:
-        raise ReinceptionError(f"{len(failed)} of {len(predictions)} could not be read; the others are done")
+    model = load(arguments.model, with_aux=False)
+    num = num_failed = 0
+    with connected() as peers, contextlib.ExitStack() as files:
+        is_first = peers is None or peers.is_first
+        writers = []
+        if is_first and arguments.json is not None:
+            writers.append(files.enter_context(json_writer(arguments.json)))
+        if is_first and arguments.csv is not None:
+            writers.append(files.enter_context(csv_writer(arguments.csv, model.classes)))
+        if is_first and "-" not in (arguments.json, arguments.csv):
+            writers.append(lambda one: None if one.error else print(_ranking(one)))
+        for one in predict_stream(model, arguments.paths, top=arguments.top, compute=_compute(arguments, peers)):
+            num, num_failed = num + 1, num_failed + (one.error is not None)
+            for write in writers:
+                write(one)
+            if is_first and one.error is not None:
+                print(f"reinception: {one.path}: {one.error}", file=sys.stderr)
+    if is_first and num_failed:
+        raise ReinceptionError(f"{num_failed} of {num} could not be read; the others are done")
+
+
+def _compute(arguments: argparse.Namespace, ranks: Ranks | None) -> Compute:
+    return Compute(
+        device="auto",
+        precision=arguments.precision,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+        progress=None if ranks is not None and ranks.rank else counter("images"),
+        ranks=ranks,
+    )
 
 
 def _ranking(prediction: Prediction) -> str:

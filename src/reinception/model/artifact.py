@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
@@ -69,6 +69,23 @@ class Manifest:
         )
 
 
+class Model(NamedTuple):
+    """A network and the manifest that belongs to it; `network, manifest = model` unpacks them."""
+
+    network: Network
+    manifest: Manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.manifest.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pixels become what the network reads."""
+        return self.manifest.preprocessing
+
+
 def save(network: Network, path: str | Path, manifest: Manifest) -> None:
     """Writes the model file `path`, in place of one that is there, whole or not at all."""
     manifest = dataclasses.replace(manifest, arch=network.arch)
@@ -77,11 +94,27 @@ def save(network: Network, path: str | Path, manifest: Manifest) -> None:
     write_bytes(path, serialise(tensors, metadata), replace=True)
 
 
-def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]:
-    """The network, in evaluation mode, and the manifest of a model file or of a run folder's best weights.
+def load(path: str | Path, *, with_aux: bool = True) -> Model:
+    """The model in a file, or the best weights of a run folder; its network is in evaluation mode on the processor.
 
-    `with_aux=False` leaves the auxiliary classifiers out. ReinceptionError, one line, for a file that is missing,
-    truncated, not a model, or whose tensors are not exactly those its architecture asks for.
+    The tensors are copies: what becomes of the file afterwards does not change them.
+
+    Args:
+        path: a `.safetensors` file that `save` or a training wrote, or a run folder.
+        with_aux: False leaves the auxiliary classifiers out, which only training needs.
+
+    Returns:
+        The `Model`, which also unpacks as `(network, manifest)`.
+
+    Raises:
+        ReinceptionError: in one line, for a file that is missing, truncated or no model, or whose tensors are not
+            exactly those its architecture asks for.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> model.classes
+        ('defective', 'functional')
     """
     file = resolve(path)
     try:
@@ -94,7 +127,7 @@ def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]
                 {name: tuple(tensors.get_slice(own).get_shape()) for name, own in stored.items()},
                 {name: tuple(tensor.shape) for name, tensor in expected.items()},
             )
-            values = {name: tensors.get_tensor(own).to(expected[name].dtype) for name, own in stored.items()}
+            values = {name: tensors.get_tensor(own).to(expected[name].dtype, copy=True) for name, own in stored.items()}
     except SafetensorError as error:
         raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
     except ReinceptionError as error:
@@ -105,7 +138,7 @@ def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]
     if not with_aux and network.arch.aux:
         network.drop_auxiliary()
         manifest = dataclasses.replace(manifest, arch=network.arch)
-    return network.eval(), manifest
+    return Model(network=network.eval(), manifest=manifest)
 
 
 def read_manifest(path: str | Path) -> Manifest:

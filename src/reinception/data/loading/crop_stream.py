@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,7 +42,7 @@ class _Cut:
 
 
 def crop_batches(
-    records: Sequence[Record], preprocessing: Preprocessing, crops: Crops, *, batch_size: int, workers: int
+    records: Iterable[Record], preprocessing: Preprocessing, crops: Crops, *, batch_size: int, workers: int
 ) -> Iterator[tuple[CropBatch, list[tuple[int, BadImage]]]]:
     """Every distinct crop of every record once, in full batches across pictures; only the last may be smaller.
 
@@ -52,7 +52,7 @@ def crop_batches(
     pixels = np.empty((0, size, size, 3), dtype=np.uint8)
     indices, shares = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
     refused: list[tuple[int, BadImage]] = []
-    for cut in in_order(partial(_cut, records, preprocessing, crops), range(len(records)), workers):
+    for cut in in_order(partial(_cut, preprocessing, crops), enumerate(records), workers):
         if cut.refused is not None:
             refused.append((cut.index, cut.refused))
             continue
@@ -67,8 +67,8 @@ def crop_batches(
         yield _batch(pixels, indices, shares), refused
 
 
-def _cut(records: Sequence[Record], preprocessing: Preprocessing, crops: Crops, index: int) -> _Cut:
-    record, size = records[index], preprocessing.input_size
+def _cut(preprocessing: Preprocessing, crops: Crops, numbered: tuple[int, Record]) -> _Cut:
+    (index, record), size = numbered, preprocessing.input_size
     try:
         turn_to(index)
         image = pixels_of(record)

@@ -13,8 +13,17 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from reinception.data.sources.records import NO_SPLIT, SPLIT_WORDS, SPLITS, Columns, RecordTable, Source, listed
-from reinception.data.sources.remote import read_whole
+from reinception.data.sources.records import (
+    NO_SPLIT,
+    SPLIT_WORDS,
+    SPLITS,
+    Columns,
+    Record,
+    RecordTable,
+    Source,
+    listed,
+)
+from reinception.data.sources.remote import is_address, read_whole
 from reinception.errors import ReinceptionError, UsageError
 
 SUFFIXES = (".csv", ".jsonl")
@@ -36,11 +45,26 @@ def open_manifest(path: Path | str, *, group_column: str = "group") -> Source:
     rows = _Rows()
     with _opened(path) as file:
         number = 1
-        for number, values in _values(path, file, group_column):
+        wanted = [group_column if name == "group" else name for name in COLUMNS]
+        for number, values in _values(path, file, wanted, {"path", "label", *({group_column} - {"group"})}):
             fault = rows.add(values)
             if fault:
                 raise ReinceptionError(f"{path}, line {number}: {fault}")
     return rows.source(path)
+
+
+def listed_images(path: Path) -> Iterator[Record]:
+    """The images of a manifest's rows, one at a time, labelled or not, also where a path is listed twice.
+
+    ReinceptionError as `open_manifest`, when the row is reached.
+    """
+    with _opened(path) as file:
+        for number, (name,) in _values(path, file, ["path"], {"path"}):
+            if not name or "\0" in (name := str(name)):
+                raise ReinceptionError(f"{path}, line {number}: the path is empty or holds a zero byte: fix it")
+            address = name if is_address(name) else None
+            place = path.parent / name if address is None else Path(name.rpartition("/")[2])
+            yield Record(path=place, name=address or str(place), target=0, address=address)
 
 
 @contextmanager
@@ -64,10 +88,10 @@ def _is_csv(path: Path | str) -> bool:
     return str(path).lower().endswith(".csv")
 
 
-def _values(path: Path | str, file: TextIO, group_column: str) -> Iterator[tuple[int, Sequence[Any]]]:
-    """(line, values in the order of COLUMNS) of each row."""
-    wanted = [group_column if name == "group" else name for name in COLUMNS]
-    required = {"path", "label", *({group_column} - {"group"})}
+def _values(
+    path: Path | str, file: TextIO, wanted: Sequence[str], required: set[str]
+) -> Iterator[tuple[int, Sequence[Any]]]:
+    """(line, values in the order of `wanted`) of each row."""
     if not _is_csv(path):
         for number, line in enumerate(file, start=1):
             if line.strip():

@@ -17,7 +17,8 @@ from reinception.data.loading.loader import TrainingStream
 from reinception.data.sources.records import SPLITS, Source
 from reinception.distributed import Ranks
 from reinception.errors import ReinceptionError
-from reinception.inference.engine import prepare, score
+from reinception.inference.compute import Compute
+from reinception.inference.engine import score
 from reinception.inference.speed import SPEED_NAME, measure
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import MODEL_NAME, Manifest, load
@@ -70,7 +71,7 @@ class Session:
     def prepare(self, network: Network, checkpoint: Checkpoint | None = None) -> Training:
         """All that the loop needs, `network` being fresh or, with a `checkpoint`, as it was left."""
         plan, recipe = self.plan, self.plan.recipe
-        network = prepare(network, self.device)
+        network = network.to(self.device).to(memory_format=torch.channels_last)
         network.set_batch_norm_decay(recipe.batch_norm_decay)
         freeze(network, plan.config.freeze)
         average = ParameterAverage(network, recipe.parameter_average)
@@ -161,7 +162,7 @@ class Session:
         In float32, whatever precision trained it: a published error should not depend on the processor.
         """
         best = build(self.plan.arch) if self.folder is None else load(self.folder.path / MODEL_NAME)[0]
-        best = prepare(best, self.device)
+        best = best.to(self.device).to(memory_format=torch.channels_last)
         self.ranks.copy_from_first(list(best.state_dict().values()))
         tables = {split: self._predict(best, split, torch.float32) for split in ("val", "test") if self.records[split]}
         if self.folder is None:
@@ -240,17 +241,16 @@ class Session:
         records, batch_size = self.records[split], self.plan.recipe.batch_size
         ranks = range(self.ranks.world_size)
         mine = [[i for i in range(len(records)) if i // batch_size % len(ranks) == rank] for rank in ranks]
-        scored = score(
-            network,
-            self.plan.preprocessing,
-            [records[index] for index in mine[self.ranks.rank]],
+        compute = Compute(
+            precision="fp32" if dtype == torch.float32 else "bf16",
             batch_size=batch_size,
             workers=self.plan.config.workers,
-            dtype=dtype,
             progress=lambda done, total: self.stop.check(),
         )
-        for refusal in scored.refused.values():
-            raise refusal
+        mine = [records[index] for index in mine[self.ranks.rank]]
+        scored = score(network, self.plan.preprocessing, mine, compute=compute)
+        for bad in scored.bad.values():
+            raise bad
         rows = self.ranks.gather(torch.from_numpy(scored.probabilities)).numpy()
         if len(rows) != len(records):
             raise ReinceptionError(f"{len(rows)} predictions for {len(records)} images of the split {split!r}")
