@@ -25,8 +25,7 @@ from reinception.cli.table import aligned
 from reinception.data.loading.loader import Batch
 from reinception.distributed import Ranks
 from reinception.family import network
-from reinception.inference.engine import prepare
-from reinception.machine import examine
+from reinception.machine import examine, keep_freed_memory
 from reinception.model.build import build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import named
@@ -51,8 +50,8 @@ class Steps:
         recipe = named("paper_2015")
         for name, value in (("batch_size", BATCH_SIZE), ("replicas", REPLICAS)):
             recipe = recipe.changed(name, value, source="benchmark")
-        self.live = prepare(build(network("inception_v3", input_size=INPUT_SIZE, aux="adaptive"), seed=0), device)
-        self.live.train()
+        self.live = build(network("inception_v3", input_size=INPUT_SIZE, aux="adaptive"), seed=0).train()
+        self.live.to(memory_format=torch.channels_last)
         self._recipe = recipe
         self._optimizer = make_optimizer(self.live, recipe.optimizer)
         set_rate(self._optimizer, 1e-6)
@@ -69,7 +68,7 @@ class Steps:
         images = torch.randint(0, 256, (BATCH_SIZE, 3, INPUT_SIZE, INPUT_SIZE), dtype=torch.uint8)
         images = images.contiguous(memory_format=torch.channels_last)
         order = torch.arange(BATCH_SIZE)
-        self._batches = [Batch(images=images, targets=order, indices=order, epoch=0, step=0)] * len(self.replicas.share)
+        self._batches = [Batch(images=images, targets=order, indices=order, epoch=0, step=0)] * len(self.replicas.shard)
 
     def take(self, number: int) -> None:
         combined = self.replicas.combine(self._batches, step=number, stop=Stop())
@@ -81,11 +80,12 @@ class Steps:
 def rank(rounds: int) -> Seconds:
     """One process's part: seconds of each round by what was timed."""
     seconds: defaultdict[str, list[float]] = defaultdict(list)
+    keep_freed_memory()
     with Ranks(torch.device("cpu")) as ranks:
         steps = {kind: Steps(ranks, kind) for kind in KINDS}
         for number in range(UNTIMED + rounds):
             for kind in KINDS if number % 2 else reversed(KINDS):
-                ranks.meet()
+                ranks.barrier()
                 began = time.perf_counter()
                 steps[kind].take(number)
                 seconds[f"step, {kind}"].append(time.perf_counter() - began)
@@ -95,7 +95,7 @@ def rank(rounds: int) -> Seconds:
         gradients = torch.cat([p.grad.flatten() for p in steps["fast"].live.parameters() if p.grad is not None])
         total = torch.zeros_like(gradients)
         for _ in range(UNTIMED + rounds):
-            ranks.meet()
+            ranks.barrier()
             marks = [time.perf_counter()]
             total.add_(gradients)
             marks.append(time.perf_counter())
@@ -104,7 +104,7 @@ def rank(rounds: int) -> Seconds:
             marks.append(time.perf_counter())
             total.zero_()
             exact.begin()
-            ranks.meet()
+            ranks.barrier()
             marks.append(time.perf_counter())
             exact._add()
             marks.append(time.perf_counter())

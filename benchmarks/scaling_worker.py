@@ -18,7 +18,7 @@ from reinception.data.loading.loader import Batch, normalise
 from reinception.distributed import Ranks
 from reinception.errors import ReinceptionError
 from reinception.family import network
-from reinception.inference.engine import prepare
+from reinception.machine import keep_freed_memory
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import named
@@ -45,7 +45,7 @@ class Worker:
     @cached_property
     def _live(self) -> Network:
         arch = network("inception_v3", input_size=INPUT_SIZE, aux="adaptive")
-        return prepare(build(arch, seed=0), self._device).train()
+        return build(arch, seed=0).to(memory_format=torch.channels_last).train()
 
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -64,7 +64,7 @@ class Worker:
         instants: list[tuple[float, float, float]] = []
         spent = 0.0
         for number in range(UNTIMED + rounds):
-            self._ranks.meet()
+            self._ranks.barrier()
             before, began = time.process_time(), time.perf_counter()
             middle = one_round(number)
             ended = time.perf_counter()
@@ -78,7 +78,7 @@ class Worker:
         integers = torch.zeros(size // 8, dtype=torch.int64)
 
         def exchange(_: int) -> None:
-            self._ranks.add_integers(integers)
+            self._ranks.all_reduce(integers)
 
         return exchange
 
@@ -104,7 +104,7 @@ class Worker:
             dtype=torch.float32,
             device=self._device,
         )
-        batches, optimizer, stop = [self._batch()] * len(together.share), self._optimizer, Stop()
+        batches, optimizer, stop = [self._batch()] * len(together.shard), self._optimizer, Stop()
 
         def step(number: int) -> float:
             combined = together.combine(batches, step=number, stop=stop)
@@ -127,6 +127,7 @@ class Worker:
 
 def main() -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     with Ranks(torch.device("cpu")) as ranks:
         worker = Worker(ranks)
         for line in sys.stdin:

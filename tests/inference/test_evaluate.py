@@ -25,7 +25,7 @@ from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record, Source
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.compute import Compute
-from reinception.inference.evaluate import Evaluation, Protocol, average, evaluate_records
+from reinception.inference.evaluate import OWN_CROP, Evaluation, Protocol, average, evaluate_records
 from reinception.inference.predict import csv_writer, json_writer, predict
 from reinception.inference.stream import expand
 from reinception.metrics import PredictionTable, calibration
@@ -41,11 +41,12 @@ def evaluate(
     records: Sequence[Record],
     classes: Sequence[str],
     *,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = OWN_CROP,
     **compute: Any,
 ) -> Evaluation:
     """`evaluate_records` in this process, `compute` being fields of `Compute`."""
-    return evaluate_records(models, records, classes, protocol=protocol, compute=Compute(**{"workers": 0} | compute))
+    fields: dict[str, Any] = {"workers": 0, **compute}
+    return evaluate_records(models, records, classes, protocol=protocol, compute=Compute(**fields))
 
 
 def narrow_model(
@@ -449,7 +450,6 @@ def test_files_folders_and_globs_become_files_in_the_order_given(folder: Path, t
 def test_prediction_ranks_labels_and_names_bad_files_in_the_order_given(
     model: Model, spoilt: Source, tmp_path: Path
 ) -> None:
-    _network, _manifest = model
     good, cut, page = (spoilt.records[row].path for row in (0, 3, 4))
     paths = [cut, good, tmp_path / "gone.png", good, str(tmp_path / "*.gif"), page]
     predictions = predict(model, paths)
@@ -477,7 +477,6 @@ def test_a_folder_names_its_bad_pictures_and_leaves_out_what_is_none(model: Mode
 def test_predictions_are_written_as_the_json_and_csv_that_others_read(
     model: Model, spoilt: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _network, _manifest = model
     good, bad = spoilt.records[0].path, spoilt.records[3].path
     predictions = predict(model, [good, bad])
     with json_writer("-") as write:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from reinception.cli.arguments import parser
 from reinception.errors import Interrupted, ReinceptionError, UsageError
+from reinception.machine import keep_freed_memory
 
 PROGRAM = "reinception"
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USAGE
     arguments = parser().parse_args(words)
     try:
+        keep_freed_memory()
         # The verb's room is imported only now, so that --help and wrong usage never wait for torch.
         module, function = arguments.call.split(":")
         getattr(importlib.import_module(f"reinception.cli.{module}"), function)(arguments)

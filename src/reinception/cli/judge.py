@@ -62,15 +62,15 @@ def features(arguments: argparse.Namespace) -> None:
 
     model = load(arguments.model, with_aux=False)
     num = num_failed = 0
-    with connected() as peers, contextlib.ExitStack() as files:
-        is_first = peers is None or peers.is_first
+    with connected() as ranks, contextlib.ExitStack() as files:
+        is_first = ranks is None or ranks.is_first
         write = files.enter_context(npz_writer(arguments.out, model.manifest)) if is_first else None
         compute = Compute(
             device="auto",
             precision=arguments.precision,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
-            ranks=peers,
+            ranks=ranks,
         )
         for one in features_stream(model, arguments.paths, compute=compute):
             if one.values is None:

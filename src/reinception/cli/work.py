@@ -79,11 +79,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         # The list may be one for all splits; the split was made before anything was left out.
         kept = {record.name for record in source.without(read_exclusions(arguments.exclude)).records}
         records = tuple(record for record in records if record.name in kept)
-    with connected() as peers:
+    with connected() as ranks:
         evaluation = evaluate_records(
-            models, records, source.classes, protocol=protocol, compute=_compute(arguments, peers)
+            models, records, source.classes, protocol=protocol, compute=_compute(arguments, ranks)
         )
-    if peers is not None and peers.rank:
+    if ranks is not None and ranks.rank:
         return  # the first writes and speaks for all
     for bad in evaluation.bad:
         print(f"reinception: {bad}", file=sys.stderr)
@@ -144,8 +144,8 @@ def predict(arguments: argparse.Namespace) -> None:
         raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
     model = load(arguments.model, with_aux=False)
     num = num_failed = 0
-    with connected() as peers, contextlib.ExitStack() as files:
-        is_first = peers is None or peers.is_first
+    with connected() as ranks, contextlib.ExitStack() as files:
+        is_first = ranks is None or ranks.is_first
         writers = []
         if is_first and arguments.json is not None:
             writers.append(files.enter_context(json_writer(arguments.json)))
@@ -153,7 +153,7 @@ def predict(arguments: argparse.Namespace) -> None:
             writers.append(files.enter_context(csv_writer(arguments.csv, model.classes)))
         if is_first and "-" not in (arguments.json, arguments.csv):
             writers.append(lambda one: None if one.error else print(_ranking(one)))
-        for one in predict_stream(model, arguments.paths, top=arguments.top, compute=_compute(arguments, peers)):
+        for one in predict_stream(model, arguments.paths, top=arguments.top, compute=_compute(arguments, ranks)):
             num, num_failed = num + 1, num_failed + (one.error is not None)
             for write in writers:
                 write(one)

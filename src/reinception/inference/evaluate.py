@@ -12,6 +12,7 @@ import numpy as np
 from reinception import metrics
 from reinception.data.sources.open_source import Record, Source, open_source
 from reinception.data.sources.records import listed
+from reinception.distributed import collect, shard
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.compute import HERE, Compute
 from reinception.inference.engine import score
@@ -20,7 +21,6 @@ from reinception.metrics import PredictionTable, Probabilities, Rate, calibratio
 from reinception.metrics.roc import rankings
 from reinception.model.artifact import Model, load
 from reinception.preprocess import Crops, Preprocessing, SingleCrop, many_crops, single_crop
-from reinception.sharing import own_share, put_together
 
 SINGLE_CROP = "single crop"
 
@@ -194,14 +194,16 @@ def evaluate_records(
         _require_equal(model.classes, known)
     targets = _targets(records, classes, known)
     protocols = [protocol.apply(model.preprocessing) for model in models]
-    mine = own_share(records, compute.ranks)
+    mine = shard(records, compute.ranks, batch_size=compute.batch_size)
     scored = []
+    precision = ""
     bad: dict[int, BadImage] = {}
     for index, (model, (preprocessing, crops)) in enumerate(zip(models, protocols, strict=True)):
         counted = _counted(compute, before=index * len(mine), total=len(models) * len(mine))
         own = score(model.network, preprocessing, mine, crops=crops, compute=counted)
-        rows, found = put_together(own.probabilities, own.bad, compute.ranks)
+        rows, found = collect(own.probabilities, own.bad, compute.ranks, batch_size=compute.batch_size)
         scored.append(rows)
+        precision = own.precision
         bad |= found
     kept = [index for index in range(len(records)) if index not in bad]
     if not kept:
@@ -220,7 +222,7 @@ def evaluate_records(
             "protocol": _in_words([crops for _, crops in protocols], protocol.resize),
             "crops": [None if crops is None else crops.to_json() for _, crops in protocols],
             "num_models": len(models),
-            "precision": own.precision,
+            "precision": precision,
             "preprocessing": [preprocessing.to_json() for preprocessing, _ in protocols],
         },
     )

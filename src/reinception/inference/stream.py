@@ -12,11 +12,10 @@ from pathlib import Path
 from reinception.data.sources.manifest import SUFFIXES, listed_images
 from reinception.data.sources.open_source import pictures
 from reinception.data.sources.records import Record
-from reinception.distributed import Ranks
+from reinception.distributed import collect, shard
 from reinception.errors import BadImage
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Row, table
-from reinception.sharing import own_share, put_together
 
 ROUND = 4096
 """Images that each rank computes between two exchanges of results."""
@@ -66,7 +65,7 @@ def rows_in_order(
     With ranks, which all call this with the same arguments, each computes its shard, and all get every row.
     """
     listed = _Counted(items)
-    rows = _alone(listed, function) if compute.ranks is None else _by_ranks(listed, function, columns, compute.ranks)
+    rows = _alone(listed, function) if compute.ranks is None else _by_ranks(listed, function, columns, compute)
     for done, named in enumerate(rows, start=1):
         yield named
         if compute.progress:
@@ -113,12 +112,14 @@ def _by_ranks(
     items: Iterator[Item],
     function: Callable[[Iterable[Record]], Iterator[Row | BadImage]],
     columns: int,
-    ranks: Ranks,
+    compute: Compute,
 ) -> Iterator[tuple[str, Row | BadImage]]:
+    ranks, size = compute.ranks, compute.batch_size
+    assert ranks is not None
     while True:  # a last round of nothing, so that ranks which see more images than others are found out
         part = list(islice(items, ROUND * ranks.world_size))
-        mine = own_share([item for item in part if isinstance(item, Record)], ranks)
-        rows, bad = put_together(*table(function(mine), len(mine), columns), ranks)
+        mine = shard([item for item in part if isinstance(item, Record)], ranks, batch_size=size)
+        rows, bad = collect(*table(function(mine), len(mine), columns), ranks, batch_size=size)
         index = 0
         for item in part:
             if isinstance(item, BadImage):
