@@ -229,7 +229,7 @@ def collect(
     ordered = np.empty_like(gathered)
     ordered[[index for some in indices for index in some]] = gathered
     return ordered, {
-        some[index]: BadImage(kind, reason, name)
+        some[index]: BadImage(name, kind, reason)
         for some, part in zip(indices, parts, strict=True)
         for index, kind, reason, name in part["refused"]
     }

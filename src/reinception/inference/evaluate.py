@@ -118,7 +118,7 @@ class Evaluation:
                 for one, rank in zip(metrics.per_class(table), ranked, strict=True)
             ],
             "confusion": metrics.confusion(table).tolist(),
-            "refused": [{"path": bad.name, "kind": bad.kind, "reason": bad.reason} for bad in self.bad],
+            "refused": [bad.to_json() for bad in self.bad],
         }
 
     def save_csv(self, path: str | Path) -> Path:

@@ -51,7 +51,7 @@ def _records(paths: Iterable[Path], given: str | Path, otherwise: str) -> Iterat
         is_empty = False
         yield _record(path)
     if is_empty:
-        yield BadImage("missing", otherwise, str(given))
+        yield BadImage(str(given), "missing", otherwise)
 
 
 def rows_in_order(
@@ -103,9 +103,9 @@ def _alone(
 
     for row in function(records()):
         while isinstance(item := waiting.popleft(), BadImage):
-            yield str(item.name), item
+            yield item.name, item
         yield item.name, row
-    yield from ((str(item.name), item) for item in waiting if isinstance(item, BadImage))
+    yield from ((item.name, item) for item in waiting if isinstance(item, BadImage))
 
 
 def _by_ranks(
@@ -123,7 +123,7 @@ def _by_ranks(
         index = 0
         for item in part:
             if isinstance(item, BadImage):
-                yield str(item.name), item
+                yield item.name, item
             else:
                 yield item.name, bad[index] if index in bad else rows[index]
                 index += 1

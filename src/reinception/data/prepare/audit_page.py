@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from PIL import Image
 
 from reinception.data.loading.read import pixels_of
-from reinception.data.prepare.audit import Audit, Problem
+from reinception.data.prepare.audit import Audit, Finding
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage
 from reinception.files import new_text_file
@@ -58,7 +59,7 @@ def write_gallery(audit: Audit, path: Path) -> None:
         file.write("\n".join(parts))
 
 
-def _sections(level: str, problems: tuple[Problem, ...], records: dict[str, Record]) -> list[str]:
+def _sections(level: str, problems: Sequence[BadImage | Finding], records: dict[str, Record]) -> list[str]:
     parts: list[str] = []
     for kind, count in sorted(Counter(problem.kind for problem in problems).items()):
         shown = [problem for problem in problems if problem.kind == kind][:MOST_PER_KIND]
