@@ -36,7 +36,17 @@ class Preprocessing:
     - `per_image`: each picture less its own mean, divided by its own standard deviation (TensorFlow's
       `per_image_standardization`). Exposure then says nothing, as it should where the camera chose it.
 
-    A field that makes no sense is a `ReinceptionError`.
+    Args: each is a field: `input_size` in pixels, `crop_fraction` from 0 to 1, `mean` and `std` of values from 0 to 1.
+
+    Raises:
+        ReinceptionError: a field that makes no sense, by name.
+
+    Source: the defaults are those of the released network (tensorflow/models, research/inception).
+
+    Example:
+        >>> import reinception as ri
+        >>> ri.Preprocessing(input_size=75, resize="whole").to_json()["std"]
+        [0.5, 0.5, 0.5]
     """
 
     input_size: int = 299

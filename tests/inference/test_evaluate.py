@@ -25,7 +25,7 @@ from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record, Source
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.compute import Compute
-from reinception.inference.evaluate import OWN_CROP, Evaluation, Protocol, average, evaluate_records
+from reinception.inference.evaluate import OWN_CROP, CropProtocol, Evaluation, average, evaluate_records
 from reinception.inference.predict import csv_writer, json_writer, predict
 from reinception.inference.stream import expand
 from reinception.metrics import PredictionTable, calibration
@@ -41,7 +41,7 @@ def evaluate(
     records: Sequence[Record],
     classes: Sequence[str],
     *,
-    protocol: Protocol = OWN_CROP,
+    protocol: CropProtocol = OWN_CROP,
     **compute: Any,
 ) -> Evaluation:
     """`evaluate_records` in this process, `compute` being fields of `Compute`."""
@@ -327,7 +327,7 @@ def test_many_crops_are_the_average_of_tables_made_crop_by_crop(model: Model, nu
         with Image.open(cells(1)[0].path) as cell:
             cell.resize((width, height)).save(record.path)
     crops = many_crops(num, 75)
-    together = evaluate([model], records, CLASSES, protocol=Protocol(crops=num), batch_size=31)
+    together = evaluate([model], records, CLASSES, protocol=CropProtocol(crops=num), batch_size=31)
     cut = []
     for record in records:  # every crop as a picture of its own
         image = decode(record.path)
@@ -338,14 +338,14 @@ def test_many_crops_are_the_average_of_tables_made_crop_by_crop(model: Model, nu
     tables = evaluate([model], cut, CLASSES).table.probabilities.reshape(2, num, 2).swapaxes(0, 1)
     assert np.abs(together.table.probabilities - tables.mean(axis=0, dtype=np.float64)).max() < 1e-6
     assert np.std(tables, axis=0).min() > 0.001  # else this test would prove nothing
-    again = evaluate([model], records[::-1], CLASSES, protocol=Protocol(crops=num), batch_size=5)
+    again = evaluate([model], records[::-1], CLASSES, protocol=CropProtocol(crops=num), batch_size=5)
     assert again.table.probabilities[::-1].tobytes() == together.table.probabilities.tobytes()
 
 
 def test_144_crops_are_four_scales_of_12_where_the_picture_is_square(model: Model, source: Source) -> None:
     network, manifest = model
     crops = many_crops(144, 75)
-    together = evaluate([model], source.records, source.classes, protocol=Protocol(crops=144), batch_size=31)
+    together = evaluate([model], source.records, source.classes, protocol=CropProtocol(crops=144), batch_size=31)
     image = decode(source.records[0].path)
     rows = by_hand(
         network, list(crop_pixels(image, [c for _, c in crop_boxes(300, 300, crops)], manifest.preprocessing))
@@ -359,26 +359,26 @@ def test_144_crops_are_four_scales_of_12_where_the_picture_is_square(model: Mode
 
 
 def crops_of(model: Model, source: Source, scale: int) -> Evaluation:
-    return evaluate([model], source.records, source.classes, protocol=Protocol(crops=12, scales=(scale,)))
+    return evaluate([model], source.records, source.classes, protocol=CropProtocol(crops=12, scales=(scale,)))
 
 
 def test_an_ensemble_over_crops_is_the_average_of_its_members_tables(source: Source) -> None:
     models = [lively_model(1), lively_model(2)]
     alone = [
-        evaluate([one], source.records, source.classes, protocol=Protocol(crops=12)).table.probabilities
+        evaluate([one], source.records, source.classes, protocol=CropProtocol(crops=12)).table.probabilities
         for one in models
     ]
-    together = evaluate(models, source.records, source.classes, protocol=Protocol(crops=12))
-    turned = evaluate(models[::-1], source.records, source.classes, protocol=Protocol(crops=12))
+    together = evaluate(models, source.records, source.classes, protocol=CropProtocol(crops=12))
+    turned = evaluate(models[::-1], source.records, source.classes, protocol=CropProtocol(crops=12))
     assert np.abs(together.table.probabilities - np.mean(alone, axis=0, dtype=np.float64)).max() < 1e-6
     assert together.table.probabilities.tobytes() == turned.table.probabilities.tobytes()
-    one = evaluate(models[:1], source.records, source.classes, protocol=Protocol(crops=12))
+    one = evaluate(models[:1], source.records, source.classes, protocol=CropProtocol(crops=12))
     assert one.table.probabilities.tobytes() == alone[0].tobytes()
 
 
 @pytest.mark.parametrize("crops", [10, 144])
 def test_batch_size_workers_and_bad_files_change_no_crop(model: Model, spoilt: Source, crops: int) -> None:
-    wanted = evaluate([model], spoilt.records, spoilt.classes, protocol=Protocol(crops=crops), batch_size=64)
+    wanted = evaluate([model], spoilt.records, spoilt.classes, protocol=CropProtocol(crops=crops), batch_size=64)
     seen: list[tuple[int, int]] = []
 
     def watch(done: int, total: int | None) -> None:
@@ -391,7 +391,7 @@ def test_batch_size_workers_and_bad_files_change_no_crop(model: Model, spoilt: S
             [model],
             spoilt.records,
             spoilt.classes,
-            protocol=Protocol(crops=crops),
+            protocol=CropProtocol(crops=crops),
             batch_size=size,
             workers=workers,
             progress=watch,
@@ -404,14 +404,14 @@ def test_batch_size_workers_and_bad_files_change_no_crop(model: Model, spoilt: S
 
 def test_a_named_rule_replaces_the_models_own_single_crop(model: Model, source: Source) -> None:
     network, manifest = model
-    named = evaluate([model], source.records, source.classes, protocol=Protocol(resize="torchvision"))
+    named = evaluate([model], source.records, source.classes, protocol=CropProtocol(resize="torchvision"))
     changed = dataclasses.replace(manifest, preprocessing=single_crop("torchvision", manifest.preprocessing))
     assert same(named.table, evaluate([Model(network, changed)], source.records, source.classes).table)
     assert named.summary()["protocol"] == "single crop (torchvision rule)"
     with pytest.raises(UsageError, match="is for a single crop"):
-        evaluate([model], source.records, source.classes, protocol=Protocol(resize="tf", crops=12))
+        evaluate([model], source.records, source.classes, protocol=CropProtocol(resize="tf", crops=12))
     with pytest.raises(UsageError, match="scales are for"):
-        evaluate([model], source.records, source.classes, protocol=Protocol(scales=(80,)))
+        evaluate([model], source.records, source.classes, protocol=CropProtocol(scales=(80,)))
 
 
 def test_excluded_images_are_left_out_and_unknown_ones_are_an_error(source: Source) -> None:

@@ -16,7 +16,7 @@ from reinception.data.sources.open_source import Source, open_source
 from reinception.errors import ReinceptionError, UsageError
 from reinception.files import refuse_existing, write_json
 from reinception.inference.compute import Compute
-from reinception.inference.evaluate import Evaluation, Protocol, evaluate_records
+from reinception.inference.evaluate import CropProtocol, Evaluation, evaluate_records
 from reinception.inference.evaluation_split import Selection, select
 from reinception.inference.predict import Prediction, csv_writer, json_writer, predict_stream
 from reinception.metrics import ClassScore, accuracy, majority, per_class, top_k_error, wilson
@@ -72,7 +72,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     _refuse_existing(arguments.json, arguments.predictions)
     models = [load(path, with_aux=False) for path in arguments.models]
     source = open_source(arguments.data)
-    protocol = Protocol(crops=arguments.crops, scales=arguments.scales, resize=arguments.resize)
+    protocol = CropProtocol(crops=arguments.crops, scales=arguments.scales, resize=arguments.resize)
     selection = select(source, [model.manifest for model in models], arguments.split)
     records = selection.records
     if arguments.exclude is not None:

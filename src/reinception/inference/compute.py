@@ -20,7 +20,19 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How a network is run over many images. Nothing in it changes the result, except `precision`."""
+    """How a network is run over many images. Nothing in it changes the result, except `precision`.
+
+    Args: each is a field, explained below.
+
+    Raises:
+        UsageError: an unknown backend, or no image at a time.
+
+    Example:
+        >>> import reinception as ri
+        >>> compute = ri.Compute(precision="auto", batch_size=64)
+        >>> len(ri.predict("model.safetensors", "images", compute=compute))
+        4
+    """
 
     device: str | None = None
     """cpu, cuda or cuda:N; auto is the current GPU, else the processor (default: where the network is)"""

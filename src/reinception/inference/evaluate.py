@@ -26,10 +26,21 @@ SINGLE_CROP = "single crop"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class CropProtocol:
     """Which pixels of each image are scored: the model's own single crop, another rule for it, or many crops.
 
-    UsageError where `scales` are given for a single crop, or `resize` for many.
+    Args: each is a field, explained below.
+
+    Raises:
+        UsageError: `scales` for a single crop, or `resize` for many.
+
+    Source: 10 crops are Krizhevsky et al. 2012's, 144 are GoogLeNet's (arXiv 1409.4842, section 7).
+
+    Example:
+        >>> import reinception as ri
+        >>> ten = ri.CropProtocol(crops=10)
+        >>> ri.evaluate("model.safetensors", "images", protocol=ten).protocol["protocol"]
+        '10 crops (scale 86)'
     """
 
     crops: int = 1
@@ -56,7 +67,7 @@ class Protocol:
         return (preprocessing if self.resize is None else single_crop(self.resize, preprocessing)), None
 
 
-OWN_CROP = Protocol()
+OWN_CROP = CropProtocol()
 """The single crop that each model was made for."""
 
 
@@ -131,7 +142,7 @@ def evaluate(
     data: str | Path | Source,
     *,
     split: str | None = None,
-    protocol: Protocol = OWN_CROP,
+    protocol: CropProtocol = OWN_CROP,
     compute: Compute = HERE,
 ) -> Evaluation:
     """How often a model, or the average of several, is right on labelled images.
@@ -176,7 +187,7 @@ def evaluate_records(
     records: Sequence[Record],
     classes: Sequence[str],
     *,
-    protocol: Protocol = OWN_CROP,
+    protocol: CropProtocol = OWN_CROP,
     compute: Compute = HERE,
 ) -> Evaluation:
     """Score `records` (whose targets index `classes`) with one model, or with the average of several.

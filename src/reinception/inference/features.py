@@ -34,6 +34,13 @@ class ImageFeatures:
     values: Row | None
     error: str | None
 
+    @classmethod
+    def of(cls, path: str, row: Row | BadImage) -> ImageFeatures:
+        """What a row of the engine, or its lack, stands for."""
+        if isinstance(row, BadImage):
+            return cls(path=path, values=None, error=row.reason)
+        return cls(path=path, values=row, error=None)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Features:
@@ -90,10 +97,7 @@ def features_stream(
         return engine.features(batches_of(records, model.preprocessing, compute=compute))
 
     for name, row in rows_in_order(items, function, model.network.num_features, compute):
-        if isinstance(row, BadImage):
-            yield ImageFeatures(path=name, values=None, error=row.reason)
-        else:
-            yield ImageFeatures(path=name, values=row, error=None)
+        yield ImageFeatures.of(name, row)
 
 
 @contextmanager

@@ -25,8 +25,25 @@ MODEL_NAME = "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a model file says about itself: the whole spec, the classes in the order of the logits, the pixels it
-    expects, how it was trained and where its weights come from."""
+    """What a model file says about itself.
+
+    Args:
+        arch: the whole architecture.
+        classes: the names of the classes, in the order of the logits.
+        preprocessing: the pixels that the network expects.
+        training: how it was trained: recipe, data, metrics; whatever JSON can hold.
+        origin: where its weights come from, and their licence.
+
+    Raises:
+        ReinceptionError: not as many classes as the architecture has outputs.
+
+    Example:
+        >>> import reinception as ri
+        >>> network = ri.create("inception_v3", num_classes=2, width=0.1, input_size=75, aux="none")
+        >>> preprocessing = ri.Preprocessing(input_size=75)
+        >>> manifest = ri.Manifest(arch=network.arch, classes=("cat", "dog"), preprocessing=preprocessing)
+        >>> ri.save(network, "pets.safetensors", manifest)
+    """
 
     arch: Arch
     classes: tuple[str, ...]
@@ -70,7 +87,19 @@ class Manifest:
 
 
 class Model(NamedTuple):
-    """A network and the manifest that belongs to it; `network, manifest = model` unpacks them."""
+    """A network and the manifest that belongs to it; `network, manifest = model` unpacks them.
+
+    Args:
+        network: the network; `load` gives it in evaluation mode on the processor.
+        manifest: its classes, preprocessing, training and origin.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> network, manifest = model
+        >>> model.classes == manifest.classes, model.preprocessing.input_size
+        (True, 75)
+    """
 
     network: Network
     manifest: Manifest
@@ -86,8 +115,29 @@ class Model(NamedTuple):
         return self.manifest.preprocessing
 
 
-def save(network: Network, path: str | Path, manifest: Manifest) -> None:
-    """Writes the model file `path`, in place of one that is there, whole or not at all."""
+def save(network: Network | Model, path: str | Path, manifest: Manifest | None = None) -> None:
+    """Writes a model file, in place of one that is there, whole or not at all.
+
+    Args:
+        network: the network, or a `Model` with its manifest.
+        path: the `.safetensors` file.
+        manifest: the classes and the preprocessing, which a network alone does not know.
+
+    Raises:
+        ReinceptionError: no manifest, or one with another number of classes.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> ri.save(model, "copy.safetensors")
+        >>> ri.load("copy.safetensors").manifest == model.manifest
+        True
+    """
+    if isinstance(network, Model):
+        network, manifest = network.network, manifest or network.manifest
+    if manifest is None:
+        raise ReinceptionError(f"{path}: a network is saved with a manifest, which names its classes and preprocessing")
     manifest = dataclasses.replace(manifest, arch=network.arch)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps(manifest.to_json(), sort_keys=True)}
