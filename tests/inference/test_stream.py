@@ -220,7 +220,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 def peak(model: Path, manifest: Path, out: Path, *, workers: int) -> int:
     """MiB that predicting took at most."""
     words = [sys.executable, "-c", PEAK, *map(str, (model, manifest, out, workers))]
-    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize(("few", "many"), [(200, 2000), pytest.param(2000, 200_000, marks=pytest.mark.slow)])
