@@ -19,7 +19,7 @@ from reinception.train.run.checkpoint import Checkpoints
 # What takes too long for every day; `make soak` asks for it.
 SOAK = pytest.mark.skipif(not os.environ.get("REINCEPTION_SOAK"), reason="make soak does this")
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["reinception.train.run.session", "reinception.cli.work"])
+CONTEXT.set_forkserver_preload(["reinception.train.run.start", "reinception.cli.train"])
 
 Before = Callable[[], None]
 """What a process does before it runs its command: where tests put in what nature would."""

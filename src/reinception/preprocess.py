@@ -1,12 +1,12 @@
-"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5, excluded images."""
+"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from reinception.documents import Documents
 from reinception.errors import ReinceptionError
 
 ResizeRule = Literal["central_crop", "shorter_side", "whole"]
@@ -15,6 +15,8 @@ Scaling = Literal["fixed", "per_image"]
 
 _NUM_CHANNELS = 3
 _MAX_INPUT_SIZE = 8192
+_VALUE_RANGE = [0.0, 1.0]
+_DOCUMENTS = Documents()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +60,13 @@ class Preprocessing:
     scaling: Scaling = "fixed"
 
     def __post_init__(self) -> None:
-        _require(_is_int(self.input_size) and 1 <= self.input_size <= _MAX_INPUT_SIZE, "input_size", self.input_size)
-        _require(self.resize in get_args(ResizeRule), "resize", self.resize, get_args(ResizeRule))
-        _require(_is_number(self.crop_fraction) and 0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction)
-        _require(
-            self.interpolation in get_args(Interpolation),
-            "interpolation",
-            self.interpolation,
-            get_args(Interpolation),
-        )
+        _require(1 <= self.input_size <= _MAX_INPUT_SIZE, "input_size", self.input_size)
+        _require(0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction)
+        for name, rules in (("resize", ResizeRule), ("interpolation", Interpolation), ("scaling", Scaling)):
+            _require(getattr(self, name) in get_args(rules), name, getattr(self, name), get_args(rules))
         for name, values in (("mean", self.mean), ("std", self.std)):
-            triple = isinstance(values, tuple) and len(values) == _NUM_CHANNELS and all(map(_is_number, values))
-            _require(triple, name, values)
+            _require(isinstance(values, tuple) and len(values) == _NUM_CHANNELS, name, values)
         _require(all(value > 0 for value in self.std), "std", self.std)
-        _require(self.scaling in get_args(Scaling), "scaling", self.scaling, get_args(Scaling))
 
     @property
     def resized_side(self) -> int:
@@ -80,27 +75,16 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values, and `value_range`, the range that `mean` and `std` refer to."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "value_range": [0.0, 1.0]}
+        return {**_DOCUMENTS.encode(self), "value_range": _VALUE_RANGE}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_json`. A missing, unknown or senseless field is a `ReinceptionError` that names it."""
-        if not isinstance(values, Mapping):
-            raise ReinceptionError(f"preprocessing must be a JSON object, not {type(values).__name__}")
-        known = {field.name for field in fields(cls)}
-        if missing := sorted(known - values.keys()):
-            raise ReinceptionError(f"preprocessing lacks {', '.join(missing)}: the file was not written by reinception")
-        if unknown := sorted(values.keys() - known - {"value_range"}):
-            raise ReinceptionError(
-                f"preprocessing has unknown fields {', '.join(map(repr, unknown))}: update reinception"
-            )
-        value_range = values.get("value_range", [0.0, 1.0])
-        _require(value_range == [0.0, 1.0], "value_range", value_range, ([0.0, 1.0],))
-        read = {name: values[name] for name in known}
-        for name in ("mean", "std"):
-            if isinstance(read[name], list):
-                read[name] = tuple(read[name])
-        return cls(**read)
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Preprocessing:
+        """The preprocessing of `to_json`. Raises ReinceptionError that names the first field that does not fit."""
+        if isinstance(document, Mapping):
+            value_range = document.get("value_range", _VALUE_RANGE)
+            _require(value_range == _VALUE_RANGE, "value_range", value_range, (_VALUE_RANGE,))
+            document = {name: value for name, value in document.items() if name != "value_range"}
+        return _DOCUMENTS.decode(document, Preprocessing, "preprocessing")
 
 
 # -- named single-crop rules -------------------------------------------------------------------------------------------
@@ -192,83 +176,6 @@ def many_crops(num: int, input_size: int, scales: tuple[int, ...] | None = None)
     if len(chosen) != wanted:
         raise ReinceptionError(f"crops: {num} crops take {wanted} scale{'s'[: wanted - 1]}, got {len(chosen)}")
     return Crops(input_size=input_size, scales=chosen, num_squares=3 if num == 144 else 1, whole=num != 10)
-
-
-# -- what the paper reports --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportedScore:
-    """A row of Table 4 or 5: errors in percent; None where the table prints none.
-
-    `unverified` names the fields that were remembered and not read again in the paper: print them with that mark.
-    """
-
-    network: str
-    num_models: int | None = 1
-    num_crops: int | None
-    top1_error: float | None = None
-    top5_error: float | None = None
-    unverified: tuple[str, ...] = ()
-
-
-_ALL = ("num_crops", "top1_error", "top5_error")
-
-TABLE_4: tuple[ReportedScore, ...] = (
-    ReportedScore(network="GoogLeNet", num_crops=10, top5_error=9.15, unverified=_ALL),
-    ReportedScore(network="GoogLeNet", num_crops=144, top5_error=7.89, unverified=_ALL),
-    ReportedScore(network="VGG", num_crops=None, top1_error=24.4, top5_error=6.8, unverified=_ALL),
-    ReportedScore(network="BN-Inception", num_crops=144, top1_error=22.0, top5_error=5.82, unverified=_ALL),
-    ReportedScore(network="PReLU", num_crops=10, top1_error=24.27, top5_error=7.38, unverified=_ALL),
-    ReportedScore(network="PReLU", num_crops=None, top1_error=21.59, top5_error=5.71, unverified=_ALL),
-    ReportedScore(network="Inception-v3", num_crops=12, top1_error=19.47, top5_error=4.48),
-    ReportedScore(network="Inception-v3", num_crops=144, top1_error=18.77, top5_error=4.2),
-)
-"""One model, several crops, on the validation images that are not on the exclusion list."""
-
-TABLE_5: tuple[ReportedScore, ...] = (
-    ReportedScore(network="VGGNet", num_models=2, num_crops=None, top1_error=23.7, top5_error=6.8, unverified=_ALL),
-    ReportedScore(network="GoogLeNet", num_models=7, num_crops=144, top5_error=6.67, unverified=_ALL),
-    ReportedScore(network="PReLU", num_models=None, num_crops=None, top5_error=4.94, unverified=_ALL),
-    ReportedScore(
-        network="BN-Inception", num_models=6, num_crops=144, top1_error=20.1, top5_error=4.9, unverified=_ALL
-    ),
-    ReportedScore(
-        network="Inception-v3",
-        num_models=4,
-        num_crops=144,
-        top1_error=17.2,
-        top5_error=3.58,
-        unverified=("top1_error",),
-    ),
-)
-"""Ensembles. The abstract prints a top-1 error of 17.3 for the last row."""
-
-NUM_SCORED_BY_THE_PAPER, NUM_VALIDATION_IMAGES = 48_238, 50_000
-"""Section 8 scores the validation images without the 1,762 of the ILSVRC devkit's list of doubtful ones."""
-
-
-def read_exclusions(path: str | Path) -> frozenset[str]:
-    """Names of the images that a list excludes: one a line, `#` starts a comment.
-
-    A bare number, as in ILSVRC2014_clsloc_validation_blacklist.txt, means ILSVRC2012_val_<eight digits>.JPEG.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise ReinceptionError(f"{path}: cannot read the exclusion list: {error.strerror}") from None
-    names = {line.split("#")[0].strip() for line in text.splitlines()} - {""}
-    if not names:
-        raise ReinceptionError(f"{path}: the exclusion list names no image; one name a line is expected")
-    return frozenset(f"ILSVRC2012_val_{int(name):08d}.JPEG" if name.isdecimal() else name for name in names)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _require(holds: bool, name: str, value: object, choices: tuple[object, ...] = ()) -> None:

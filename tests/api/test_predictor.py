@@ -6,6 +6,7 @@ import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,7 +170,8 @@ def test_several_threads_may_ask_at_once(predictor: ri.Predictor, paths: list[Pa
     wanted = [one.to_json() for one in predictor(paths)]
     with ThreadPoolExecutor(4) as pool:
         for asked in [pool.submit(predictor, paths) for _ in range(8)]:
-            assert [one.to_json() for one in asked.result()] == wanted
+            answers: Any = asked.result()
+            assert [one.to_json() for one in answers] == wanted
 
 
 def test_what_does_not_exist_is_refused_in_one_line(place: Path) -> None:

@@ -117,7 +117,9 @@ def rewrite(file: Path, change) -> None:
     [
         (lambda m: m | {"format": 99}, "manifest format 99"),
         (lambda m: m | {"classes": ["one"]}, "1 class names for 2 outputs"),
-        (lambda m: m | {"classes": "ab"}, "not a list of names"),
+        (lambda m: m | {"classes": "ab"}, "classes: expected a list, found 'ab'"),
+        (lambda m: m | {"surprise": 1}, "unknown field 'surprise'"),
+        (lambda m: m | {"training": [1]}, "training: expected a JSON object"),
         (lambda m: {k: v for k, v in m.items() if k != "arch"}, "lacks arch"),
         (lambda m: m | {"arch": m["arch"] | {"dropout": 2}}, "dropout"),
         (lambda m: m | {"arch": m["arch"] | {"num_classes": 3}, "classes": ["a", "b", "c"]}, "has shape"),

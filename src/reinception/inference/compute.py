@@ -35,7 +35,8 @@ class Compute:
     """
 
     device: str | None = None
-    """cpu, cuda or cuda:N; auto is the current GPU, else the processor (default: where the network is)"""
+    """cpu, cuda or cuda:N; auto is the current GPU, else the processor (default: where the network is;
+    auto on the command line)"""
 
     precision: Precision = "fp32"
     """number format of the heavy layers; fp32 gives the same figures on every processor, bf16 is faster where the
@@ -48,8 +49,8 @@ class Compute:
     """images read at a time: memory and speed, not the result"""
 
     workers: int = 1
-    """processes that read images; the result is the same for any number. With 0 they are read in this one, and an image
-    that crashes the decoder ends it without a word; with 1 or more it is named"""
+    """processes that read images; any number gives the same result. With 0 this process reads them, and an image that
+    crashes the decoder ends it; with 1 or more such an image is named"""
 
     progress: Progress | None = None
     """called with (images done, images in all or None), of this process's shard"""

@@ -54,7 +54,7 @@ def batches_of(
             )
     else:
         for cut, bad in crop_batches(records, preprocessing, crops, **loading):
-            yield ImageBatch(images=cut.images, indices=cut.indices, weights=cut.shares, bad=bad)
+            yield ImageBatch(images=cut.images, indices=cut.indices, weights=cut.weights, bad=bad)
 
 
 class Engine:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from reinception import metrics
-from reinception.data.sources.open_source import Record, Source, open_source
-from reinception.data.sources.records import listed
+from reinception.data.sources.open_source import open_source
+from reinception.data.sources.records import Record, Source, listed
 from reinception.distributed import collect, shard
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.compute import HERE, Compute
 from reinception.inference.engine import score
 from reinception.inference.evaluation_split import select
 from reinception.metrics import PredictionTable, Probabilities, Rate, calibration, significance
-from reinception.metrics.roc import rankings
+from reinception.metrics.roc import one_vs_rest
 from reinception.model.artifact import Model, load
 from reinception.preprocess import Crops, Preprocessing, SingleCrop, many_crops, single_crop
 
@@ -92,7 +92,7 @@ class Evaluation:
         """
         table = self.table
         majority, baseline = metrics.majority(table)
-        ranked = rankings(table)
+        ranked = one_vs_rest(table)
         return {
             "num_listed": self.num_listed,
             "num_images": self.num_images,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from reinception.data.sources.class_folders import image_files
 from reinception.data.sources.manifest import SUFFIXES, listed_images
-from reinception.data.sources.open_source import pictures
 from reinception.data.sources.records import Record
 from reinception.distributed import collect, shard
 from reinception.errors import BadImage
@@ -30,14 +30,14 @@ def expand(paths: Sequence[str | Path]) -> Iterator[Item]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            yield from _records(pictures(path), given, "there is no image in this folder: name another")
+            yield from _records(image_files(path), given, "there is no image in this folder: name another")
         elif path.suffix.lower() in SUFFIXES and path.is_file():
             yield from listed_images(path)
         elif os.path.lexists(path) or not glob.has_magic(str(given)):
             yield _record(path)  # when it is missing, reading it says so
         else:
             matches = sorted(map(Path, glob.iglob(str(given), recursive=True)))
-            found = (file for match in matches for file in (pictures(match) if match.is_dir() else [match]))
+            found = (file for match in matches for file in (image_files(match) if match.is_dir() else [match]))
             yield from _records(found, given, "nothing matches this pattern: check it")
 
 

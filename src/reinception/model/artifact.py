@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
+from reinception.documents import Documents
 from reinception.errors import ReinceptionError
 from reinception.files import write_bytes
 from reinception.model.build import Network, skeleton
@@ -56,34 +57,24 @@ class Manifest:
             raise ReinceptionError(f"{len(self.classes)} class names for {self.arch.num_classes} outputs")
 
     def to_json(self) -> dict[str, Any]:
+        """Every field as plain JSON values, and the number of this format."""
         return {
             "format": FORMAT,
+            **_DOCUMENTS.encode(self),
             "arch": self.arch.to_json(),
-            "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_json(),
-            "training": dict(self.training),
-            "origin": dict(self.origin),
         }
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Manifest:
-        """ReinceptionError names the first thing that does not fit."""
+        """The manifest of `to_json`. Raises ReinceptionError that names the first field that does not fit."""
         version = document.get("format")
         if version != FORMAT:
             raise ReinceptionError(f"manifest format {version!r} is not the {FORMAT} this version reads")
-        missing = {"arch", "classes", "preprocessing"} - set(document)
-        if missing:
-            raise ReinceptionError(f"the manifest lacks {', '.join(sorted(missing))}")
-        classes = document["classes"]
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ReinceptionError("the manifest's classes are not a list of names")
-        return Manifest(
-            arch=Arch.from_json(document["arch"]),
-            classes=tuple(classes),
-            preprocessing=Preprocessing.from_json(document["preprocessing"]),
-            training=_mapping(document, "training"),
-            origin=_mapping(document, "origin"),
-        )
+        return _DOCUMENTS.decode({name: document[name] for name in document if name != "format"}, Manifest, "manifest")
+
+
+_DOCUMENTS = Documents(readers={Arch: Arch.from_json, Preprocessing: Preprocessing.from_json})
 
 
 class Model(NamedTuple):
@@ -203,7 +194,7 @@ def read_manifest(path: str | Path) -> Manifest:
         raise ReinceptionError("has no reinception manifest, so its classes and pixels are unknown")
     try:
         document = json.loads(metadata[METADATA_KEY])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReinceptionError(f"the manifest is not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ReinceptionError("the manifest is not a JSON object")
@@ -231,10 +222,3 @@ def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, 
     for name, shape in expected.items():
         if found[name] != shape:
             raise ReinceptionError(f"tensor {name} has shape {found[name]}, its architecture asks for {shape}")
-
-
-def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = document.get(name, {})
-    if not isinstance(value, dict):
-        raise ReinceptionError(f"the manifest's {name} is not an object")
-    return value

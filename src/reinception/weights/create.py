@@ -12,7 +12,7 @@ from reinception.model.build import Network, build
 from reinception.weights.convert import obtain
 
 
-def create(
+def create(  # noqa: PLR0913 - one keyword for each thing that a caller may want otherwise
     name: str,
     *,
     num_classes: int | None = None,
