@@ -35,7 +35,7 @@ from reinception.cli.table import aligned
 from reinception.data.loading.loader import CACHE_BYTES, TrainingStream, normalise
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
-from reinception.family.catalog import create
+from reinception import create
 from reinception.machine import autocast, choose_device, examine, precision
 from reinception.preprocess import Preprocessing
 from reinception.train.loss import smoothed_cross_entropy

@@ -25,7 +25,7 @@ from reinception.cli.table import aligned
 from reinception.data.loading.loader import Batch
 from reinception.distributed import Ranks
 from reinception.family import network
-from reinception.machine import examine
+from reinception.machine import examine, keep_freed_memory
 from reinception.model.build import build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import named
@@ -69,6 +69,7 @@ class Steps:
 def rank(rounds: int) -> Seconds:
     """One process's part: seconds of each round by what was timed."""
     seconds: defaultdict[str, list[float]] = defaultdict(list)
+    keep_freed_memory()
     with Ranks(torch.device("cpu")) as ranks:
         steps = {kind: Steps(ranks, kind) for kind in KINDS}
         for number in range(UNTIMED + rounds):

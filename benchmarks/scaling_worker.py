@@ -18,6 +18,7 @@ from reinception.data.loading.loader import Batch, normalise
 from reinception.distributed import Ranks
 from reinception.errors import ReinceptionError
 from reinception.family import network
+from reinception.machine import keep_freed_memory
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import named
@@ -118,6 +119,7 @@ class Worker:
 
 def main() -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     with Ranks(torch.device("cpu")) as ranks:
         worker = Worker(ranks)
         for line in sys.stdin:

@@ -158,11 +158,21 @@ _CPU_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
 """Processor features, as torch names them, that multiply bfloat16 in hardware; the last two are Arm's."""
 
 
-def choose_device() -> torch.device:
-    """The current CUDA device where there is one, else the processor."""
+def choose_device(name: str = "auto") -> torch.device:
+    """The device `name`; auto is the current CUDA device where there is one, else the processor.
+
+    UsageError where there is no such device.
+    """
     import torch
 
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    if name == "auto":
+        return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"device {name}: no such device here; see `reinception doctor`") from None
+    return device
 
 
 def has_bf16(device: torch.device) -> bool:

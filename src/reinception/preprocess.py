@@ -38,7 +38,17 @@ class Preprocessing:
     - `per_image`: each image less its own mean, divided by its own standard deviation (TensorFlow's
       `per_image_standardization`). Exposure then carries no information, which is right where the camera chose it.
 
-    Raises ReinceptionError for a field that makes no sense.
+    Args: each is a field: `input_size` in pixels, `crop_fraction` from 0 to 1, `mean` and `std` of values from 0 to 1.
+
+    Raises:
+        ReinceptionError: a field that makes no sense, by name.
+
+    Source: the defaults are those of the released network (tensorflow/models, research/inception).
+
+    Example:
+        >>> import reinception as ri
+        >>> ri.Preprocessing(input_size=75, resize="whole").to_json()["std"]
+        [0.5, 0.5, 0.5]
     """
 
     input_size: int = 299

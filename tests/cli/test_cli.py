@@ -111,7 +111,7 @@ def test_the_public_names_all_exist_and_nothing_else_is_public() -> None:
     assert set(family.NETWORKS) <= set(reinception.__all__)
     assert reinception.models() == tuple(family.NETWORKS)
     with pytest.raises(AttributeError, match="no_such_name"):
-        reinception.no_such_name  # noqa: B018 - the attribute access is what is tested
+        reinception.no_such_name  # noqa: B018  # pyrefly: ignore[missing-attribute] - the access is what is tested
 
 
 # -- models and show ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from reinception.cli.counter import counter
 from reinception.cli.flags import STDOUT, refuse_results
-from reinception.cli.ranks import connected
+from reinception.cli.ranks import connected, is_first
 from reinception.cli.table import aligned, count
 from reinception.data.sources.exclusions import read_exclusions
 from reinception.files import write_json
@@ -62,36 +62,25 @@ def run(options: EvaluateOptions, compute: Compute) -> None:
     """
     refuse_results(options.json, options.predictions)
     from reinception.data.sources.open_source import open_source
-    from reinception.inference.evaluate import evaluate
+    from reinception.inference.evaluate import CropProtocol, evaluate_records
     from reinception.inference.evaluation_split import select
     from reinception.model.artifact import load
 
     models = [load(path, with_aux=False) for path in options.models]
     source = open_source(options.data)
-    selection = select(source, [manifest for _, manifest in models], options.split)
+    selection = select(source, [model.manifest for model in models], options.split)
     records = selection.records
     if options.exclude is not None:
         # The list may be one for all splits; the split was made before anything was left out.
         kept = {record.name for record in source.without(read_exclusions(options.exclude)).records}
         records = tuple(record for record in records if record.name in kept)
-    with connected() as peers:
-        evaluation = evaluate(
-            models,
-            records,
-            source.classes,
-            crops=options.crops,
-            scales=options.scales,
-            resize=options.resize,
-            batch_size=compute.batch_size,
-            workers=compute.workers,
-            precision=compute.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            ranks=peers,
-        )
-    if peers is not None and peers.rank:
+    protocol = CropProtocol(crops=options.crops, scales=options.scales, resize=options.resize)
+    with connected(compute, progress=counter("images")) as connection:
+        evaluation = evaluate_records(models, records, source.classes, protocol=protocol, compute=connection)
+    if not is_first(connection):
         return  # the first writes and speaks for all
-    for refusal in evaluation.refused:
-        print(f"reinception: {refusal.path}: {refusal.reason}", file=sys.stderr)
+    for bad in evaluation.bad:
+        print(f"reinception: {bad}", file=sys.stderr)
     if options.predictions is not None:
         evaluation.save_csv(options.predictions)
     if options.json is not None:
@@ -115,8 +104,8 @@ def _judgement(evaluation: Evaluation, source: Source, selection: Selection) -> 
     table = evaluation.table
     split = "every image" if selection.split is None else f"the {selection.split} split"
     where = f"{split} of {source.name}{', as in training' if selection.as_in_training else ''}"
-    refused = f", {len(evaluation.refused)} refused" if evaluation.refused else ""
-    lines = [f"{where}: {count(evaluation.num_images)} images{refused}; {evaluation.protocol['protocol']}"]
+    bad = f", {len(evaluation.bad)} refused" if evaluation.bad else ""
+    lines = [f"{where}: {count(evaluation.num_images)} images{bad}; {evaluation.protocol['protocol']}"]
     errors = [("top-1 error", top_k_error(table, 1))]
     if len(table.classes) > 5:
         errors.append(("top-5 error", top_k_error(table, 5)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from reinception.cli.counter import counter
 from reinception.cli.flags import refuse_results
-from reinception.cli.ranks import connected
+from reinception.cli.ranks import connected, is_first
 from reinception.errors import ReinceptionError
 from reinception.inference.compute import Compute
 
@@ -19,7 +20,7 @@ class FeaturesOptions:
     """a model file or a run folder"""
 
     paths: tuple[str, ...]
-    """image files, folders (searched through) or quoted globs"""
+    """image files, folders (searched through), quoted globs, or manifests (.csv, .jsonl: the images of column path)"""
 
     out: Path
     """the .npz file to write, never over another file"""
@@ -35,27 +36,23 @@ def run(options: FeaturesOptions, compute: Compute) -> None:
     Example: reinception features runs/first photos -o features.npz
     """
     refuse_results(options.out)
-    from reinception.inference.features import features
+    from reinception.inference.features import features_stream, npz_writer
     from reinception.model.artifact import load
 
-    network, manifest = load(options.model, with_aux=False)
-    with connected() as peers:
-        found = features(
-            network,
-            manifest,
-            options.paths,
-            batch_size=compute.batch_size,
-            workers=compute.workers,
-            precision=compute.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            ranks=peers,
-        )
-    if peers is not None and peers.rank:
+    model = load(options.model, with_aux=False)
+    num = num_failed = 0
+    with connected(compute, progress=counter("images")) as connection, ExitStack() as files:
+        speaks = is_first(connection)
+        write = files.enter_context(npz_writer(options.out, model.manifest)) if speaks else None
+        for one in features_stream(model, options.paths, compute=connection):
+            num, num_failed = num + 1, num_failed + (one.error is not None)
+            if write is not None and one.values is not None:
+                write(one.path, one.values)
+            if speaks and one.error is not None:
+                print(f"reinception: {one.path}: {one.error}", file=sys.stderr)
+    if not speaks:
         return  # the first writes and speaks for all
-    for path, reason in found.errors.items():
-        print(f"reinception: {path}: {reason}", file=sys.stderr)
-    if found.paths:
-        rows, columns = found.values.shape
-        print(f"{found.save(options.out, manifest)}: {rows:,} x {columns:,}")
-    if found.errors:
-        raise ReinceptionError(f"{len(found.errors)} could not be read; the other {len(found.paths)} are done")
+    if num > num_failed:
+        print(f"{options.out}: {num - num_failed:,} x {model.network.num_features:,}")
+    if num_failed:
+        raise ReinceptionError(f"{num_failed} could not be read; the other {num - num_failed} are done")

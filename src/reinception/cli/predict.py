@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reinception.cli.counter import counter
 from reinception.cli.flags import STDOUT, refuse_results
-from reinception.cli.ranks import connected
+from reinception.cli.ranks import connected, is_first
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
 
@@ -23,7 +24,7 @@ class PredictOptions:
     """a model file or a run folder"""
 
     paths: tuple[str, ...]
-    """image files, folders (searched through) or quoted globs"""
+    """image files, folders (searched through), quoted globs, or manifests (.csv, .jsonl: the images of column path)"""
 
     top: int = 5
     """labels per image"""
@@ -45,37 +46,37 @@ def run(options: PredictOptions, compute: Compute) -> None:
     refuse_results(options.json, options.csv)
     if options.json == options.csv == STDOUT:
         raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
-    from reinception.inference.predict import predict, write_predictions_csv, write_predictions_json
+    from reinception.inference.predict import csv_writer, json_writer, predict_stream
     from reinception.model.artifact import load
 
-    network, manifest = load(options.model, with_aux=False)
-    with connected() as peers:
-        predictions = predict(
-            network,
-            manifest,
-            options.paths,
-            top=options.top,
-            batch_size=compute.batch_size,
-            workers=compute.workers,
-            precision=compute.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            ranks=peers,
-        )
-    if peers is not None and peers.rank:
-        return
-    if options.json is not None:
-        write_predictions_json(predictions, options.json)
-    if options.csv is not None:
-        write_predictions_csv(predictions, manifest.classes, options.csv)
-    failed = [prediction for prediction in predictions if prediction.error is not None]
-    if STDOUT not in (options.json, options.csv):
-        for prediction in predictions:
-            if prediction.error is None:
-                print(_ranking(prediction))
-    for prediction in failed:
-        print(f"reinception: {prediction.path}: {prediction.error}", file=sys.stderr)
-    if failed:
-        raise ReinceptionError(f"{len(failed)} of {len(predictions)} could not be read; the others are done")
+    model = load(options.model, with_aux=False)
+    num = num_failed = 0
+    with connected(compute, progress=counter("images")) as connection, ExitStack() as files:
+        writers = []
+        if is_first(connection):
+            if options.json is not None:
+                writers.append(files.enter_context(json_writer(options.json)))
+            if options.csv is not None:
+                writers.append(files.enter_context(csv_writer(options.csv, model.classes)))
+            writers.append(_say_error if STDOUT in (options.json, options.csv) else _say)
+        for one in predict_stream(model, options.paths, top=options.top, compute=connection):
+            num, num_failed = num + 1, num_failed + (one.error is not None)
+            for write in writers:
+                write(one)
+    if num_failed and is_first(connection):
+        raise ReinceptionError(f"{num_failed} of {num} could not be read; the others are done")
+
+
+def _say(one: Prediction) -> None:
+    if one.error is None:
+        print(_ranking(one))
+    else:
+        _say_error(one)
+
+
+def _say_error(one: Prediction) -> None:
+    if one.error is not None:
+        print(f"reinception: {one.path}: {one.error}", file=sys.stderr)
 
 
 def _ranking(prediction: Prediction) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
@@ -26,8 +26,25 @@ MODEL_NAME = "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The description of a model file: the whole spec, the classes in the order of the logits, the preprocessing it
-    expects, how it was trained and where its weights come from."""
+    """What a model file says about itself.
+
+    Args:
+        arch: the whole architecture.
+        classes: the names of the classes, in the order of the logits.
+        preprocessing: the pixels that the network expects.
+        training: how it was trained: recipe, data, metrics; whatever JSON can hold.
+        origin: where its weights come from, and their licence.
+
+    Raises:
+        ReinceptionError: not as many classes as the architecture has outputs.
+
+    Example:
+        >>> import reinception as ri
+        >>> network = ri.create("inception_v3", num_classes=2, width=0.1, input_size=75, aux="none")
+        >>> preprocessing = ri.Preprocessing(input_size=75)
+        >>> manifest = ri.Manifest(arch=network.arch, classes=("cat", "dog"), preprocessing=preprocessing)
+        >>> ri.save(network, "pets.safetensors", manifest)
+    """
 
     arch: Arch
     classes: tuple[str, ...]
@@ -60,19 +77,85 @@ class Manifest:
 _DOCUMENTS = Documents(readers={Arch: Arch.from_json, Preprocessing: Preprocessing.from_json})
 
 
-def save(network: Network, path: str | Path, manifest: Manifest) -> None:
-    """Writes the model file `path`, in place of one that is there, whole or not at all."""
+class Model(NamedTuple):
+    """A network and the manifest that belongs to it; `network, manifest = model` unpacks them.
+
+    Args:
+        network: the network; `load` gives it in evaluation mode on the processor.
+        manifest: its classes, preprocessing, training and origin.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> network, manifest = model
+        >>> model.classes == manifest.classes, model.preprocessing.input_size
+        (True, 75)
+    """
+
+    network: Network
+    manifest: Manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.manifest.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pixels become what the network reads."""
+        return self.manifest.preprocessing
+
+
+def save(network: Network | Model, path: str | Path, manifest: Manifest | None = None) -> None:
+    """Writes a model file, in place of one that is there, whole or not at all.
+
+    Args:
+        network: the network, or a `Model` with its manifest.
+        path: the `.safetensors` file.
+        manifest: the classes and the preprocessing, which a network alone does not know.
+
+    Raises:
+        ReinceptionError: no manifest, or one with another number of classes.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> ri.save(model, "copy.safetensors")
+        >>> ri.load("copy.safetensors").manifest == model.manifest
+        True
+    """
+    if isinstance(network, Model):
+        network, manifest = network.network, manifest or network.manifest
+    if manifest is None:
+        raise ReinceptionError(f"{path}: a network is saved with a manifest, which names its classes and preprocessing")
     manifest = dataclasses.replace(manifest, arch=network.arch)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps(manifest.to_json(), sort_keys=True)}
     write_bytes(path, serialise(tensors, metadata), replace=True)
 
 
-def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]:
-    """The network, in evaluation mode, and the manifest of a model file or of a run folder's best weights.
+def load(path: str | Path, *, with_aux: bool = True) -> Model:
+    """The model in a file, or the best weights of a run folder; its network is in evaluation mode on the processor.
 
-    `with_aux=False` leaves the auxiliary classifiers out. ReinceptionError, one line, for a file that is missing,
-    truncated, not a model, or whose tensors are not exactly those its architecture asks for.
+    The tensors are copies: what becomes of the file afterwards does not change them.
+
+    Args:
+        path: a `.safetensors` file that `save` or a training wrote, or a run folder.
+        with_aux: False leaves the auxiliary classifiers out, which only training needs.
+
+    Returns:
+        The `Model`, which also unpacks as `(network, manifest)`.
+
+    Raises:
+        ReinceptionError: in one line, for a file that is missing, truncated or no model, or whose tensors are not
+            exactly those its architecture asks for.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> model.classes
+        ('defective', 'functional')
     """
     file = resolve(path)
     try:
@@ -85,7 +168,7 @@ def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]
                 {name: tuple(tensors.get_slice(own).get_shape()) for name, own in stored.items()},
                 {name: tuple(tensor.shape) for name, tensor in expected.items()},
             )
-            values = {name: tensors.get_tensor(own).to(expected[name].dtype) for name, own in stored.items()}
+            values = {name: tensors.get_tensor(own).to(expected[name].dtype, copy=True) for name, own in stored.items()}
     except SafetensorError as error:
         raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
     except ReinceptionError as error:
@@ -96,7 +179,7 @@ def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]
     if not with_aux and network.arch.aux:
         network.drop_auxiliary()
         manifest = dataclasses.replace(manifest, arch=network.arch)
-    return network.eval(), manifest
+    return Model(network=network.eval(), manifest=manifest)
 
 
 def read_manifest(path: str | Path) -> Manifest:

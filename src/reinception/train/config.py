@@ -34,6 +34,14 @@ class TrainConfig:
     """What to train, on what, for how long and where. None means: as the recipe, the network or the model file has it.
 
     `epochs` and `time_budget_seconds` exclude each other.
+
+    Args: each is a field, explained below.
+
+    Example:
+        >>> import reinception as ri
+        >>> config = ri.TrainConfig(data="images", out="run", model="inception_v3", epochs=30)
+        >>> config.command()
+        'reinception train images -o run --model inception_v3 --epochs 30'
     """
 
     data: str | Path

@@ -51,16 +51,32 @@ class Conversion:
 
 
 def obtain(name: str | Path, choices: Choices | None = None) -> Conversion:
-    """The model of a weight file, a model file, a run folder, or a download (`torchvision:TAG`, `timm:NAME`)."""
-    wanted = choices or Choices()
-    if isinstance(name, str) and is_published(name):
-        return convert(download(name), wanted)
-    return convert(read(name), wanted)
+    """The model of a file, of a model or run of ours, or of `torchvision:TAG` or `timm:NAME`, downloaded by them."""
+    return convert(name, choices)
 
 
-def convert(file: WeightFile, choices: Choices | None = None) -> Conversion:
-    """The model in `file`. Raises ReinceptionError that names the file where it is no whole Inception-v3."""
+def convert(file: str | Path | WeightFile, choices: Choices | None = None) -> Conversion:
+    """Another library's Inception-v3 weights as a model of ours.
+
+    Args:
+        file: a weight file of any of the libraries of `reinception weights`, a model file or run folder of ours, or
+            `torchvision:TAG` or `timm:NAME`, which those libraries download.
+        choices: what the file cannot say and you may.
+
+    Returns:
+        A `Conversion` with `.network` in evaluation mode, `.manifest`, and the `.report` of what was done.
+
+    Raises:
+        ReinceptionError: one line that names the file, where it is no whole Inception-v3.
+
+    Example:
+        >>> import reinception as ri
+        >>> ri.convert("model.safetensors").manifest.classes
+        ('defective', 'functional')
+    """
     wanted = choices or Choices()
+    if not isinstance(file, WeightFile):
+        file = download(file) if isinstance(file, str) and is_published(file) else read(file)
     if file.is_ours:
         return _already_ours(file, wanted)
     finding = find(file, wanted.source)

@@ -52,28 +52,33 @@ _TRANSPOSE = {
 EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
 
 
-def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False) -> Pixels:
+def decode(
+    source: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False
+) -> Pixels:
     """One image as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
 
     The content decides, not the file's name: JPEG, PNG, WebP, BMP, GIF and TIFF, of several frames the first. EXIF
     orientation is applied. Greys deeper than 8 bits are scaled by the range their storage declares (16 bits: v / 257,
     rounded), never stretched and never clipped. Transparency is flattened on white. CMYK is converted by formula;
     colour profiles are not applied. With `keep_grey` an image stored in grey comes back as (height, width), a third
-    of the memory; the same numbers.
+    of the memory; the same numbers. A Pillow image is treated as the file would be that it was opened from.
 
     Raises `BadImage` for everything else: at most `max_pixels` (and Pillow's own limit) are decoded, and a truncated or
     damaged file is refused, not filled up. Safe to call from threads; never warns.
     """
-    name = "" if isinstance(source, bytes) else os.fspath(source)
+    name = os.fspath(source) if isinstance(source, str | Path) else ""
     try:
+        if isinstance(source, Image.Image):
+            with strict_quiet_pillow():
+                return _loaded_pixels(source, b"", max_pixels, keep_grey)
         data = source if isinstance(source, bytes) else allowed_bytes(Path(source), max_pixels)
         found = _require_format(data)
         if found == "PNG":
             png_chunks(data)
         if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
             raise BadImage("", "truncated", _TRUNCATED.format("the WebP is shorter than it says"))
-        with strict_quiet_pillow():
-            return _decode_pixels(data, found, max_pixels, keep_grey)
+        with strict_quiet_pillow(), Image.open(io.BytesIO(data), formats=(found,)) as image:
+            return _loaded_pixels(image, data, max_pixels, keep_grey)
     except BadImage as refused:
         raise refused.named(name) from refused.__cause__
     except MemoryError as error:
@@ -138,22 +143,19 @@ def png_chunks(data: bytes) -> set[bytes]:
     raise BadImage("", "truncated", _TRUNCATED.format("the PNG ends before its end mark"))
 
 
-def _decode_pixels(data: bytes, found: str, max_pixels: int, keep_grey: bool) -> Pixels:
-    with Image.open(io.BytesIO(data), formats=(found,)) as opened:
-        width, height = opened.size
-        if width * height > max_pixels:
-            raise BadImage("", "too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
-        opened.load()
-        image: Image.Image = opened
-        orientation = _orientation(image)
-        transparent = None if image.mode == "P" else _transparent_colour(image, data)
-        info = _deep_grey_range(opened)
-        if image.mode in _GREY_16 or image.mode in ("I", "F"):
-            pixels, is_clear = _deep_grey(image, transparent, *info)
-        else:
-            image = _flatten(image)
-            pixels = np.array(image)
-            is_clear = None if transparent is None else _equals(pixels, transparent)
+def _loaded_pixels(image: Image.Image, data: bytes, max_pixels: int, keep_grey: bool) -> Pixels:
+    """The pixels of an opened image, whose encoded `data` may be unknown (empty)."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImage("", "too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
+    image.load()
+    orientation = _orientation(image)
+    transparent = None if image.mode == "P" else _transparent_colour(image, data)
+    if image.mode in _GREY_16 or image.mode in ("I", "F"):
+        pixels, is_clear = _deep_grey(image, transparent, *_deep_grey_range(image))
+    else:
+        pixels = np.array(_flatten(image))
+        is_clear = None if transparent is None else _equals(pixels, transparent)
     if is_clear is not None:
         pixels[is_clear] = 255
     pixels = upright(pixels, orientation)
@@ -203,7 +205,7 @@ def _transparent_colour(image: Image.Image, data: bytes) -> tuple[int, ...] | No
         colour = (colour,)
     if not isinstance(colour, tuple):
         return None
-    depth = data[24] if image.format == "PNG" else 8
+    depth = data[24] if image.format == "PNG" and data else 8
     if image.mode == "RGB" and depth == 16:
         return tuple(value >> 8 for value in colour)
     if image.mode == "L" and depth < 8:

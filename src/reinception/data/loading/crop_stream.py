@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,7 +43,7 @@ class _ImageCrops:
 
 
 def crop_batches(
-    records: Sequence[Record], preprocessing: Preprocessing, crops: Crops, *, batch_size: int, workers: int
+    records: Iterable[Record], preprocessing: Preprocessing, crops: Crops, *, batch_size: int, workers: int
 ) -> Iterator[tuple[CropBatch, list[tuple[int, BadImage]]]]:
     """Every distinct crop of every record once, in full batches across images; only the last may be smaller.
 
@@ -53,7 +53,7 @@ def crop_batches(
     pixels = np.empty((0, size, size, 3), dtype=np.uint8)
     indices, weights = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
     refused: list[tuple[int, BadImage]] = []
-    for made in ordered_map(partial(_image_crops, records, preprocessing, crops), range(len(records)), workers):
+    for made in ordered_map(partial(_image_crops, preprocessing, crops), enumerate(records), workers):
         if made.refused is not None:
             refused.append((made.index, made.refused))
             continue
@@ -69,11 +69,11 @@ def crop_batches(
 
 
 def _image_crops(
-    records: Sequence[Record], preprocessing: Preprocessing, crops: Crops, index: int, watchdog: Watchdog
+    preprocessing: Preprocessing, crops: Crops, numbered: tuple[int, Record], watchdog: Watchdog
 ) -> _ImageCrops:
-    size = preprocessing.input_size
+    (index, record), size = numbered, preprocessing.input_size
     try:
-        with watched(records, index, watchdog) as record:
+        with watched(record, index, watchdog):
             image = pixels_of(record, watchdog.pause)
     except BadImage as error:
         nothing = np.empty((0, size, size, 3), dtype=np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -134,18 +134,23 @@ class TrainingStream:
 
 
 def evaluation_batches(
-    records: Sequence[Record], preprocessing: Preprocessing, *, batch_size: int, workers: int
+    records: Iterable[Record], preprocessing: Preprocessing, *, batch_size: int, workers: int
 ) -> Iterator[tuple[Batch, list[tuple[int, BadImage]]]]:
     """Every record once, in order, as (batch of those that can be read, [(record index, why not)] of the others).
 
-    The last batch may be smaller; a batch of which nothing can be read has n = 0.
+    `records` may be an iterator: it is read only a few batches ahead. The last batch may be smaller; a batch of which
+    nothing can be read has n = 0.
     """
-    plans = (
-        _Plan(step=step, samples=tuple((0, index) for index in range(start, min(start + batch_size, len(records)))))
-        for step, start in enumerate(range(0, len(records), batch_size))
-    )
-    for plan, images, refused in ordered_map(partial(_load_evaluation, records, preprocessing), plans, workers):
-        yield _batch(plan, images, records), refused
+    tasks = _numbered(iter(records), batch_size)
+    for step, part in enumerate(ordered_map(partial(_load_evaluation, preprocessing), tasks, workers)):
+        batch = Batch(
+            images=torch.from_numpy(part.images).permute(0, 3, 1, 2),
+            targets=torch.tensor(part.targets, dtype=torch.int64),
+            indices=torch.tensor(part.indices, dtype=torch.int64),
+            epoch=0,
+            step=step,
+        )
+        yield batch, part.bad
 
 
 def normalise(
@@ -179,27 +184,50 @@ class _Plan:
     samples: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Evaluated:
+    """What one task of evaluation became: the pixels (n, s, s, 3) of its readable records, and why others are not."""
+
+    images: NDArray[np.uint8]
+    targets: list[int]
+    indices: list[int]
+    bad: list[tuple[int, BadImage]]
+
+
+def _numbered(records: Iterator[Record], batch_size: int) -> Iterator[tuple[int, tuple[Record, ...]]]:
+    """(index of the first, records) of each batch."""
+    start = 0
+    while batch := tuple(islice(records, batch_size)):
+        yield start, batch
+        start += len(batch)
+
+
 def _load_evaluation(
-    records: Sequence[Record], preprocessing: Preprocessing, plan: _Plan, watchdog: Watchdog
-) -> tuple[_Plan, NDArray[np.uint8], list[tuple[int, BadImage]]]:
-    """The plan without the refused, its pixels, and the refused."""
+    preprocessing: Preprocessing, task: tuple[int, tuple[Record, ...]], watchdog: Watchdog
+) -> _Evaluated:
+    start, records = task
     size = preprocessing.input_size
-    images = np.empty((len(plan.samples), size, size, 3), dtype=np.uint8)
-    samples: list[tuple[int, int]] = []
-    refused: list[tuple[int, BadImage]] = []
-    for epoch, index in plan.samples:
+    images = np.empty((len(records), size, size, 3), dtype=np.uint8)
+    good: list[int] = []
+    bad: list[tuple[int, BadImage]] = []
+    for place, record in enumerate(records):
         try:
-            with watched(records, index, watchdog) as record:
+            with watched(record, start + place, watchdog):
                 pixels = pixels_of(record, watchdog.pause)
-            images[len(samples)] = evaluation_pixels(pixels, preprocessing)
-            samples.append((epoch, index))
+            images[len(good)] = evaluation_pixels(pixels, preprocessing)
+            good.append(place)
         except BadImage as error:
-            refused.append((index, error))
-    return _Plan(step=plan.step, samples=tuple(samples)), images[: len(samples)], refused
+            bad.append((start + place, error))
+    return _Evaluated(
+        images=images[: len(good)],
+        targets=[records[place].target for place in good],
+        indices=[start + place for place in good],
+        bad=bad,
+    )
 
 
 def _training_image(records: Sequence[Record], index: int, watchdog: Watchdog) -> TrainingImage:
-    with watched(records, index, watchdog) as record:
+    with watched(records[index], index, watchdog) as record:
         return training_image(record, watchdog.pause)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from reinception.data.images.decode import MAX_PIXELS, Pixels, allowed_bytes, decode, max_file_bytes
 from reinception.data.images.jpeg import TrainingImage, open_jpeg
@@ -49,9 +49,8 @@ def errors_named(record: Record) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(records: Sequence[Record], index: int, watchdog: Watchdog) -> Iterator[Record]:
-    """The record at `index`, marked as what this process is working on; errors inside the block bear its name."""
-    record = records[index]
+def watched(record: Record, index: int, watchdog: Watchdog) -> Iterator[Record]:
+    """The record, marked as the `index` that this process is working on; errors inside the block bear its name."""
     with errors_named(record):
         watchdog.mark_current(index)
         yield record

@@ -131,7 +131,7 @@ def _decode_all(records: Sequence[Record], indices: range, watchdog: Watchdog) -
     refused = []
     for index in indices:
         try:
-            with watched(records, index, watchdog) as record:
+            with watched(records[index], index, watchdog) as record:
                 pixels_of(record, watchdog.pause)
         except BadImage as error:
             refused.append(error)
@@ -174,7 +174,7 @@ def _inspect(records: Sequence[Record], indices: range, watchdog: Watchdog) -> l
     found = []
     for index in indices:
         try:
-            with watched(records, index, watchdog) as record:
+            with watched(records[index], index, watchdog) as record:
                 data = bytes_of(record, watchdog.pause)
                 pixels = decode(data, keep_grey=True)
             content, thumbprint = hashlib.sha256(data).digest(), duplicates.thumbprint(pixels)

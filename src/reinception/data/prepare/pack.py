@@ -135,7 +135,7 @@ def _write_shard(records: Sequence[Record], options: _Options, number: int, watc
     with part.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for index in range(number * per_shard, min((number + 1) * per_shard, len(records))):
             try:
-                with watched(records, index, watchdog) as record:
+                with watched(records[index], index, watchdog) as record:
                     data, suffix = _encoded(bytes_of(record, watchdog.pause), record.name, options.shorter_side)
             except BadImage as bad:
                 left_out.append([bad.name, bad.kind, bad.reason])

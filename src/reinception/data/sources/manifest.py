@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from reinception.data.sources.records import NO_SPLIT, SPLIT_WORDS, Source, listed
-from reinception.data.sources.remote import read_whole
+from reinception.data.sources.records import NO_SPLIT, SPLIT_WORDS, Record, Source, listed
+from reinception.data.sources.remote import is_address, read_whole
 from reinception.data.sources.table_builder import TableBuilder
 from reinception.errors import ReinceptionError, UsageError
 
@@ -33,13 +33,28 @@ def open_manifest(path: Path | str, *, group_column: str = "group") -> Source:
     """
     table, seen = TableBuilder(), set[str]()
     with _opened(path) as file:
-        for number, values in _values(path, file, group_column):
+        wanted = [group_column if name == "group" else name for name in COLUMNS]
+        for number, values in _values(path, file, wanted, {"path", "label", *({group_column} - {"group"})}):
             if fault := _add_row(table, seen, values):
                 raise ReinceptionError(f"{path}, line {number}: {fault}")
     if not seen:
         raise ReinceptionError(f"{path}: lists no images: give it one row for each")
     root = path.rpartition("/")[0] if isinstance(path, str) else path.parent
     return table.source(path, name=Path(path).stem, root=root)
+
+
+def listed_images(path: Path) -> Iterator[Record]:
+    """The images of a manifest's rows, one at a time, labelled or not, also where a path is listed twice.
+
+    ReinceptionError as `open_manifest`, when the row is reached.
+    """
+    with _opened(path) as file:
+        for number, (name,) in _values(path, file, ["path"], {"path"}):
+            if not name or "\0" in (name := str(name)):
+                raise ReinceptionError(f"{path}, line {number}: the path is empty or holds a zero byte: fix it")
+            address = name if is_address(name) else None
+            place = path.parent / name if address is None else Path(name.rpartition("/")[2])
+            yield Record(path=place, name=address or str(place), target=0, address=address)
 
 
 @contextmanager
@@ -63,10 +78,10 @@ def _is_csv(path: Path | str) -> bool:
     return str(path).lower().endswith(".csv")
 
 
-def _values(path: Path | str, file: TextIO, group_column: str) -> Iterator[tuple[int, Sequence[Any]]]:
-    """(line, values in the order of COLUMNS) of each row."""
-    wanted = [group_column if name == "group" else name for name in COLUMNS]
-    required = {"path", "label", *({group_column} - {"group"})}
+def _values(
+    path: Path | str, file: TextIO, wanted: Sequence[str], required: set[str]
+) -> Iterator[tuple[int, Sequence[Any]]]:
+    """(line, values in the order of `wanted`) of each row."""
     if not _is_csv(path):
         for number, line in enumerate(file, start=1):
             if line.strip():

@@ -9,6 +9,7 @@ import torch
 
 from reinception import metrics
 from reinception.distributed import collect, shard
+from reinception.inference.compute import Compute
 from reinception.inference.engine import score
 from reinception.inference.speed import SPEED_NAME, measure
 from reinception.metrics import PredictionTable
@@ -24,7 +25,7 @@ def judge(run: OpenRun, best: BestWeights) -> None:
 
     In float32, whatever precision trained it: a published error should not depend on the processor.
     """
-    network = build(run.plan.arch) if run.folder is None else load(run.folder.path / MODEL_NAME)[0]
+    network = build(run.plan.arch) if run.folder is None else load(run.folder.path / MODEL_NAME).network
     network = network.to(run.ranks.device).to(memory_format=torch.channels_last)
     run.ranks.broadcast(list(network.state_dict().values()))
     tables = {
@@ -63,16 +64,15 @@ def predict_split(run: OpenRun, network: Network, split: str, dtype: torch.dtype
     An image that could be read before and cannot now is an error: n must not change.
     """
     records, batch_size = run.records[split], run.plan.recipe.batch_size
-    scored = score(
-        network,
-        run.plan.preprocessing,
-        shard(records, run.ranks, batch_size=batch_size),
+    compute = Compute(
+        precision="fp32" if dtype == torch.float32 else "bf16",
         batch_size=batch_size,
         workers=run.plan.config.workers,
-        dtype=dtype,
         progress=lambda done, total: run.stop.check(),
     )
-    for bad in scored.refused.values():
+    own = shard(records, run.ranks, batch_size=batch_size)
+    scored = score(network, run.plan.preprocessing, own, compute=compute)
+    for bad in scored.bad.values():
         raise bad
     probabilities, _ = collect(scored.probabilities, {}, run.ranks, batch_size=batch_size)
     return PredictionTable(
