@@ -69,7 +69,7 @@ class Steps:
         images = torch.randint(0, 256, (BATCH_SIZE, 3, INPUT_SIZE, INPUT_SIZE), dtype=torch.uint8)
         images = images.contiguous(memory_format=torch.channels_last)
         order = torch.arange(BATCH_SIZE)
-        self._batches = [Batch(images=images, targets=order, indices=order, epoch=0, step=0)] * len(self.replicas.share)
+        self._batches = [Batch(images=images, targets=order, indices=order, epoch=0, step=0)] * len(self.replicas.shard)
 
     def take(self, number: int) -> None:
         combined = self.replicas.combine(self._batches, step=number, stop=Stop())
@@ -85,7 +85,7 @@ def rank(rounds: int) -> Seconds:
         steps = {kind: Steps(ranks, kind) for kind in KINDS}
         for number in range(UNTIMED + rounds):
             for kind in KINDS if number % 2 else reversed(KINDS):
-                ranks.meet()
+                ranks.barrier()
                 began = time.perf_counter()
                 steps[kind].take(number)
                 seconds[f"step, {kind}"].append(time.perf_counter() - began)
@@ -95,7 +95,7 @@ def rank(rounds: int) -> Seconds:
         gradients = torch.cat([p.grad.flatten() for p in steps["fast"].live.parameters() if p.grad is not None])
         total = torch.zeros_like(gradients)
         for _ in range(UNTIMED + rounds):
-            ranks.meet()
+            ranks.barrier()
             marks = [time.perf_counter()]
             total.add_(gradients)
             marks.append(time.perf_counter())
@@ -104,7 +104,7 @@ def rank(rounds: int) -> Seconds:
             marks.append(time.perf_counter())
             total.zero_()
             exact.begin()
-            ranks.meet()
+            ranks.barrier()
             marks.append(time.perf_counter())
             exact._add()
             marks.append(time.perf_counter())

@@ -64,7 +64,7 @@ class Worker:
         instants: list[tuple[float, float, float]] = []
         spent = 0.0
         for number in range(UNTIMED + rounds):
-            self._ranks.meet()
+            self._ranks.barrier()
             before, began = time.process_time(), time.perf_counter()
             middle = one_round(number)
             ended = time.perf_counter()
@@ -78,7 +78,7 @@ class Worker:
         integers = torch.zeros(size // 8, dtype=torch.int64)
 
         def exchange(_: int) -> None:
-            self._ranks.add_integers(integers)
+            self._ranks.all_reduce(integers)
 
         return exchange
 
@@ -104,7 +104,7 @@ class Worker:
             dtype=torch.float32,
             device=self._device,
         )
-        batches, optimizer, stop = [self._batch()] * len(together.share), self._optimizer, Stop()
+        batches, optimizer, stop = [self._batch()] * len(together.shard), self._optimizer, Stop()
 
         def step(number: int) -> float:
             combined = together.combine(batches, step=number, stop=stop)

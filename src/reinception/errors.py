@@ -16,23 +16,27 @@ class UsageError(ReinceptionError):
 class BadImage(ReinceptionError):
     """An image that cannot be used, and why: the one form of it in the whole package.
 
-    `kind` is one word for programs: `missing`, `unreadable`, `empty`, `not_an_image`, `format`, `too_large`,
-    `truncated`, `corrupt`, `values` (pixels whose white is not defined) or `memory`. `reason` is for people; `name` is
-    the file, or None for bytes. `str(error)` is one line. Survives pickling, so worker processes can hand it over.
+    `name` is the file, empty for bytes. `kind` is one word for programs: `missing`, `unreadable`, `empty`,
+    `not_an_image`, `format`, `too_large`, `truncated`, `corrupt`, `values` (pixels whose white is not defined),
+    `memory`, `crash` or `hang`. `reason` is for people. `str(error)` is one line. Worker processes can hand it over: it
+    can be pickled.
     """
 
-    def __init__(self, kind: str, reason: str, name: str | None = None) -> None:
-        super().__init__(kind, reason, name)
+    def __init__(self, name: str, kind: str, reason: str) -> None:
+        super().__init__(name, kind, reason)
+        self.name = name
         self.kind = kind
         self.reason = _one_line(reason)
-        self.name = name
 
     def __str__(self) -> str:
-        return f"{_one_line(self.name)}: {self.reason}" if self.name is not None else self.reason
+        return f"{_one_line(self.name)}: {self.reason}" if self.name else self.reason
 
     def named(self, name: str) -> BadImage:
         """The same under the name by which people know the file."""
-        return BadImage(self.kind, self.reason, name)
+        return BadImage(name, self.kind, self.reason)
+
+    def to_json(self) -> dict[str, str]:
+        return {"path": self.name, "kind": self.kind, "reason": self.reason}
 
 
 class Interrupted(KeyboardInterrupt):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from reinception.documents import Documents
 from reinception.errors import ReinceptionError
 
 ResizeRule = Literal["central_crop", "shorter_side", "whole"]
@@ -15,6 +16,8 @@ Scaling = Literal["fixed", "per_image"]
 
 _NUM_CHANNELS = 3
 _MAX_INPUT_SIZE = 8192
+_VALUE_RANGE = [0.0, 1.0]
+_DOCUMENTS = Documents()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +51,13 @@ class Preprocessing:
     scaling: Scaling = "fixed"
 
     def __post_init__(self) -> None:
-        _require(_is_int(self.input_size) and 1 <= self.input_size <= _MAX_INPUT_SIZE, "input_size", self.input_size)
-        _require(self.resize in get_args(ResizeRule), "resize", self.resize, get_args(ResizeRule))
-        _require(_is_number(self.crop_fraction) and 0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction)
-        _require(
-            self.interpolation in get_args(Interpolation),
-            "interpolation",
-            self.interpolation,
-            get_args(Interpolation),
-        )
+        _require(1 <= self.input_size <= _MAX_INPUT_SIZE, "input_size", self.input_size)
+        _require(0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction)
+        for name, rules in (("resize", ResizeRule), ("interpolation", Interpolation), ("scaling", Scaling)):
+            _require(getattr(self, name) in get_args(rules), name, getattr(self, name), get_args(rules))
         for name, values in (("mean", self.mean), ("std", self.std)):
-            triple = isinstance(values, tuple) and len(values) == _NUM_CHANNELS and all(map(_is_number, values))
-            _require(triple, name, values)
+            _require(isinstance(values, tuple) and len(values) == _NUM_CHANNELS, name, values)
         _require(all(value > 0 for value in self.std), "std", self.std)
-        _require(self.scaling in get_args(Scaling), "scaling", self.scaling, get_args(Scaling))
 
     @property
     def resized_side(self) -> int:
@@ -70,27 +66,16 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values, and `value_range`, the range that `mean` and `std` refer to."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "value_range": [0.0, 1.0]}
+        return {**_DOCUMENTS.encode(self), "value_range": _VALUE_RANGE}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_json`. A missing, unknown or senseless field is a `ReinceptionError` that names it."""
-        if not isinstance(values, Mapping):
-            raise ReinceptionError(f"preprocessing must be a JSON object, not {type(values).__name__}")
-        known = {field.name for field in fields(cls)}
-        if missing := sorted(known - values.keys()):
-            raise ReinceptionError(f"preprocessing lacks {', '.join(missing)}: the file was not written by reinception")
-        if unknown := sorted(values.keys() - known - {"value_range"}):
-            raise ReinceptionError(
-                f"preprocessing has unknown fields {', '.join(map(repr, unknown))}: update reinception"
-            )
-        value_range = values.get("value_range", [0.0, 1.0])
-        _require(value_range == [0.0, 1.0], "value_range", value_range, ([0.0, 1.0],))
-        read = {name: values[name] for name in known}
-        for name in ("mean", "std"):
-            if isinstance(read[name], list):
-                read[name] = tuple(read[name])
-        return cls(**read)
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Preprocessing:
+        """The preprocessing of `to_json`. Raises ReinceptionError that names the first field that does not fit."""
+        if isinstance(document, Mapping):
+            value_range = document.get("value_range", _VALUE_RANGE)
+            _require(value_range == _VALUE_RANGE, "value_range", value_range, (_VALUE_RANGE,))
+            document = {name: value for name, value in document.items() if name != "value_range"}
+        return _DOCUMENTS.decode(document, Preprocessing, "preprocessing")
 
 
 # -- named single-crop rules -------------------------------------------------------------------------------------------
@@ -251,14 +236,6 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
     if not names:
         raise ReinceptionError(f"{path}: the exclusion list names no image; one name a line is expected")
     return frozenset(f"ILSVRC2012_val_{int(name):08d}.JPEG" if name.isdecimal() else name for name in names)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _require(holds: bool, name: str, value: object, choices: tuple[object, ...] = ()) -> None:

@@ -396,6 +396,6 @@ def test_threads_decode_at_the_same_time_and_leave_the_filters_alone():
 
 
 def test_a_refusal_survives_pickling_and_stays_on_one_line():
-    error = pickle.loads(pickle.dumps(BadImage("corrupt", "two\nlines", "odd\nname.png")))
+    error = pickle.loads(pickle.dumps(BadImage("odd\nname.png", "corrupt", "two\nlines")))
     assert (error.kind, error.reason, error.name) == ("corrupt", "two\\nlines", "odd\nname.png")
     assert str(error) == "odd\\nname.png: two\\nlines"

@@ -28,13 +28,13 @@ from pathlib import Path
 import reinception.data.loading.read
 from reinception.errors import BadImage
 from reinception.data.images.decode import decode
-from reinception.data.loading.read import training_picture
+from reinception.data.loading.read import training_image
 from reinception.data.sources.records import Record
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     began = os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
     if (child := os.fork()) == 0:
-        for read in (decode, lambda path: training_picture(Record(path=path, name=path.name, target=0))):
+        for read in (decode, lambda path: training_image(Record(path=path, name=path.name, target=0))):
             try:
                 picture = read(path)
                 picture if hasattr(picture, "shape") else picture.pixels(1)

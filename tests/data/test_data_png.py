@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from reinception.data.images import png
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.images.png import open_png
-from reinception.data.loading.read import pixels_of, training_picture
+from reinception.data.loading.read import pixels_of, training_image
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage
 
@@ -40,7 +40,7 @@ def encoded(image: Image.Image, **options: object) -> bytes:
 
 
 def pixels_for_training(record: Record) -> Pixels:
-    found = training_picture(record)
+    found = training_image(record)
     assert isinstance(found, np.ndarray)
     return found
 
@@ -104,7 +104,7 @@ def test_what_is_not_plain_is_left_to_the_reference(what: str, tmp_path: Path):
         assert np.array_equal(pixels_for_training(record), pixels_of(record))
     else:
         with pytest.raises(BadImage):
-            training_picture(record)
+            training_image(record)
 
 
 @given(st.data())

@@ -409,7 +409,7 @@ def test_the_evidence_of_a_mistake_is_drawn_over_what_the_network_saw(page: Page
     wrong = [int(row) for row in np.flatnonzero(~table.correct)]
     drawn = evidence(run, table, wrong)
     assert sorted(drawn) == wrong
-    assert set(page.pictures()) >= {picture.evidence for picture in sections.mistakes(run, table)}
+    assert set(page.pictures()) >= {picture.overlay for picture in sections.mistakes(run, table)}
     with Image.open(io.BytesIO(base64.b64decode(drawn[wrong[0]].partition(",")[2]))) as picture:
         colours = np.asarray(picture).astype(int)
     assert picture.size == (192, 192)

@@ -22,8 +22,8 @@ from reinception.report import write_report
 from reinception.report.baseline import MOST_LOST, against
 from reinception.report.card import card
 from reinception.report.page import render
-from reinception.report.pictures import picture
 from reinception.report.read_run import Run, read_run
+from reinception.report.report_image import report_image
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_pictures_of_manifests_and_tar_shards_are_shown(source: str, request: py
     table = _table(run)
     assert set(run.originals) == set(table.names)
     for row, name in enumerate(table.names):
-        uri = picture(run, table, row).uri
+        uri = report_image(run, table, row).uri
         assert uri is not None
         with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as shown:
             small = np.asarray(shown.convert("L").resize((16, 16), Image.Resampling.BOX), dtype=float)

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -72,7 +73,7 @@ def test_between_validations_it_is_drawn_when_half_a_minute_has_passed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("reinception.train.journal.time.monotonic", lambda: now)
+    monkeypatch.setattr("reinception.train.run.log.time.monotonic", lambda: now)
     run = journal(tmp_path / "run")
     picture, drawn = tmp_path / "run" / CURVES_NAME, 0
     for step in range(1, LINES_PER_RUN):
@@ -132,7 +133,8 @@ def read_scalars(run: Path) -> dict[str, dict[int, float]]:
 
     accumulator = EventAccumulator(str(run / TENSORBOARD_NAME))
     accumulator.Reload()
-    return {name: {one.step: one.value for one in accumulator.Scalars(name)} for name in accumulator.Tags()["scalars"]}
+    tags: Any = accumulator.Tags()
+    return {name: {one.step: one.value for one in accumulator.Scalars(name)} for name in tags["scalars"]}
 
 
 @HAS_TENSORBOARD

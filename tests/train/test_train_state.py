@@ -73,7 +73,7 @@ def test_what_is_skipped_is_put_aside_and_not_counted_again(tmp_path: Path) -> N
     checkpoints = Checkpoints(tmp_path / "state")
     for step in (1, 2):
         checkpoints.save(checkpoint(step))
-    (checkpoints.folder / "step-000000003.safetensors.tmp").touch()
+    (checkpoints.folder / ".step-000000003.safetensors.ab.tmp").touch()
     checkpoints.forget_after(1)
     assert checkpoints.steps() == [1]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
@@ -214,7 +214,7 @@ def test_at_forty_fill_levels_of_a_small_disk_the_old_checkpoint_stays_and_the_r
     code = """
 import subprocess, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from test_train_state import checkpoint, same
 import torch
 from reinception.train.run.checkpointer import Keeper
@@ -245,7 +245,8 @@ for level in range(40):
 print(len(told), "of 40 without room")
 print(told[0])
 """
-    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[1])]
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path), *folders]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("this container may not mount")

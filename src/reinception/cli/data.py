@@ -10,7 +10,7 @@ from pathlib import Path
 from reinception.cli.counter import counter
 from reinception.cli.table import aligned, count
 from reinception.data.prepare.audit import Audit, audit
-from reinception.data.prepare.audit_page import write_gallery
+from reinception.data.prepare.audit_page import write_audit_page
 from reinception.data.prepare.group_split import divide, grouped, write_manifest
 from reinception.data.prepare.pack import pack as pack_shards
 from reinception.data.sources.open_source import open_source
@@ -28,7 +28,7 @@ def check(arguments: argparse.Namespace) -> None:
     source = open_source(arguments.data)
     found = audit(source, workers=arguments.workers, progress=counter("pictures"))
     if arguments.html is not None:
-        write_gallery(found, Path(arguments.html))
+        write_audit_page(found, Path(arguments.html))
     if arguments.quarantine is not None and found.quarantine:
         with new_text_file(arguments.quarantine) as file:
             file.write("".join(f"{name}\n" for name in found.quarantine))

@@ -61,7 +61,7 @@ def features(arguments: argparse.Namespace) -> None:
 
     refuse_existing(Path(arguments.out))
     network, manifest = load(arguments.model, with_aux=False)
-    with connected() as peers:
+    with connected() as ranks:
         found = extract(
             network,
             manifest,
@@ -69,9 +69,9 @@ def features(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             precision=arguments.precision,
-            peers=peers,
+            ranks=ranks,
         )
-    if peers is not None and peers.rank:
+    if ranks is not None and ranks.rank:
         return  # the first writes and speaks for all
     for path, reason in found.errors.items():
         print(f"reinception: {path}: {reason}", file=sys.stderr)

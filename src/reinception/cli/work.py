@@ -74,7 +74,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         # The list may be one for all splits; the split was made before anything was left out.
         kept = {record.name for record in source.without(read_exclusions(arguments.exclude)).records}
         records = tuple(record for record in records if record.name in kept)
-    with connected() as peers:
+    with connected() as ranks:
         evaluation = score(
             models,
             records,
@@ -85,10 +85,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             precision=arguments.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            peers=peers,
+            progress=None if ranks is not None and ranks.rank else counter("images"),
+            ranks=ranks,
         )
-    if peers is not None and peers.rank:
+    if ranks is not None and ranks.rank:
         return  # the first writes and speaks for all
     for refusal in evaluation.refused:
         print(f"reinception: {refusal.path}: {refusal.reason}", file=sys.stderr)
@@ -148,7 +148,7 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.json == arguments.csv == "-":
         raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
     network, manifest = load(arguments.model, with_aux=False)
-    with connected() as peers:
+    with connected() as ranks:
         predictions = name_images(
             network,
             manifest,
@@ -157,10 +157,10 @@ def predict(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             precision=arguments.precision,
-            progress=None if peers is not None and peers.rank else counter("images"),
-            peers=peers,
+            progress=None if ranks is not None and ranks.rank else counter("images"),
+            ranks=ranks,
         )
-    if peers is not None and peers.rank:
+    if ranks is not None and ranks.rank:
         return
     if arguments.json is not None:
         write_predictions_json(predictions, arguments.json)

@@ -11,6 +11,7 @@ import numpy as np
 
 from reinception import machine, metrics
 from reinception.data.sources.records import Record
+from reinception.distributed import Ranks, collect, shard
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.engine import Progress, prepare, score
 from reinception.machine import Precision, choose_device
@@ -19,7 +20,6 @@ from reinception.metrics.roc import rankings
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network
 from reinception.preprocess import Crops, Preprocessing, SingleCrop, many_crops, single_crop
-from reinception.sharing import Peers, own_share, put_together
 
 SINGLE_CROP = "single crop"
 
@@ -111,7 +111,7 @@ def evaluate(
     workers: int = 0,
     precision: Precision = "fp32",
     progress: Progress | None = None,
-    peers: Peers | None = None,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Score `records` (whose targets index `classes`) with one model, or with the average of several.
 
@@ -119,9 +119,9 @@ def evaluate(
     another order, is scored right; a class that no model knows is a ReinceptionError, and so are models that disagree
     about the classes. Each model prepares the pixels its own way, or with one crop by the named rule `resize`, or by
     many `crops` at `scales` (protocol.py). Probabilities are averaged in a fixed order, so the order of the models
-    changes nothing. Float32 by default: a published error should not depend on the processor. With `peers`, which all
-    call this with the same arguments, each scores its share, once, and all get the whole evaluation; `progress` counts
-    this one's share.
+    changes nothing. Float32 by default: a published error should not depend on the processor. With `ranks`, which all
+    call this with the same arguments, each scores its shard, once, and all get the whole evaluation; `progress` counts
+    this rank's shard.
     """
     if not models:
         raise ReinceptionError("evaluate: name at least one model")
@@ -132,7 +132,7 @@ def evaluate(
     protocols = [_protocol(manifest.preprocessing, crops, scales, resize) for _, manifest in models]
     device = choose_device()
     dtype = machine.precision(precision, device)
-    mine = own_share(records, peers)
+    mine = shard(records, ranks, batch_size=batch_size)
     total = len(models) * len(mine)
     scored = []
     refused: dict[int, BadImage] = {}
@@ -148,7 +148,7 @@ def evaluate(
             dtype=dtype,
             progress=None if progress is None else lambda done, _, before=offset: progress(before + done, total),
         )
-        rows, bad = put_together(one.probabilities, one.refused, peers)
+        rows, bad = collect(one.probabilities, one.refused, ranks, batch_size=batch_size)
         scored.append(rows)
         refused |= bad
     kept = [index for index in range(len(records)) if index not in refused]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,15 @@ import numpy.typing as npt
 
 from reinception import machine
 from reinception.data.sources.records import Record
+from reinception.distributed import Ranks, collect, shard
 from reinception.errors import ReinceptionError
-from reinception.files import refuse_existing
+from reinception.files import new_file
 from reinception.inference import engine
 from reinception.inference.engine import Progress, prepare
 from reinception.inference.predict import expand
 from reinception.machine import Precision, choose_device
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network
-from reinception.sharing import Peers, own_share, put_together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,10 +34,8 @@ class Features:
     def save(self, path: str | Path, manifest: Manifest) -> Path:
         """A new .npz with `features`, `paths`, and as JSON the network and `preprocessing` that gave them."""
         path = Path(path)
-        refuse_existing(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with part.open("wb") as file:
+            with new_file(path) as part, part.open("wb") as file:
                 np.savez(
                     file,
                     features=self.values,
@@ -46,11 +43,8 @@ class Features:
                     network=np.array(manifest.arch.name),
                     preprocessing=np.array(json.dumps(manifest.preprocessing.to_json())),
                 )
-            part.replace(path)
         except OSError as error:
             raise ReinceptionError(f"{path}: cannot write: {error.strerror}") from None
-        finally:
-            part.unlink(missing_ok=True)
         return path
 
 
@@ -63,11 +57,11 @@ def features(
     workers: int = 0,
     precision: Precision = "fp32",
     progress: Progress | None = None,
-    peers: Peers | None = None,
+    ranks: Ranks | None = None,
 ) -> Features:
     """The features of every image that `paths` (files, folders, globs) mean, in the order given; bad ones are named.
 
-    With `peers`, which all call this with the same arguments, each computes its share, and all get the whole.
+    With `ranks`, which all call this with the same arguments, each computes its shard, and all get the whole.
     """
     found = list(expand(paths))
     files = [item for item in found if isinstance(item, Path)]
@@ -76,13 +70,13 @@ def features(
     values, refused = engine.features(
         prepare(network, device),
         manifest.preprocessing,
-        own_share(records, peers),
+        shard(records, ranks, batch_size=batch_size),
         batch_size=batch_size,
         workers=workers,
         dtype=machine.precision(precision, device),
         progress=progress,
     )
-    values, refused = put_together(values, refused, peers)
+    values, refused = collect(values, refused, ranks, batch_size=batch_size)
     kept = [index for index in range(len(files)) if index not in refused]
     errors = {item.path: item.reason for item in found if not isinstance(item, Path)}
     errors |= {str(files[index]): why.reason for index, why in sorted(refused.items())}

@@ -14,6 +14,7 @@ import numpy as np
 from reinception import machine
 from reinception.data.sources.open_source import pictures
 from reinception.data.sources.records import Record
+from reinception.distributed import Ranks, collect, shard
 from reinception.errors import UsageError
 from reinception.files import new_text_file, write_json
 from reinception.inference import engine
@@ -22,7 +23,6 @@ from reinception.machine import Precision, choose_device
 from reinception.metrics import Probabilities, csv_line
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network
-from reinception.sharing import Peers, own_share, put_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +58,14 @@ def predict(
     workers: int = 0,
     precision: Precision = "fp32",
     progress: Progress | None = None,
-    peers: Peers | None = None,
+    ranks: Ranks | None = None,
 ) -> list[Prediction]:
     """The `top` labels of every file that `paths` (files, folders, globs) mean, in the order given.
 
     A folder means the pictures in it at any depth, by name; a glob its matches, by name. A path that means nothing, and
     a file that is no readable picture, is a `Prediction` with an `error`. Equal probabilities keep the classes' order.
     Fewer files than a block of the network's (engine.block_size) are computed one by one: sooner done, and the same
-    but for the rounding of float32. With `peers`, which all call this with the same arguments, each computes its share,
+    but for the rounding of float32. With `ranks`, which all call this with the same arguments, each computes its shard,
     and all get the whole.
     """
     if top < 1:
@@ -79,14 +79,14 @@ def predict(
     scored = score(
         prepare(network, device),
         manifest.preprocessing,
-        own_share(records, peers),
+        shard(records, ranks, batch_size=batch_size),
         batch_size=batch_size,
         workers=workers,
         dtype=dtype,
         block=None if is_full else 1,
         progress=progress,
     )
-    probabilities, refusals = put_together(scored.probabilities, scored.refused, peers)
+    probabilities, refusals = collect(scored.probabilities, scored.refused, ranks, batch_size=batch_size)
     predictions = []
     index = 0
     for item in found:

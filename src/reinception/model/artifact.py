@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
+from reinception.documents import Documents
 from reinception.errors import ReinceptionError
+from reinception.files import write_bytes
 from reinception.model.build import Network, skeleton
 from reinception.preprocess import Preprocessing
 from reinception.spec import Arch, current_path
@@ -39,42 +40,32 @@ class Manifest:
             raise ReinceptionError(f"{len(self.classes)} class names for {self.arch.num_classes} outputs")
 
     def to_json(self) -> dict[str, Any]:
+        """Every field as plain JSON values, and the number of this format."""
         return {
             "format": FORMAT,
+            **_DOCUMENTS.encode(self),
             "arch": self.arch.to_json(),
-            "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_json(),
-            "training": dict(self.training),
-            "origin": dict(self.origin),
         }
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Manifest:
-        """ReinceptionError names the first thing that does not fit."""
+        """The manifest of `to_json`. Raises ReinceptionError that names the first field that does not fit."""
         version = document.get("format")
         if version != FORMAT:
             raise ReinceptionError(f"manifest format {version!r} is not the {FORMAT} this version reads")
-        missing = {"arch", "classes", "preprocessing"} - set(document)
-        if missing:
-            raise ReinceptionError(f"the manifest lacks {', '.join(sorted(missing))}")
-        classes = document["classes"]
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ReinceptionError("the manifest's classes are not a list of names")
-        return Manifest(
-            arch=Arch.from_json(document["arch"]),
-            classes=tuple(classes),
-            preprocessing=Preprocessing.from_json(document["preprocessing"]),
-            training=_mapping(document, "training"),
-            origin=_mapping(document, "origin"),
-        )
+        return _DOCUMENTS.decode({name: document[name] for name in document if name != "format"}, Manifest, "manifest")
+
+
+_DOCUMENTS = Documents(readers={Arch: Arch.from_json, Preprocessing: Preprocessing.from_json})
 
 
 def save(network: Network, path: str | Path, manifest: Manifest) -> None:
-    """Writes `path` whole or not at all: to a temporary file beside it, to the disk, then renamed over it."""
+    """Writes the model file `path`, in place of one that is there, whole or not at all."""
     manifest = dataclasses.replace(manifest, arch=network.arch)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps(manifest.to_json(), sort_keys=True)}
-    write_atomically(Path(path), serialise(tensors, metadata))
+    write_bytes(path, serialise(tensors, metadata), replace=True)
 
 
 def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]:
@@ -120,7 +111,7 @@ def read_manifest(path: str | Path) -> Manifest:
         raise ReinceptionError("has no reinception manifest, so its classes and pixels are unknown")
     try:
         document = json.loads(metadata[METADATA_KEY])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReinceptionError(f"the manifest is not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ReinceptionError("the manifest is not a JSON object")
@@ -139,25 +130,6 @@ def resolve(path: str | Path) -> Path:
     return file
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """`content` at `path`, or the old file: nobody ever sees half of it, not even after a loss of power."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing:
@@ -167,10 +139,3 @@ def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, 
     for name, shape in expected.items():
         if found[name] != shape:
             raise ReinceptionError(f"tensor {name} has shape {found[name]}, its architecture asks for {shape}")
-
-
-def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = document.get(name, {})
-    if not isinstance(value, dict):
-        raise ReinceptionError(f"the manifest's {name} is not an object")
-    return value

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from reinception.documents import Documents
 from reinception.recipe.parts import (
     SGD,
     AdamW,
@@ -17,6 +17,7 @@ from reinception.recipe.parts import (
     Mixing,
     OneCycle,
     Optimizer,
+    RecipeError,
     RMSPropTF,
     Schedule,
     check_share,
@@ -95,71 +96,35 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values; parts carry their kind as `type`."""
-        document = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        document["sources"] = dict(self.sources)
-        for name, value in document.items():
-            if type(value) in _KIND_OF:
-                document[name] = {"type": _KIND_OF[type(value)], **dataclasses.asdict(value)}
-        return document
+        return _DOCUMENTS.encode(self)
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Recipe:
-        """The recipe of `to_json`. RecipeError names the first field that does not fit."""
-        recipe = _decode(document, Recipe, "recipe")
-        assert isinstance(recipe, Recipe)
-        return recipe
+        """The recipe of `to_json`. Raises RecipeError that names the first field that does not fit."""
+        return _DOCUMENTS.decode(document, Recipe, "recipe")
 
 
-_KINDS: dict[str, type[Any]] = {
-    "rmsprop_tf": RMSPropTF,
-    "sgd": SGD,
-    "adamw": AdamW,
-    "exponential": Exponential,
-    "one_cycle": OneCycle,
-    "cosine": Cosine,
-    "averaging": Averaging,
-    "mixing": Mixing,
-}
-_KIND_OF = {kind: name for name, kind in _KINDS.items()}
+_DOCUMENTS = Documents(
+    kinds={
+        "rmsprop_tf": RMSPropTF,
+        "sgd": SGD,
+        "adamw": AdamW,
+        "exponential": Exponential,
+        "one_cycle": OneCycle,
+        "cosine": Cosine,
+        "averaging": Averaging,
+        "mixing": Mixing,
+    },
+    error=RecipeError,
+)
 
 
 def _leaves(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
     """(path, value, meaning) of every field that means something, parts opened; a part's kind is its own row."""
     for outer, annotation in get_type_hints(Recipe, include_extras=True).items():
         value = getattr(recipe, outer)
-        if type(value) in _KIND_OF:
+        if dataclasses.is_dataclass(value):
             for inner, part_annotation in get_type_hints(type(value), include_extras=True).items():
                 yield f"{outer}.{inner}", getattr(value, inner), part_annotation.__metadata__[0]
         elif get_origin(annotation) is Annotated:
             yield outer, value, annotation.__metadata__[0]
-
-
-def _decode(document: Any, expected: Any, where: str) -> Any:
-    """`document` read as a value of the annotation `expected`: files come from anyone, so nothing is taken on trust."""
-    options = get_args(expected) if get_origin(expected) is types.UnionType else (expected,)
-    if get_origin(expected) is Literal:
-        require(document in get_args(expected), f"{where}: {document!r} is none of {list(get_args(expected))}")
-        return document
-    if get_origin(expected) is Mapping:
-        fits = isinstance(document, Mapping) and all(type(item) is str for pair in document.items() for item in pair)
-        require(fits, f"{where}: expected texts by path, found {document!r}")
-        return dict(document)
-    if document is None and type(None) in options:
-        return None
-    if any(dataclasses.is_dataclass(option) for option in options):
-        return _decode_part(document, options, where)
-    if float in options and type(document) in (int, float):
-        return float(document)
-    require(type(document) in options, f"{where}: expected {expected.__name__}, found {document!r}")
-    return document
-
-
-def _decode_part(document: Any, options: tuple[Any, ...], where: str) -> Any:
-    require(isinstance(document, Mapping), f"{where}: expected an object, found {document!r}")
-    fields_given = dict(document)
-    kind = Recipe if options == (Recipe,) else _KINDS.get(str(fields_given.pop("type", None)))
-    require(kind in options, f"{where}: unknown type {document.get('type')!r}")
-    assert kind is not None
-    hints = get_type_hints(kind)
-    require(set(fields_given) == set(hints), f"{where}: fields {sorted(set(fields_given) ^ set(hints))} missing or new")
-    return kind(**{name: _decode(value, hints[name], f"{where}.{name}") for name, value in fields_given.items()})

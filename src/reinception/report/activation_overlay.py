@@ -11,6 +11,7 @@ from PIL import Image
 
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
+from reinception.data.images.thumbnail import THUMBNAIL_SIDE, thumbnail
 from reinception.data.loading.loader import normalise
 from reinception.data.loading.read import pixels_of
 from reinception.errors import BadImage
@@ -19,7 +20,6 @@ from reinception.inference.engine import evaluating
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import MODEL_NAME, load
 from reinception.report.read_run import Run
-from reinception.report.thumbnails import SIDE, data_uri
 
 _BATCH = 8
 _FOR, _AGAINST = np.array([214, 96, 32], dtype=np.float32), np.array([43, 108, 176], dtype=np.float32)
@@ -60,15 +60,17 @@ def evidence(run: Run, table: PredictionTable, rows: Sequence[int]) -> dict[int,
             if called[0].numel() == 1:
                 return {}
             for row, difference in zip(batch, (called - true).numpy(), strict=True):
-                found[row] = data_uri(_coloured(seen[row], difference))
+                found[row] = thumbnail(_coloured(seen[row], difference))
     return found
 
 
-def _coloured(pixels: Pixels, difference: npt.NDArray[np.float32]) -> Image.Image:
+def _coloured(pixels: Pixels, difference: npt.NDArray[np.float32]) -> Pixels:
     """The picture in grey at thumbnail size, tinted by the sign and strength of `difference` (h, w)."""
-    grey = np.asarray(Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
-    smooth = np.asarray(Image.fromarray(difference).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    grey = np.asarray(
+        Image.fromarray(pixels).convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    )
+    smooth = np.asarray(Image.fromarray(difference).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC))
     strength = smooth / max(float(np.abs(smooth).max()), 1e-12)
     share = (_STRONGEST * np.abs(strength))[:, :, None]
     tint = np.where(strength[:, :, None] > 0, _FOR, _AGAINST)
-    return Image.fromarray((grey[:, :, None] * (1 - share) + tint * share).round().clip(0, 255).astype(np.uint8))
+    return (grey[:, :, None] * (1 - share) + tint * share).round().clip(0, 255).astype(np.uint8)

@@ -14,8 +14,8 @@ from reinception.metrics.significance import Comparison, compare
 from reinception.report import charts
 from reinception.report.comparison import read_split
 from reinception.report.formatting import NARROW_SPACE, count, percent
-from reinception.report.pictures import Picture, picture
 from reinception.report.read_run import Run
+from reinception.report.report_image import ReportImage, report_image
 
 MOST_LOST = 8
 
@@ -28,7 +28,7 @@ class Against:
     verdict: str
     evidence: str
     chart: Markup
-    lost: tuple[Picture, ...]
+    lost: tuple[ReportImage, ...]
     num_lost: int
 
 
@@ -78,7 +78,7 @@ def _points(value: float) -> str:
     return f"{value:+.1f}{NARROW_SPACE}points"
 
 
-def _surest(run: Run, table: PredictionTable, rows: list[int]) -> tuple[Picture, ...]:
+def _surest(run: Run, table: PredictionTable, rows: list[int]) -> tuple[ReportImage, ...]:
     """The pictures it is surest about while it is wrong."""
     sure = table.probabilities.max(axis=1)
-    return tuple(picture(run, table, row) for row in sorted(rows, key=lambda row: -float(sure[row]))[:MOST_LOST])
+    return tuple(report_image(run, table, row) for row in sorted(rows, key=lambda row: -float(sure[row]))[:MOST_LOST])

@@ -11,14 +11,14 @@ from reinception import metrics
 from reinception.metrics import PredictionTable
 from reinception.report import charts
 from reinception.report.formatting import count, percent
-from reinception.report.pictures import Picture, picture
 from reinception.report.read_run import Run
-from reinception.report.thumbnails import SMALL_SIDE
+from reinception.report.report_image import ReportImage, report_image
 
 MOST_CLASSES_IN_A_TABLE = 16
 """A confusion matrix with more classes than this is drawn, not tabulated."""
 
 MOST_PAIRS = 8
+SMALL_THUMBNAIL_SIDE = 128
 MOST_OPENED = 160
 """Pictures behind all cells together: what a page may carry that nobody may ever open."""
 
@@ -53,7 +53,7 @@ class Opened:
     anchor: str
     sentence: str
     mistaken: bool
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ReportImage, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,9 @@ def _opened(run: Run, table: PredictionTable, cells: list[tuple[int, int]]) -> d
         inside = np.flatnonzero((table.targets == row) & (table.predicted == column))
         order = inside[np.argsort(sure[inside] if row == column else -sure[inside], kind="stable")]
         pictures = tuple(
-            shown for i in order[:each] if (shown := picture(run, table, int(i), side=SMALL_SIDE)).uri is not None
+            shown
+            for i in order[:each]
+            if (shown := report_image(run, table, int(i), side=SMALL_THUMBNAIL_SIDE)).uri is not None
         )
         if pictures:
             some = f", {len(pictures)} of them" if len(pictures) < len(inside) else ""

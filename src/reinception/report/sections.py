@@ -18,8 +18,8 @@ from reinception.report import charts
 from reinception.report.activation_overlay import evidence
 from reinception.report.confusion import MOST_CLASSES_IN_A_TABLE
 from reinception.report.formatting import count, interval, percent
-from reinception.report.pictures import Picture, picture
 from reinception.report.read_run import Run
+from reinception.report.report_image import ReportImage, report_image
 
 MOST_MISTAKES = 24
 MOST_SAMPLES = 40
@@ -66,7 +66,7 @@ class Data:
     rows: tuple[ClassCounts, ...]
     folded: bool
     totals: tuple[int, ...]
-    samples: tuple[tuple[str, tuple[Picture, ...]], ...]
+    samples: tuple[tuple[str, tuple[ReportImage, ...]], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,14 +178,14 @@ def data(run: Run, table: PredictionTable | None) -> Data | None:
     )
 
 
-def _samples(run: Run, table: PredictionTable) -> Iterator[tuple[str, tuple[Picture, ...]]]:
+def _samples(run: Run, table: PredictionTable) -> Iterator[tuple[str, tuple[ReportImage, ...]]]:
     """Recognised images, evenly spaced: a row for each of few classes, or one unnamed row with one of each of many."""
     each = SAMPLES_PER_CLASS if len(table.classes) <= 4 else 1
-    rows: list[tuple[str, tuple[Picture, ...]]] = []
+    rows: list[tuple[str, tuple[ReportImage, ...]]] = []
     for target, name in enumerate(table.classes[:MOST_SAMPLES]):
         right = np.flatnonzero((table.targets == target) & table.correct)
         chosen = right[np.linspace(0, len(right) - 1, min(each, len(right))).astype(int)]
-        pictures = tuple(shown for row in chosen if (shown := picture(run, table, int(row))).uri)
+        pictures = tuple(shown for row in chosen if (shown := report_image(run, table, int(row))).uri)
         if pictures:
             rows.append((name, pictures))
     if each == 1 and rows:
@@ -297,10 +297,10 @@ def ranking_charts(table: PredictionTable) -> tuple[Chart, ...]:
     )
 
 
-def mistakes(run: Run, table: PredictionTable) -> tuple[Picture, ...]:
+def mistakes(run: Run, table: PredictionTable) -> tuple[ReportImage, ...]:
     """The wrong images, the one whose own class got the least probability first."""
     rows = np.flatnonzero(~table.correct)
     own = table.probabilities[rows, table.targets[rows]]
     hardest = rows[np.argsort(own, kind="stable")][:MOST_MISTAKES]
     drawn = evidence(run, table, [int(row) for row in hardest])
-    return tuple(picture(run, table, int(row), evidence=drawn.get(int(row))) for row in hardest)
+    return tuple(report_image(run, table, int(row), overlay=drawn.get(int(row))) for row in hardest)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from reinception.data.loading.loader import Batch, TrainingStream
-from reinception.distributed import PeerLostError, Ranks
+from reinception.distributed import RankLostError, Ranks
 from reinception.errors import Interrupted, ReinceptionError
 from reinception.model.build import Network
 from reinception.recipe import Recipe
@@ -60,8 +60,8 @@ def fit(training: Training, *, first_step: int = 0) -> int:
     try:
         if first_step:
             _validate_if_due(training, first_step)  # where the run was interrupted in the middle of it
-        while (progress := ranks.table(budget.progress(step))[0][0]) < 1.0:
-            ranks.meet()
+        while (progress := ranks.from_first(budget.progress(step))) < 1.0:
+            ranks.barrier()
             rate = rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs)
             record = careful_step(training, batches, rate=rate, step=step)
             step += 1
@@ -77,7 +77,7 @@ def fit(training: Training, *, first_step: int = 0) -> int:
     except DivergedError:
         raise
     except (Interrupted, Exception) as error:
-        if skipped and isinstance(error, ReinceptionError) and not isinstance(error, PeerLostError):
+        if skipped and isinstance(error, ReinceptionError) and not isinstance(error, RankLostError):
             raise _diverged(step, skipped) from error  # what was validated was no network any more
         training.keeper.keep(step)
         raise
@@ -127,7 +127,7 @@ def take_step(training: Training, batches: Iterable[Batch], *, rate: float, step
 def _validate_if_due(training: Training, step: int) -> bool:
     """Validates where the budget says so and keeps a checkpoint: what was chosen and what is known then agree."""
     due = training.budget.validation_due(step) and training.journal.validated_step != step
-    if not training.ranks.table(due)[0][0]:
+    if not training.ranks.from_first(due):
         return False
     training.budget.validated(training.journal.validate(step))
     training.keeper.keep(step)
@@ -137,7 +137,7 @@ def _validate_if_due(training: Training, step: int) -> bool:
 def _numbers(training: Training, step: int) -> Iterator[int]:
     """The batches of this rank's replicas from `step` on: replica r of step s trains on batch s * R + r."""
     while True:
-        yield from (step * training.replicas.num + replica for replica in training.replicas.share)
+        yield from (step * training.replicas.num + replica for replica in training.replicas.shard)
         step += 1
 
 

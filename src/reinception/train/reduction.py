@@ -61,7 +61,7 @@ class Replicas:
         device: torch.device,
     ) -> None:
         self.num = recipe.replicas
-        self.share = ranks.share(recipe.replicas)
+        self.shard = ranks.shard(recipe.replicas)
         self._ranks = ranks
         self._preprocessing = preprocessing
         self._seed = seed
@@ -85,7 +85,7 @@ class Replicas:
         rows: list[Tensor] = []
         self._sum.begin()
         with self.statistics.apart():
-            for replica, batch in zip(self.share, batches, strict=False):
+            for replica, batch in zip(self.shard, batches, strict=False):
                 # Dropout is a function of what it is for, not of how many replicas this process has seen.
                 torch.manual_seed(RandomStream("dropout", self._seed, step, replica).integer(2**32))
                 images = normalise(batch.images.to(self._device), self._preprocessing)
@@ -93,18 +93,18 @@ class Replicas:
                 if self._mixing is not None:
                     draws = RandomStream("mix", self._seed, step, replica)
                     images, labels = mix(images, labels, self._mixing, num_classes=self._num_classes, draws=draws)
-                losses = self._sum.replica(images, labels, last=replica == self.share[-1])
+                losses = self._sum.replica(images, labels, last=replica == self.shard[-1])
                 numbers = [number.detach().float().reshape(1) for number in losses]
                 rows.append(torch.cat([*numbers, self.statistics.row().to(self._device)]))
                 if stop.number and self._sum.can_be_left:
                     break
-                if replica == self.share[-1]:
+                if replica == self.shard[-1]:
                     break  # before another batch is asked for
-        stopped = [int(number) for (number,) in self._ranks.table(stop.number)]
+        stopped = [int(number) for (number,) in self._ranks.all_gather_numbers(stop.number)]
         if any(stopped):
             stop.number = stop.number or max(stopped)
             stop.check()
-        table = self._ranks.gather(torch.stack(rows))
+        table = self._ranks.all_gather_rows(torch.stack(rows))
         unhealthy = tuple(int(row) for row in (~table.isfinite().all(dim=1)).nonzero().flatten())
         if not unhealthy:
             self._sum.finish()
@@ -236,7 +236,7 @@ class ExactSum:
     @torch.no_grad()
     def finish(self) -> None:
         """The mean over all replicas becomes the parameters' gradient."""
-        self._ranks.add_integers(self._total)
+        self._ranks.all_reduce(self._total)
         coarse = [None] * len(self._parts) if not self._add_coarse() else self._split(self._coarse)
         for parameter, part, large in zip(self._learning, self._parts, coarse, strict=True):
             total = part.to(torch.float64).mul_(2.0**-self.bits)
@@ -246,10 +246,10 @@ class ExactSum:
 
     def _add_coarse(self) -> bool:
         """Sums the coarse accumulators where any rank has one; whether there is one."""
-        if not any(has for (has,) in self._ranks.table(self._coarse is not None)):
+        if not any(has for (has,) in self._ranks.all_gather_numbers(self._coarse is not None)):
             return False
         self._coarse = torch.zeros_like(self._total) if self._coarse is None else self._coarse
-        self._ranks.add_integers(self._coarse)
+        self._ranks.all_reduce(self._coarse)
         return True
 
     def _split(self, total: Tensor | None) -> list[Tensor]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save as serialise
+from safetensors.torch import save_file
 from torch import Tensor
 
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
-from reinception.files import refuse_existing
-from reinception.model.artifact import Manifest, write_atomically
+from reinception.files import new_file, refuse_existing
+from reinception.model.artifact import Manifest
 from reinception.model.build import Network
 from reinception.spec import Arch, count_border
 from reinception.weights import hdf5, parity
@@ -206,28 +204,17 @@ def _bare_head(arch: Arch) -> object:
 
 
 def _write(out: Path, suffix: str, tensors: dict[str, Tensor], arch: Arch) -> None:
-    if suffix in (".pth", ".pt"):
-        buffer = io.BytesIO()
-        torch.save(tensors, buffer)
-        write_atomically(out, buffer.getvalue())
-    elif suffix == ".safetensors":
-        write_atomically(out, serialise(tensors, {"format": "pt"}))
-    elif suffix == ".npz":
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        np.savez(buffer, **arrays)
-        write_atomically(out, buffer.getvalue())
-    elif suffix == ".weights.h5":
-        _beside(out, lambda part: hdf5.write_keras_3(part, tensors))
-    else:
-        _beside(out, lambda part: hdf5.write_legacy(part, tensors, keras_layers(arch)))
-
-
-def _beside(out: Path, write: Callable[[Path], None]) -> None:
-    """h5py writes to a path: to one beside `out`, which is renamed when it is whole."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        write(part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with new_file(out) as part:
+        if suffix in (".pth", ".pt"):
+            with part.open("wb") as file:
+                torch.save(tensors, file)
+        elif suffix == ".safetensors":
+            save_file(tensors, part, {"format": "pt"})
+        elif suffix == ".npz":
+            arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+            with part.open("wb") as file:
+                np.savez(file, **arrays)
+        elif suffix == ".weights.h5":
+            hdf5.write_keras_3(part, tensors)
+        else:
+            hdf5.write_legacy(part, tensors, keras_layers(arch))

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from reinception.data.images.crops import FILTERS, in_colour
+from reinception.data.images.crops import FILTERS, Box, in_colour
 from reinception.data.images.decode import Pixels
-from reinception.data.images.jpeg import Picture, is_large, shrink_for
+from reinception.data.images.jpeg import TrainingImage, scale_denominator_for
 from reinception.data.images.random_stream import RandomStream
 from reinception.preprocess import Interpolation
 
@@ -35,7 +35,7 @@ GENTLE_BRIGHTNESS = 12.0
 GENTLE_CONTRAST = (0.9, 1.1)
 
 
-def augment(image: Picture, *, kind: Augmentation, input_size: int, seed: int, epoch: int, index: int) -> Pixels:
+def augment(image: TrainingImage, *, kind: Augmentation, input_size: int, seed: int, epoch: int, index: int) -> Pixels:
     """The square (input_size, input_size, 3) uint8 that training sees of a decoded (h, w, 3) or (h, w) picture.
 
     - `inception`: a random crop (`inception_box`), resized with a random interpolation, mirrored in half of the cases,
@@ -62,7 +62,7 @@ def augment(image: Picture, *, kind: Augmentation, input_size: int, seed: int, e
     raise ValueError(f"augmentation {kind!r} is none of {get_args(Augmentation)}")
 
 
-def _inception(image: Picture, size: int, draws: RandomStream) -> Pixels:
+def _inception(image: TrainingImage, size: int, draws: RandomStream) -> Pixels:
     box = inception_box(*_size(image), draws)
     interpolation = INCEPTION_INTERPOLATIONS[draws.integer(len(INCEPTION_INTERPOLATIONS))]
     square = resized_to(_part(image, box, size), size, interpolation)
@@ -71,30 +71,28 @@ def _inception(image: Picture, size: int, draws: RandomStream) -> Pixels:
     return in_colour(distort_colours(square, draws))
 
 
-def _crop(image: Picture, size: int, draws: RandomStream) -> Pixels:
+def _crop(image: TrainingImage, size: int, draws: RandomStream) -> Pixels:
     square = resized_to(_part(image, inception_box(*_size(image), draws), size), size, "bilinear")
     return in_colour(mirrored(square) if draws.integer(2) else square)
 
 
-def _size(image: Picture) -> tuple[int, int]:
+def _size(image: TrainingImage) -> tuple[int, int]:
     return (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else (image.width, image.height)
 
 
-def _part(image: Picture, box: tuple[int, int, int, int], size: int) -> Pixels:
-    """The pixels of the box, or of the decoder's smaller picture those it covers, whole ones at the edges."""
+def _part(image: TrainingImage, box: Box, size: int) -> Pixels:
+    """The pixels of the box; of a JPEG, at the smallest scale that suits, all those that the box touches."""
     left, top, right, bottom = box
     if isinstance(image, np.ndarray):
         return image[top:bottom, left:right]
-    shrink = shrink_for(right - left, bottom - top, size) if is_large(image.width, image.height) else 1
-    return image.part(box, shrink)
+    scale = scale_denominator_for(right - left, bottom - top, size)
+    return image.pixels(scale)[top // scale : -(-bottom // scale), left // scale : -(-right // scale)]
 
 
-def _whole(image: Picture, size: int) -> Pixels:
+def _whole(image: TrainingImage, size: int) -> Pixels:
     if isinstance(image, np.ndarray):
         return image
-    if not is_large(image.width, image.height):
-        return image.pixels(1)
-    return image.pixels(shrink_for(image.width * GENTLE_SIDE[0], image.height * GENTLE_SIDE[0], size))
+    return image.pixels(scale_denominator_for(image.width * GENTLE_SIDE[0], image.height * GENTLE_SIDE[0], size))
 
 
 def resized_to(image: Pixels, size: int, interpolation: Interpolation) -> Pixels:
@@ -117,7 +115,7 @@ def mirrored(image: Pixels) -> Pixels:
     return torch.from_numpy(np.ascontiguousarray(image)).flip(1).numpy()
 
 
-def inception_box(width: int, height: int, draws: RandomStream) -> tuple[int, int, int, int]:
+def inception_box(width: int, height: int, draws: RandomStream) -> Box:
     """(left, top, right, bottom) of a random part: area evenly from 5 to 100 %, aspect ratio 3/4 to 4/3.
 
     The aspect ratio (width / height) is even in its logarithm, so upright and flat boxes are equally likely (the TF

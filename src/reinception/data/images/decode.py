@@ -49,7 +49,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
+EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
 
 
 def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False) -> Pixels:
@@ -64,23 +64,23 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_gre
     Raises `BadImage` for everything else: at most `max_pixels` (and Pillow's own limit) are decoded, and a truncated or
     damaged file is refused rather than filled up. Safe to call from threads; never warns.
     """
-    name = None if isinstance(source, bytes) else os.fspath(source)
+    name = "" if isinstance(source, bytes) else os.fspath(source)
     try:
         data = source if isinstance(source, bytes) else allowed_bytes(Path(source), max_pixels)
         found = _require_format(data)
         if found == "PNG":
             png_chunks(data)
         if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-            raise BadImage("truncated", _TRUNCATED.format("the WebP is shorter than it says"))
+            raise BadImage("", "truncated", _TRUNCATED.format("the WebP is shorter than it says"))
         with strict_quiet_pillow():
             return _decode_pixels(data, found, max_pixels, keep_grey)
     except BadImage as refused:
-        raise (refused if name is None else refused.named(name)) from refused.__cause__
+        raise refused.named(name) from refused.__cause__
     except MemoryError as error:
-        raise BadImage("memory", "not enough memory to decode it: free some, or shrink the picture", name) from error
+        raise BadImage(name, "memory", "not enough memory to decode it: free some, or shrink the image") from error
     except Exception as error:  # a damaged file can raise anything in Pillow's plugins; each is this file's refusal
         kind, reason = _classify(error, max_pixels)
-        raise BadImage(kind, reason, name) from error
+        raise BadImage(name, kind, reason) from error
 
 
 def allowed_bytes(path: Path, max_pixels: int) -> bytes:
@@ -88,27 +88,27 @@ def allowed_bytes(path: Path, max_pixels: int) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise BadImage("unreadable", "is not a regular file: give a picture")
+            raise BadImage("", "unreadable", "is not a regular file: give a picture")
         if status.st_size > (limit := _BYTES_PER_PIXEL * max_pixels + _ROOM_BYTES):
-            raise BadImage("too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
+            raise BadImage("", "too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
         with open(path, "rb", buffering=0) as file:
             return file.read()
     except FileNotFoundError as error:
-        raise BadImage("missing", "there is no such file: check the path") from error
+        raise BadImage("", "missing", "there is no such file: check the path") from error
     except (OSError, ValueError) as error:
         message = getattr(error, "strerror", None) or str(error)
-        raise BadImage("unreadable", f"can not be read ({message}): check the path and the permissions") from error
+        raise BadImage("", "unreadable", f"can not be read ({message}): check the path and the permissions") from error
 
 
 def _require_format(data: bytes) -> str:
     if not data:
-        raise BadImage("empty", "is empty (0 bytes): get a fresh copy, or remove it")
+        raise BadImage("", "empty", "is empty (0 bytes): get a fresh copy, or remove it")
     what = identify(data[:HEAD_BYTES])
     if what is None or what == TEXT:
         found = f"it is {what}" if what else f"it begins with the bytes {data[:8].hex(' ')}"
-        raise BadImage("not_an_image", f"is not an image ({found}): replace or remove it")
+        raise BadImage("", "not_an_image", f"is not an image ({found}): replace or remove it")
     if what not in FORMATS:
-        raise BadImage("format", f"is {what}; {', '.join(FORMATS)} are read: convert it")
+        raise BadImage("", "format", f"is {what}; {', '.join(FORMATS)} are read: convert it")
     return what
 
 
@@ -125,19 +125,19 @@ def png_chunks(data: bytes) -> set[bytes]:
         name = bytes(view[position + 4 : position + 8])
         is_critical = not name[0] & 0x20
         if is_critical and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-            raise BadImage("corrupt", _DAMAGED.format("a PNG checksum does not match"))
+            raise BadImage("", "corrupt", _DAMAGED.format("a PNG checksum does not match"))
         names.add(name)
         if name == b"IEND":
             return names
         position = end
-    raise BadImage("truncated", _TRUNCATED.format("the PNG ends before its end mark"))
+    raise BadImage("", "truncated", _TRUNCATED.format("the PNG ends before its end mark"))
 
 
 def _decode_pixels(data: bytes, found: str, max_pixels: int, keep_grey: bool) -> Pixels:
     with Image.open(io.BytesIO(data), formats=(found,)) as opened:
         width, height = opened.size
         if width * height > max_pixels:
-            raise BadImage("too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
+            raise BadImage("", "too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
         opened.load()
         image: Image.Image = opened
         orientation = _orientation(image)
@@ -166,7 +166,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 def _orientation(image: Image.Image) -> int:
     # The picture is whole even where the camera's notes beside it are damaged: then it is taken as it is stored.
     try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:
         return 1
 
@@ -228,7 +228,7 @@ def _deep_grey(
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > largest:
         what = "floating-point" if image.mode == "F" else "negative or very large"
-        raise BadImage("values", f"has {what} pixels, whose white is not defined: convert it to 8 or 16 bits")
+        raise BadImage("", "values", f"has {what} pixels, whose white is not defined: convert it to 8 or 16 bits")
     scaled = ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
     is_clear = None if transparent is None else _equals(values, transparent)
     return (255 - scaled if is_inverted else scaled), is_clear

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, islice
+from itertools import count
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from reinception.data.images.augment import Augmentation, augment
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
-from reinception.data.images.jpeg import Picture
-from reinception.data.images.jpeg_cut import prepare
+from reinception.data.images.jpeg import TrainingImage
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.cache import PixelCache
-from reinception.data.loading.read import pixels_of, training_picture, under_the_name_of
+from reinception.data.loading.read import pixels_of, training_image, under_the_name_of
 from reinception.data.loading.workers import START_METHOD, in_order, turn_to
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
@@ -78,9 +77,6 @@ class TrainingStream:
         self._records, self._num_classes = records, num_classes
         self._input_size, self._augmentation = input_size, augmentation
         self._batch_size, self._seed, self._workers = batch_size, seed, workers
-        names = (record.name.lower() for record in islice(records, 1000))
-        if augmentation in ("inception", "crop") and any(name.endswith((".jpg", ".jpeg")) for name in names):
-            prepare()
         is_shared = workers == 0 or START_METHOD == "fork"
         self._cache = PixelCache(len(records), cache_bytes) if cache_bytes and is_shared else None
 
@@ -135,8 +131,8 @@ class TrainingStream:
                 )
         return plan, images
 
-    def _picture(self, index: int) -> Picture:
-        read_it = partial(_training_picture, self._records, index)
+    def _picture(self, index: int) -> TrainingImage:
+        read_it = partial(_training_image, self._records, index)
         return self._cache.get(index, read_it) if self._cache else read_it()
 
 
@@ -209,10 +205,10 @@ def _pixels(records: Sequence[Record], index: int) -> Pixels:
     return pixels_of(records[index])
 
 
-def _training_picture(records: Sequence[Record], index: int) -> Picture:
+def _training_image(records: Sequence[Record], index: int) -> TrainingImage:
     with under_the_name_of(records[index]):
         turn_to(index)
-    return training_picture(records[index])
+    return training_image(records[index])
 
 
 def _batch(plan: _Plan, images: NDArray[np.uint8], records: Sequence[Record]) -> Batch:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from reinception.data.images.decode import MAX_PIXELS, Pixels, allowed_bytes, decode
-from reinception.data.images.jpeg import Picture, open_jpeg
+from reinception.data.images.jpeg import TrainingImage, open_jpeg
 from reinception.data.images.png import open_png
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import MissingError, read_part
@@ -24,18 +24,18 @@ def pixels_of(record: Record) -> Pixels:
         return decode(record.path if is_whole_file else bytes_of(record), keep_grey=True)
 
 
-def training_picture(record: Record) -> Picture:
-    """What training distorts: the same pixels as `pixels_of`, or a JPEG that will be decoded as far as it is needed.
+def training_image(record: Record) -> TrainingImage:
+    """What training augments: the same pixels as `pixels_of`, or a large JPEG to be decoded at the scale it needs.
 
-    JPEG goes through libjpeg-turbo where simplejpeg is installed and PNG through libspng where pyspng is; everything
-    they are in doubt about, and every other format, goes through `decode`. `BadImage` under the record's name.
+    JPEG is decoded by libjpeg-turbo where simplejpeg is installed and PNG by libspng where pyspng is; whatever they are
+    not sure of, and every other format, by `decode`. `BadImage` under the record's name.
     """
     with under_the_name_of(record):
         data = bytes_of(record)
-        picture: Picture | None = open_jpeg(data)
-        if picture is None:
-            picture = open_png(data)
-        return decode(data, keep_grey=True) if picture is None else picture
+        if (jpeg := open_jpeg(data)) is not None:
+            return jpeg if jpeg.is_large else jpeg.pixels(1)
+        pixels = open_png(data)
+        return decode(data, keep_grey=True) if pixels is None else pixels
 
 
 @contextlib.contextmanager
@@ -61,10 +61,10 @@ def bytes_of(record: Record) -> bytes:
             data = os.pread(file.fileno(), record.size, record.offset)
     except OSError as error:
         raise BadImage(
-            "unreadable", f"{record.path} can not be read ({error.strerror}): check it", record.name
+            record.name, "unreadable", f"{record.path} cannot be read ({error.strerror}): check it"
         ) from error
     if len(data) < record.size:
-        raise BadImage("truncated", f"{record.path} ends inside it: get a fresh copy of that file", record.name)
+        raise BadImage(record.name, "truncated", f"{record.path} ends inside it: get a fresh copy of that file")
     return data
 
 
@@ -73,11 +73,11 @@ def _bytes_elsewhere(record: Record, address: str) -> bytes:
         size = record.num_bytes()
         if size > _MOST_BYTES:
             raise BadImage(
-                "too_large", f"{size:,} bytes are more than the {_MOST_BYTES:,} allowed: shrink it", record.name
+                record.name, "too_large", f"{size:,} bytes are more than the {_MOST_BYTES:,} allowed: shrink it"
             )
         data = read_part(address, record.offset or 0, size)
     except MissingError as error:
-        raise BadImage("missing", f"{address}: there is no such file: check the address", record.name) from error
+        raise BadImage(record.name, "missing", f"{address}: there is no such file: check the address") from error
     if len(data) < size:
-        raise BadImage("truncated", f"{address} ends inside it: get a fresh copy of that file", record.name)
+        raise BadImage(record.name, "truncated", f"{address} ends inside it: get a fresh copy of that file")
     return data

@@ -212,11 +212,11 @@ class _Pool(Generic[Task, Result]):
                 )
         elif hung:
             self._deadly[item] = BadImage(
-                "hang", f"keeps the decoder busy for more than {self._patience:g} seconds: remove or convert it"
+                "", "hang", f"keeps the decoder busy for more than {self._patience:g} seconds: remove or convert it"
             )
         else:
             self._deadly[item] = BadImage(
-                "crash", f"makes the decoder crash ({_cause(worker.process.exitcode)}): remove or convert it"
+                "", "crash", f"makes the decoder crash ({_cause(worker.process.exitcode)}): remove or convert it"
             )
         worker.pipe.close()
         heir = self._start()

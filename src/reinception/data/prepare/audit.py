@@ -34,8 +34,8 @@ MINORITY = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """A picture, its name, and what is to be said of it: a kind in one word for programs, a reason for people."""
+class Finding:
+    """A remark on an image that can be decoded, or on a class: `kind` is one word for programs, `reason` for people."""
 
     name: str
     kind: str
@@ -79,8 +79,8 @@ class Audit:
 
     source: Source
     num_decoded: int
-    errors: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
+    errors: tuple[BadImage | Finding, ...]
+    warnings: tuple[Finding, ...]
     duplicates: tuple[Twins, ...]
     seconds: float
     near_duplicates_checked: bool
@@ -89,7 +89,7 @@ class Audit:
     @property
     def quarantine(self) -> tuple[str, ...]:
         """The pictures that cannot be used at all, by name."""
-        return tuple(sorted({problem.name for problem in self.errors if problem.kind not in ABOUT_THE_WHOLE}))
+        return tuple(sorted({bad.name for bad in self.errors if isinstance(bad, BadImage)}))
 
     def to_json(self) -> dict[str, Any]:
         """What `data check` writes (`errors`, `warnings`: path, kind, reason)."""
@@ -111,34 +111,34 @@ class Audit:
         }
 
 
-ABOUT_THE_WHOLE = frozenset({"leak", "conflicting_labels"})
-"""Errors of pictures that are whole: which of them is to go, nobody can tell but their owner."""
+ERROR_KINDS = frozenset({"leak", "conflicting_labels"})
+"""Findings that count as errors; only the owner of the data can tell which of the images has to go."""
 
 
-def check_images(records: Sequence[Record], *, workers: int = 0, patience: float = PATIENCE_SECONDS) -> list[Problem]:
-    """Every picture decoded in full, in `workers` processes, at least one; those that are refused, in order.
+def check_images(records: Sequence[Record], *, workers: int = 0, patience: float = PATIENCE_SECONDS) -> list[BadImage]:
+    """Every image decoded in full, in `workers` processes, at least one; those that cannot be used, in order.
 
-    A picture that makes the decoder crash or hang is refused as well, and the rest is checked.
+    An image that makes the decoder crash or hang is among them, and the rest is checked.
     """
     tasks = _tasks(len(records))
     results = in_order(partial(_decode_all, records), tasks, max(workers, 1), patience=patience)
-    return [problem for found in results for problem in found]
+    return [bad for found in results for bad in found]
 
 
 def _tasks(num: int) -> list[range]:
     return [range(start, min(start + _RECORDS_PER_TASK, num)) for start in range(0, num, _RECORDS_PER_TASK)]
 
 
-def _decode_all(records: Sequence[Record], indices: range) -> list[Problem]:
-    problems = []
+def _decode_all(records: Sequence[Record], indices: range) -> list[BadImage]:
+    refused = []
     for index in indices:
-        record = records[index]
         try:
-            turn_to(index)
-            pixels_of(record)
+            with under_the_name_of(records[index]):
+                turn_to(index)
+                pixels_of(records[index])
         except BadImage as error:
-            problems.append(Problem(name=record.name, kind=error.kind, reason=error.reason))
-    return problems
+            refused.append(error)
+    return refused
 
 
 def same_pictures(records: Sequence[Record], *, workers: int = 1, progress: Progress | None = None) -> list[list[int]]:
@@ -177,13 +177,14 @@ def audit(
     start, records = time.perf_counter(), source.records
     seen = _see(records, workers, patience, progress)
     groups = _duplicates(source, seen)
-    errors, warnings = [*_refusals(records, seen)], [*_oddities(records, seen), *_about_classes(source)]
+    errors: list[BadImage | Finding] = [one.refused for one in seen if one.refused is not None]
+    warnings = [*_oddities(records, seen), *_about_classes(source)]
     for group in groups:
         problem = _about_twins(group)
-        (errors if problem.kind in ABOUT_THE_WHOLE else warnings).append(problem)
+        (errors if problem.kind in ERROR_KINDS else warnings).append(problem)
     if source.num_ignored:
         reason = f"{source.num_ignored} entries are hidden or no pictures and are left out"
-        warnings.append(Problem(name=source.name, kind="ignored", reason=reason))
+        warnings.append(Finding(name=source.name, kind="ignored", reason=reason))
     return Audit(
         source=source,
         num_decoded=sum(one.refused is None for one in seen),
@@ -211,12 +212,6 @@ def _look(records: Sequence[Record], indices: range) -> list[_Seen]:
     return found
 
 
-def _refusals(records: Sequence[Record], seen: Sequence[_Seen]) -> Iterator[Problem]:
-    for record, one in zip(records, seen, strict=True):
-        if one.refused is not None:
-            yield Problem(name=record.name, kind=one.refused.kind, reason=one.refused.reason)
-
-
 def _duplicates(source: Source, seen: Sequence[_Seen]) -> list[Twins]:
     exact = duplicates.equal([one.content for one in seen])
     later = {index for group in exact for index in group[1:]}  # one of each group stands for all
@@ -240,22 +235,22 @@ def _twins(source: Source, indices: Sequence[int], *, exact: bool) -> Twins:
     )
 
 
-def _about_twins(group: Twins) -> Problem:
+def _about_twins(group: Twins) -> Finding:
     first, others = group.names[0], ", ".join(group.names[1:4]) + (" ..." if len(group.names) > 4 else "")
     same = "is byte for byte" if group.exact else "shows the same picture as"
     prefix = "" if group.exact else "near_"
     if group.conflicts:
         labels = " and ".join(sorted(set(group.labels)))
         reason = f"{same} {others}, labelled {labels}: decide which is right"
-        return Problem(name=first, kind=f"{prefix}conflicting_labels", reason=reason)
+        return Finding(name=first, kind=f"{prefix}conflicting_labels", reason=reason)
     if group.crosses_splits:
         splits = " and ".join(sorted(str(split) for split in set(group.splits)))
         reason = f"{same} {others}, in {splits}: what is learned is tested; keep them in one split"
-        return Problem(name=first, kind=f"{prefix}leak", reason=reason)
-    return Problem(name=first, kind=f"{prefix}duplicate", reason=f"{same} {others}: it counts more than once")
+        return Finding(name=first, kind=f"{prefix}leak", reason=reason)
+    return Finding(name=first, kind=f"{prefix}duplicate", reason=f"{same} {others}: it counts more than once")
 
 
-def _oddities(records: Sequence[Record], seen: Sequence[_Seen]) -> Iterator[Problem]:
+def _oddities(records: Sequence[Record], seen: Sequence[_Seen]) -> Iterator[Finding]:
     known = [(record, one.details) for record, one in zip(records, seen, strict=True) if one.details is not None]
     if not known:
         return
@@ -265,24 +260,24 @@ def _oddities(records: Sequence[Record], seen: Sequence[_Seen]) -> Iterator[Prob
     for record, details in known:
         for kind in details.kinds:
             if common[kind] <= max(MINORITY * len(known), 1) or kind == "sixteen_bit":
-                yield Problem(name=record.name, kind=kind, reason=details.reason(kind))
+                yield Finding(name=record.name, kind=kind, reason=details.reason(kind))
         short, long = sorted((details.width, details.height))
         if short < SMALLEST_SIDE or short * ODD_SIDES < median or long > ODD_SIDES * median:
             reason = f"has {details.width} x {details.height} pixels, where {median} a side is usual"
-            yield Problem(name=record.name, kind="odd_size", reason=reason)
+            yield Finding(name=record.name, kind="odd_size", reason=reason)
         if details.expected_suffixes and PurePosixPath(record.name).suffix.lower() not in details.expected_suffixes:
             reason = f"is {details.format}, which its name does not say; it is read as what it is"
-            yield Problem(name=record.name, kind="misnamed", reason=reason)
+            yield Finding(name=record.name, kind="misnamed", reason=reason)
 
 
-def _about_classes(source: Source) -> Iterable[Problem]:
+def _about_classes(source: Source) -> Iterable[Finding]:
     counts = Counter(record.target for record in source.records)
     by_size = sorted((counts[target], name) for target, name in enumerate(source.classes))
     for count, name in by_size:
         if count < TINY_CLASS:
             reason = f"has {count} pictures; {TINY_CLASS} are few to learn it and to measure it"
-            yield Problem(name=name, kind="tiny_class", reason=reason)
+            yield Finding(name=name, kind="tiny_class", reason=reason)
     (least, smallest), (most, largest) = by_size[0], by_size[-1]
     if most > IMBALANCE * least:
         reason = f"has {most:,} pictures and {smallest} {least:,}: accuracy alone will say little"
-        yield Problem(name=largest, kind="imbalance", reason=reason)
+        yield Finding(name=largest, kind="imbalance", reason=reason)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from reinception import __version__
 from reinception.errors import ReinceptionError
-from reinception.model.artifact import write_atomically
+from reinception.files import write_bytes
 from reinception.model.build import Network
 from reinception.spec import current_path
 from reinception.train.optim import ParameterAverage
@@ -66,8 +66,9 @@ class Checkpoints:
             "run": dict(checkpoint.document),
         }
         document = self._document(checkpoint.step)
-        write_atomically(document.with_suffix(".safetensors"), content)
-        write_atomically(document, _canonical(sealed | {"sha256": hashlib.sha256(_canonical(sealed)).hexdigest()}))
+        seal = {"sha256": hashlib.sha256(_canonical(sealed)).hexdigest()}
+        write_bytes(document.with_suffix(".safetensors"), content, replace=True)
+        write_bytes(document, _canonical(sealed | seal), replace=True)
         for step in self.steps()[: -self.kept]:
             self._document(step).unlink()
             self._document(step).with_suffix(".safetensors").unlink(missing_ok=True)
@@ -113,7 +114,7 @@ class Checkpoints:
                 for path in (self._document(later), self._document(later).with_suffix(".safetensors")):
                     if path.exists():
                         path.replace(path.with_name(f"skipped-{path.name}"))
-        for unfinished in self.folder.glob("step-*.tmp"):
+        for unfinished in self.folder.glob("*step-*.tmp"):
             unfinished.unlink()
 
     def _document(self, step: int) -> Path:

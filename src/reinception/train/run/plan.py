@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from reinception import family, recipe
+from reinception.documents import Documents
 from reinception.errors import ReinceptionError, UsageError
 from reinception.machine import Precision
 from reinception.preprocess import Preprocessing
@@ -70,15 +71,19 @@ class Plan:
         """The plan of a run's config.json, the run now standing at `out`. ReinceptionError where it is none."""
         try:
             chosen = Recipe.from_json(document["recipe"])
+            config = _REQUESTS.decode(document["request"] | {"out": str(out)}, TrainConfig, "request")
             return Plan(
-                config=TrainConfig(**(document["request"] | {"recipe": chosen, "out": out})),
+                config=dataclasses.replace(config, recipe=chosen),
                 recipe=chosen,
                 arch=Arch.from_json(document["arch"]),
                 preprocessing=Preprocessing.from_json(document["preprocessing"]),
                 notes=(),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ReinceptionError) as error:
             raise ReinceptionError(f"{out}: its config.json is not that of a run to resume ({error})") from None
+
+
+_REQUESTS = Documents(has_defaults=True)  # a run that was begun before an option existed has its default
 
 
 def make_plan(config: TrainConfig) -> Plan:

@@ -8,12 +8,11 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from reinception.errors import ReinceptionError
-from reinception.files import write_json
+from reinception.files import is_temporary, write_json
 from reinception.metrics import PredictionTable, csv_line
 from reinception.model.artifact import MODEL_NAME, Manifest, save
 from reinception.model.build import Network
@@ -68,7 +67,7 @@ def refuse_without_room(out: Path, *, model_bytes: int) -> None:
 def is_barely_begun(out: Path) -> bool:
     """Whether the run in `out` was ended before its first checkpoint: nothing in it that its first steps cannot give
     again. A run whose checkpoints somebody has removed is another thing: it has a model."""
-    names = {path.name for path in out.iterdir() if not _is_unfinished(path)}
+    names = {path.name for path in out.iterdir() if not is_temporary(path)}
     return "config.json" in names and names <= BEGINNINGS and not list((out / "state").glob("*.json"))
 
 
@@ -101,7 +100,7 @@ class RunFolder:
             for name, length in position["lengths"].items():
                 if length < _length(path / name):
                     os.truncate(path / name, length)
-            for half in filter(_is_unfinished, path.rglob(".*.tmp")):  # of files that a kill left unfinished
+            for half in filter(is_temporary, path.rglob(".*.tmp")):  # of files that a kill left unfinished
                 half.unlink()
         folder._waiting = dict(position["waiting"])
         return folder
@@ -195,12 +194,7 @@ def _length(path: Path) -> int:
 
 def _is_empty(path: Path) -> bool:
     """Whether `path` is a folder that holds nothing, or what a kill has left of the first file of a run."""
-    return path.is_dir() and all(_is_unfinished(found, "config.json") for found in path.iterdir())
-
-
-def _is_unfinished(path: Path, name: str = "*") -> bool:
-    """Whether `path` is the temporary file that output.new_text_file makes for `name`."""
-    return fnmatch(path.name, f".{name}.*.tmp") and path.is_file()
+    return path.is_dir() and all(is_temporary(found, "config.json") for found in path.iterdir())
 
 
 def _nearest_existing(path: Path) -> Path:

@@ -15,7 +15,7 @@ import torch
 from reinception import __version__
 from reinception.data.loading.loader import TrainingStream
 from reinception.data.sources.records import SPLITS, Source
-from reinception.distributed import Ranks
+from reinception.distributed import Ranks, collect, shard
 from reinception.errors import ReinceptionError
 from reinception.inference.engine import prepare, score
 from reinception.inference.speed import SPEED_NAME, measure
@@ -162,7 +162,7 @@ class Session:
         """
         best = build(self.plan.arch) if self.folder is None else load(self.folder.path / MODEL_NAME)[0]
         best = prepare(best, self.device)
-        self.ranks.copy_from_first(list(best.state_dict().values()))
+        self.ranks.broadcast(list(best.state_dict().values()))
         tables = {split: self._predict(best, split, torch.float32) for split in ("val", "test") if self.records[split]}
         if self.folder is None:
             return
@@ -233,29 +233,20 @@ class Session:
         )
 
     def _predict(self, network: Network, split: str, dtype: torch.dtype) -> PredictionTable:
-        """Every record once, batch b on rank b modulo their number, so that each batch is the same for any number.
-
-        An image that could be read before and cannot now is an error: n must not change.
-        """
+        """Every record once. An image that could be read before and cannot now is an error: n must not change."""
         records, batch_size = self.records[split], self.plan.recipe.batch_size
-        ranks = range(self.ranks.world_size)
-        mine = [[i for i in range(len(records)) if i // batch_size % len(ranks) == rank] for rank in ranks]
         scored = score(
             network,
             self.plan.preprocessing,
-            [records[index] for index in mine[self.ranks.rank]],
+            shard(records, self.ranks, batch_size=batch_size),
             batch_size=batch_size,
             workers=self.plan.config.workers,
             dtype=dtype,
             progress=lambda done, total: self.stop.check(),
         )
-        for refusal in scored.refused.values():
-            raise refusal
-        rows = self.ranks.gather(torch.from_numpy(scored.probabilities)).numpy()
-        if len(rows) != len(records):
-            raise ReinceptionError(f"{len(rows)} predictions for {len(records)} images of the split {split!r}")
-        probabilities = np.empty_like(rows)
-        probabilities[[index for indices in mine for index in indices]] = rows
+        for bad in scored.refused.values():
+            raise bad
+        probabilities, _ = collect(scored.probabilities, {}, self.ranks, batch_size=batch_size)
         return PredictionTable(
             names=tuple(record.name for record in records),
             targets=np.array([record.target for record in records]),

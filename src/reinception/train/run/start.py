@@ -19,7 +19,7 @@ from reinception.data.prepare.audit import check_images
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Source
 from reinception.data.sources.split import assign_splits
-from reinception.distributed import Ranks
+from reinception.distributed import Ranks, require_same
 from reinception.errors import Interrupted, ReinceptionError, UsageError
 from reinception.machine import choose_device, precision
 from reinception.model.build import Network, build
@@ -53,14 +53,14 @@ def train(config: TrainConfig) -> Path:
     out = Path(config.out)
     device = choose(config.device)
     ranks = Ranks(device)
-    ranks.share(plan.recipe.replicas)
+    ranks.require_replicas(plan.recipe.replicas)
     dtype = precision(config.precision, device)
     with ranks, Console(is_silent=not ranks.is_first) as console:
         if ranks.restarts and _was_begun_by(out, config):
             _go_on(_plan_of(out), ranks, console)
             return out
         refuse_unusable(out)
-        ranks.meet()  # all have found `out` free; now the first may make it
+        ranks.barrier()  # all have found `out` free; now the first may make it
         source = open_data(plan, console)
         _check(source, plan, console, ranks)
         plan = dataclasses.replace(plan, arch=dataclasses.replace(plan.arch, num_classes=len(source.classes)))
@@ -99,7 +99,7 @@ def resume(
     if workers is not None:
         plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, workers=workers))
     ranks = Ranks(choose(plan.config.device))
-    ranks.share(plan.recipe.replicas)
+    ranks.require_replicas(plan.recipe.replicas)
     with ranks, Console(is_silent=not ranks.is_first) as console:
         _go_on(plan, ranks, console)
     return out
@@ -117,7 +117,7 @@ def _go_on(plan: Plan, ranks: Ranks, console: Console) -> None:
         checkpoint = _newest(checkpoints, out, console)
         first_step = 0 if checkpoint is None else checkpoint.step
         dtype = precision(document["precision"], ranks.device)
-        ranks.meet()  # all have read it; now the first may tidy up
+        ranks.barrier()  # all have read it; now the first may tidy up
         folder = None
         if ranks.is_first:
             checkpoints.forget_after(first_step)
@@ -170,7 +170,7 @@ def _finish(session: Session) -> None:
         folder.settle()
         if (folder.path / FOLDER_NAME).is_dir():
             folder.write_json(f"{FOLDER_NAME}/{FINISHED_NAME}", {"finished": True})
-    session.ranks.meet()
+    session.ranks.barrier()
 
 
 @contextmanager
@@ -258,11 +258,12 @@ def open_data(plan: Plan, console: Console) -> Source:
 
 def _check(source: Source, plan: Plan, console: Console, ranks: Ranks) -> None:
     """Every image decoded once, each rank its part: a bad one is named now and not in the third hour."""
-    if len(set(ranks.gather_json(source.fingerprint))) > 1:
-        raise ReinceptionError(f"{plan.config.data}: the processes do not all see the same images")
+    require_same(ranks, source.fingerprint)
     mine = source.records[ranks.rank :: ranks.world_size]
     found = check_images(mine, workers=plan.config.workers)
-    problems = [why for some in ranks.gather_json([f"{bad.name}: {bad.reason}" for bad in found]) for why in some]
+    problems = [
+        why for some in ranks.all_gather_objects([f"{bad.name}: {bad.reason}" for bad in found]) for why in some
+    ]
     if problems:
         more = f" and {len(problems) - NAMED_PROBLEMS} more" if len(problems) > NAMED_PROBLEMS else ""
         raise ReinceptionError(
