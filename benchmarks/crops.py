@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from reinception.data.images.decode import Pixels
 from reinception.data.loading import crop_stream
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
+from reinception.data.sources.remote import Pause
 from reinception.inference.engine import block_size, evaluating, prepare, score
 from reinception.machine import autocast, choose_device, examine, precision
 from reinception.model.build import Network
@@ -127,10 +129,10 @@ def log_decodes(log: Path) -> None:
     """From now on every picture that is read, in whatever process, leaves a line in `log`."""
     true = crop_stream.pixels_of
 
-    def logging(record: Record) -> Pixels:
+    def logging(record: Record, pause: Pause = nullcontext) -> Pixels:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{record.name}\n")
-        return true(record)
+        return true(record, pause)
 
     crop_stream.pixels_of = logging
 

@@ -173,7 +173,7 @@ class Ranks:
             if self.is_first and not missing:  # a connection was closed, and gloo does not say whose
                 who = "rank 1" if self.world_size == 2 else f"one of the ranks 1 to {self.world_size - 1}"
             raise RankLostError(
-                f"{who} is dead or has not answered for {seconds:g} s; "
+                f"{who} is dead or has not answered for {self.timeout_seconds:g} s; "
                 "see its last message, and start again (a training with --resume), with any number of processes"
             ) from None
 

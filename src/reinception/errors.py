@@ -6,7 +6,18 @@ import signal
 
 
 class ReinceptionError(Exception):
-    """The work failed for a reason the user can mend. `str(error)` is one line; the command line exits with 1."""
+    """The work failed for a reason the user can fix. `str(error)` is one line; the command line exits with 1."""
+
+    @classmethod
+    def require(cls, condition: object, message: str) -> None:
+        """Raise this error with `message` unless `condition` holds."""
+        if not condition:
+            raise cls(message)
+
+    @classmethod
+    def require_fraction(cls, name: str, value: float) -> None:
+        """Raise this error unless 0 <= `value` < 1."""
+        cls.require(0 <= value < 1, f"{name} must be at least 0 and below 1, got {value}")
 
 
 class UsageError(ReinceptionError):
@@ -45,6 +56,12 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, *, number: int = signal.SIGINT) -> None:
         super().__init__(message)
         self.number = int(number)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, for a message of ours: the first line of it, at most 120 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__
 
 
 def _one_line(text: str) -> str:

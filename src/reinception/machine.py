@@ -78,7 +78,7 @@ def _processor() -> dict[str, object]:
 
 def _memory() -> dict[str, object]:
     described = _colon_separated("/proc/meminfo")
-    total, available = (_kib(described.get(name)) for name in ("MemTotal", "MemAvailable"))
+    total, available = (_gib(described.get(name)) for name in ("MemTotal", "MemAvailable"))
     return {"total_gib": total, "available_gib": available, "container_limit_gib": _container_limit()}
 
 
@@ -134,7 +134,8 @@ def _colon_separated(path: str) -> dict[str, str]:
     return found
 
 
-def _kib(text: str | None) -> float | None:
+def _gib(text: str | None) -> float | None:
+    """GiB from a value of /proc/meminfo, such as `4096 kB`."""
     return None if text is None else round(int(text.split()[0]) * 1024 / GIB, 1)
 
 

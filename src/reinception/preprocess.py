@@ -1,10 +1,9 @@
-"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5, excluded images."""
+"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from reinception.documents import Documents
@@ -167,75 +166,6 @@ def many_crops(num: int, input_size: int, scales: tuple[int, ...] | None = None)
     if len(chosen) != wanted:
         raise ReinceptionError(f"crops: {num} crops take {wanted} scale{'s'[: wanted - 1]}, got {len(chosen)}")
     return Crops(input_size=input_size, scales=chosen, num_squares=3 if num == 144 else 1, whole=num != 10)
-
-
-# -- what the paper reports --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportedScore:
-    """A row of Table 4 or 5: errors in percent; None where the table prints none.
-
-    `unverified` names the fields that were remembered and not read again in the paper: print them with that mark.
-    """
-
-    network: str
-    num_models: int | None = 1
-    num_crops: int | None
-    top1_error: float | None = None
-    top5_error: float | None = None
-    unverified: tuple[str, ...] = ()
-
-
-_ALL = ("num_crops", "top1_error", "top5_error")
-
-TABLE_4: tuple[ReportedScore, ...] = (
-    ReportedScore(network="GoogLeNet", num_crops=10, top5_error=9.15, unverified=_ALL),
-    ReportedScore(network="GoogLeNet", num_crops=144, top5_error=7.89, unverified=_ALL),
-    ReportedScore(network="VGG", num_crops=None, top1_error=24.4, top5_error=6.8, unverified=_ALL),
-    ReportedScore(network="BN-Inception", num_crops=144, top1_error=22.0, top5_error=5.82, unverified=_ALL),
-    ReportedScore(network="PReLU", num_crops=10, top1_error=24.27, top5_error=7.38, unverified=_ALL),
-    ReportedScore(network="PReLU", num_crops=None, top1_error=21.59, top5_error=5.71, unverified=_ALL),
-    ReportedScore(network="Inception-v3", num_crops=12, top1_error=19.47, top5_error=4.48),
-    ReportedScore(network="Inception-v3", num_crops=144, top1_error=18.77, top5_error=4.2),
-)
-"""One model, several crops, on the validation images that are not on the exclusion list."""
-
-TABLE_5: tuple[ReportedScore, ...] = (
-    ReportedScore(network="VGGNet", num_models=2, num_crops=None, top1_error=23.7, top5_error=6.8, unverified=_ALL),
-    ReportedScore(network="GoogLeNet", num_models=7, num_crops=144, top5_error=6.67, unverified=_ALL),
-    ReportedScore(network="PReLU", num_models=None, num_crops=None, top5_error=4.94, unverified=_ALL),
-    ReportedScore(
-        network="BN-Inception", num_models=6, num_crops=144, top1_error=20.1, top5_error=4.9, unverified=_ALL
-    ),
-    ReportedScore(
-        network="Inception-v3",
-        num_models=4,
-        num_crops=144,
-        top1_error=17.2,
-        top5_error=3.58,
-        unverified=("top1_error",),
-    ),
-)
-"""Ensembles. The abstract prints a top-1 error of 17.3 for the last row."""
-
-NUM_SCORED_BY_THE_PAPER, NUM_VALIDATION_IMAGES = 48_238, 50_000
-"""Section 8 scores the validation images without the 1,762 of the ILSVRC devkit's list of doubtful ones."""
-
-
-def read_exclusions(path: str | Path) -> frozenset[str]:
-    """Names of the images that a list excludes: one a line, `#` starts a comment.
-
-    A bare number, as in ILSVRC2014_clsloc_validation_blacklist.txt, means ILSVRC2012_val_<eight digits>.JPEG.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise ReinceptionError(f"{path}: cannot read the exclusion list: {error.strerror}") from None
-    names = {line.split("#")[0].strip() for line in text.splitlines()} - {""}
-    if not names:
-        raise ReinceptionError(f"{path}: the exclusion list names no image; one name a line is expected")
-    return frozenset(f"ILSVRC2012_val_{int(name):08d}.JPEG" if name.isdecimal() else name for name in names)
 
 
 def _require(holds: bool, name: str, value: object, choices: tuple[object, ...] = ()) -> None:

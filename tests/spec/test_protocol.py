@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +18,14 @@ from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Re
 from reinception.data.images.crops import crop_boxes, crop_pixels, distinct_crops, evaluation_pixels
 from reinception.data.loading import crop_stream
 from reinception.data.loading.crop_stream import crop_batches
+from reinception.data.sources.exclusions import read_exclusions
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.errors import ReinceptionError
 from reinception.preprocess import (
-    NUM_SCORED_BY_THE_PAPER,
-    NUM_VALIDATION_IMAGES,
-    TABLE_4,
-    TABLE_5,
     Preprocessing,
     default_scales,
     many_crops,
-    read_exclusions,
     single_crop,
 )
 
@@ -131,16 +128,16 @@ def test_each_picture_is_decoded_once_and_resized_once_a_scale(monkeypatch: pyte
     decoded: list[Record] = []
     true_decode = crop_stream.pixels_of
 
-    def counting(record: Record) -> NDArray[np.uint8]:
+    def counting(record: Record, *more: Any) -> NDArray[np.uint8]:
         decoded.append(record)
-        return true_decode(record)
+        return true_decode(record, *more)
 
     monkeypatch.setattr(crop_stream, "pixels_of", counting)
     batches = list(crop_batches(records, Preprocessing(input_size=75), many_crops(144, 75), batch_size=50, workers=0))
     assert decoded == list(records)
     assert [len(batch.indices) for batch, _ in batches] == [50, 50, 20]  # 24 distinct crops of each square picture
     indices = np.concatenate([batch.indices for batch, _ in batches])
-    shares = np.concatenate([batch.shares for batch, _ in batches])
+    shares = np.concatenate([batch.weights for batch, _ in batches])
     assert np.bincount(indices, weights=shares) == pytest.approx([0.5] * 5)
     image = photograph(200, 150)
     sizes: list[tuple[int, int]] = []
@@ -201,19 +198,7 @@ def test_the_named_rules_are_those_of_the_libraries_they_are_named_after(width: 
         single_crop("keras", own)  # type: ignore[arg-type]
 
 
-# -- the paper's tables and its exclusion list -------------------------------------------------------------------------
-
-
-def test_tables_4_and_5_hold_what_was_read_and_mark_what_was_not() -> None:
-    ours = [row for row in (*TABLE_4, *TABLE_5) if row.network == "Inception-v3"]
-    assert [(row.num_models, row.num_crops, row.top1_error, row.top5_error) for row in ours] == [
-        (1, 12, 19.47, 4.48),
-        (1, 144, 18.77, 4.2),
-        (4, 144, 17.2, 3.58),
-    ]
-    assert [row.unverified for row in ours] == [(), (), ("top1_error",)]
-    assert all(row.unverified for row in (*TABLE_4, *TABLE_5) if row.network != "Inception-v3")
-    assert NUM_VALIDATION_IMAGES - 1762 == NUM_SCORED_BY_THE_PAPER
+# -- excluded images --------------------------------------------------------------------------------------------------
 
 
 def test_an_exclusion_list_holds_names_or_the_numbers_of_ilsvrc(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ class Compute:
     """images at a time: memory and speed, not the result"""
 
     workers: int = 1
-    """processes that read images; the result is the same for any number. With 0 they are read in this one, and an image
-    that crashes the decoder ends it without a word; with 1 or more it is named"""
+    """processes that read images; any number gives the same result. With 0 this process reads them, and an image that
+    crashes the decoder ends it; with 1 or more such an image is named"""
 
     progress: Progress | None = None
     """called with (images done, images in all), of this process's shard"""

@@ -179,7 +179,7 @@ def _many(
 ) -> Iterator[_Pictures]:
     for cut, bad in crop_batches(records, preprocessing, crops, batch_size=batch_size, workers=workers):
         refused.update(bad)
-        yield _Pictures(images=cut.images, indices=cut.indices, shares=cut.shares)
+        yield _Pictures(images=cut.images, indices=cut.indices, shares=cut.weights)
 
 
 def _blocks(parts: Iterable[_Pictures], size: int) -> Iterator[_Pictures]:

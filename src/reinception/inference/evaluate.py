@@ -16,7 +16,7 @@ from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.engine import Progress, prepare, score
 from reinception.machine import Precision, choose_device
 from reinception.metrics import PredictionTable, Probabilities, Rate, calibration, significance
-from reinception.metrics.roc import rankings
+from reinception.metrics.roc import one_vs_rest
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network
 from reinception.preprocess import Crops, Preprocessing, SingleCrop, many_crops, single_crop
@@ -54,7 +54,7 @@ class Evaluation:
         """
         table = self.table
         majority, baseline = metrics.majority(table)
-        ranked = rankings(table)
+        ranked = one_vs_rest(table)
         return {
             "num_listed": self.num_listed,
             "num_images": self.num_images,

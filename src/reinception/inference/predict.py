@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reinception import machine
-from reinception.data.sources.open_source import pictures
+from reinception.data.sources.class_folders import image_files
 from reinception.data.sources.records import Record
 from reinception.distributed import Ranks, collect, shard
 from reinception.errors import UsageError
@@ -116,13 +116,13 @@ def expand(paths: Sequence[str | Path]) -> Iterator[Path | Nothing]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            found = pictures(path)
+            found = image_files(path)
             yield from found or [Nothing(path=str(given), reason="there is no picture in this folder: name another")]
         elif os.path.lexists(path) or not glob.has_magic(str(given)):
             yield path  # when it is missing, reading it says so
         else:
             matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
-            found = [file for match in matches for file in (pictures(match) if match.is_dir() else [match])]
+            found = [file for match in matches for file in (image_files(match) if match.is_dir() else [match])]
             yield from found or [Nothing(path=str(given), reason="nothing matches this pattern: check it")]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from reinception.errors import ReinceptionError
 from reinception.model.build import Network
-from reinception.model.layers import BatchNorm, ConvNorm
+from reinception.model.layers import BatchNormLayer, ConvNorm
 from reinception.preprocess import Preprocessing
 from reinception.spec import Conv, trace
 
@@ -40,7 +40,7 @@ def fold_normalisation(network: Network, preprocessing: Preprocessing) -> tuple[
         weight = module.conv.weight.double().cpu() / std[:, None, None]
         constant = (weight * mean[:, None, None]).sum((1, 2, 3))
         module.conv.weight.copy_(weight)
-        if isinstance(module.bn, BatchNorm):
+        if isinstance(module.bn, BatchNormLayer):
             assert module.bn.running_mean is not None
             module.bn.running_mean.copy_(module.bn.running_mean.double().cpu() + constant)
         elif module.conv.bias is not None:

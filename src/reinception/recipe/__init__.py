@@ -20,7 +20,7 @@ from reinception.recipe.parts import (
     RMSPropTF,
     Schedule,
 )
-from reinception.recipe.value import Augmentation, Recipe, Resize, Row, Scaling
+from reinception.recipe.value import Augmentation, Recipe, RecipeRow
 
 __all__ = [
     "FINE_TUNE",
@@ -40,9 +40,7 @@ __all__ = [
     "RMSPropTF",
     "Recipe",
     "RecipeError",
-    "Resize",
-    "Row",
-    "Scaling",
+    "RecipeRow",
     "Schedule",
     "named",
 ]

@@ -15,6 +15,10 @@ class RecipeError(UsageError):
     """A recipe that cannot be followed: an unknown name, a number out of range, or JSON that does not fit."""
 
 
+require = RecipeError.require
+check_fraction = RecipeError.require_fraction
+
+
 @dataclass(frozen=True, kw_only=True)
 class RMSPropTF:
     """TensorFlow's RMSProp: accumulator from one, epsilon inside the root, rate inside the momentum buffer."""
@@ -25,8 +29,8 @@ class RMSPropTF:
     weight_decay: Annotated[float, "L2 on convolution and classifier weights, added to their gradient"]
 
     def __post_init__(self) -> None:
-        check_share("decay", self.decay)
-        check_share("momentum", self.momentum)
+        check_fraction("decay", self.decay)
+        check_fraction("momentum", self.momentum)
         require(self.epsilon > 0, f"epsilon must be positive, got {self.epsilon}")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
 
@@ -39,7 +43,7 @@ class SGD:
     weight_decay: Annotated[float, "L2 on convolution and classifier weights, added to their gradient"]
 
     def __post_init__(self) -> None:
-        check_share("momentum", self.momentum)
+        check_fraction("momentum", self.momentum)
         require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
 
 
@@ -53,8 +57,8 @@ class AdamW:
     weight_decay: Annotated[float, "share of rate x weight taken off convolution and classifier weights"]
 
     def __post_init__(self) -> None:
-        check_share("beta1", self.beta1)
-        check_share("beta2", self.beta2)
+        check_fraction("beta1", self.beta1)
+        check_fraction("beta2", self.beta2)
         require(self.epsilon > 0, f"epsilon must be positive, got {self.epsilon}")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
 
@@ -86,8 +90,8 @@ class OneCycle:
 
     def __post_init__(self) -> None:
         check_schedule(self.base_rate, self.warm_up_fraction)
-        check_share("start_fraction", self.start_fraction)
-        check_share("final_fraction", self.final_fraction)
+        check_fraction("start_fraction", self.start_fraction)
+        check_fraction("final_fraction", self.final_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,7 @@ class Cosine:
 
     def __post_init__(self) -> None:
         check_schedule(self.base_rate, self.warm_up_fraction)
-        check_share("final_fraction", self.final_fraction)
+        check_fraction("final_fraction", self.final_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +115,7 @@ class Averaging:
     warm_up: Annotated[bool, "use min(decay, (1 + n) / (10 + n)) at step n, so that early steps are forgotten"]
 
     def __post_init__(self) -> None:
-        check_share("decay", self.decay)
+        check_fraction("decay", self.decay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,15 +140,6 @@ Optimizer = RMSPropTF | SGD | AdamW
 Schedule = Exponential | OneCycle | Cosine
 
 
-def require(condition: object, message: str) -> None:
-    if not condition:
-        raise RecipeError(message)
-
-
-def check_share(name: str, value: float) -> None:
-    require(0 <= value < 1, f"{name} must be at least 0 and below 1, got {value}")
-
-
 def check_schedule(base_rate: float, warm_up_fraction: float) -> None:
     require(base_rate > 0, f"base_rate must be positive, got {base_rate}")
-    check_share("warm_up_fraction", warm_up_fraction)
+    check_fraction("warm_up_fraction", warm_up_fraction)

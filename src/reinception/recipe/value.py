@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from reinception.documents import Documents
+from reinception.preprocess import ResizeRule, Scaling
 from reinception.recipe.parts import (
     SGD,
     AdamW,
@@ -20,16 +21,14 @@ from reinception.recipe.parts import (
     RecipeError,
     RMSPropTF,
     Schedule,
-    check_share,
+    check_fraction,
     require,
 )
 
 Augmentation = Literal["inception", "crop", "gentle", "none"]
-Resize = Literal["central_crop", "shorter_side", "whole"]
-Scaling = Literal["fixed", "per_image"]
 
 
-class Row(NamedTuple):
+class RecipeRow(NamedTuple):
     """One line of a recipe: where the value stands, the value, what it means, and where it comes from."""
 
     path: str
@@ -60,7 +59,7 @@ class Recipe:
     batch_norm_decay: Annotated[float, "share of the running batch-norm statistics kept at each batch"]
     augmentation: Annotated[Augmentation, "how training images are distorted"]
     mixing: Annotated[Mixing | None, "how the pictures of a batch are mixed with each other, and their labels"]
-    resize: Annotated[Resize, "how an image becomes a square at evaluation"]
+    resize: Annotated[ResizeRule, "how an image becomes a square at evaluation"]
     crop_fraction: Annotated[float, "share of each side that evaluation keeps, where its resize rule crops"]
     scaling: Annotated[Scaling, "values to numbers: by a fixed mean and deviation, or by each image's own"]
     sources: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
@@ -71,20 +70,20 @@ class Recipe:
         require(self.replicas > 0, f"replicas must be positive, got {self.replicas}")
         require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm must be positive, got {self.clip_norm}")
         require(self.auxiliary_weight >= 0, f"auxiliary_weight must not be negative, got {self.auxiliary_weight}")
-        check_share("label_smoothing", self.label_smoothing)
-        check_share("dropout", self.dropout)
-        check_share("batch_norm_decay", self.batch_norm_decay)
+        check_fraction("label_smoothing", self.label_smoothing)
+        check_fraction("dropout", self.dropout)
+        check_fraction("batch_norm_decay", self.batch_norm_decay)
         require(self.augmentation in get_args(Augmentation), f"unknown augmentation {self.augmentation!r}")
-        require(self.resize in get_args(Resize), f"unknown resize rule {self.resize!r}")
+        require(self.resize in get_args(ResizeRule), f"unknown resize rule {self.resize!r}")
         require(self.scaling in get_args(Scaling), f"unknown scaling {self.scaling!r}")
         require(0 < self.crop_fraction <= 1, f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}")
         unknown = set(self.sources) - {path for path, _, _ in _leaves(self)}
         require(not unknown, f"sources for values that do not exist: {sorted(unknown)}")
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[RecipeRow]:
         """Every value with its meaning and source, in the order of the fields."""
         for path, value, meaning in _leaves(self):
-            yield Row(path, value, meaning, self.sources.get(path, ""))
+            yield RecipeRow(path, value, meaning, self.sources.get(path, ""))
 
     def changed(self, path: str, value: float | bool | str | None, *, source: str) -> Recipe:
         """This recipe with one value replaced; `path` is one of `rows`, `source` says who asked for it."""

@@ -37,7 +37,7 @@ def report_image(
     return ReportImage(
         name=name,
         file=PurePosixPath(name).name,
-        uri=_thumbnail(run.originals.get(name), side),
+        uri=_thumbnail(run.records.get(name), side),
         overlay=overlay,
         actual=table.classes[target],
         predicted=table.classes[predicted],

@@ -9,7 +9,7 @@ Paths name layers and, later, parameters: a chain counts its layers from zero, a
 
 from __future__ import annotations
 
-from reinception.spec.changes import change_layers, change_stage, count_border, rebuild, scale_width
+from reinception.spec.changes import change_layers, change_stage, count_border, rebuild, scale_width, with_scale
 from reinception.spec.checks import Size, SpecError
 from reinception.spec.document import current_path
 from reinception.spec.shapes import Shape, Step, feature_shape, minimum_input_size, trace
@@ -54,4 +54,5 @@ __all__ = [
     "rebuild",
     "scale_width",
     "trace",
+    "with_scale",
 ]

@@ -22,7 +22,7 @@ from reinception.spec import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LayerCost:
     """One layer's line in `reinception show`. `multiply_adds` counts one multiplication and its addition as one."""
 
     path: str
@@ -72,7 +72,7 @@ class Cut:
         return self.shape.height * self.shape.width * self.shape.channels
 
 
-def rows(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = True) -> Iterator[Row]:
+def rows(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = True) -> Iterator[LayerCost]:
     """Every layer that computes something, in order of execution; auxiliary classifiers where they branch off."""
     bodies = {f"{head.name}.body": head.name for head in arch.aux}
     for step in trace(arch, input_size, with_aux=with_aux):
@@ -83,9 +83,9 @@ def rows(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = T
     yield linear_row("classifier", step.output.channels, arch.num_classes)
 
 
-def linear_row(path: str, inputs: int, outputs: int) -> Row:
+def linear_row(path: str, inputs: int, outputs: int) -> LayerCost:
     """A fully connected layer with bias, on globally averaged channels."""
-    return Row(
+    return LayerCost(
         path=path,
         kind="linear",
         kernel=None,
@@ -110,7 +110,7 @@ def multiply_adds(arch: Arch, input_size: int | Size | None = None, *, with_aux:
 
 def stages(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = True) -> tuple[StageCost, ...]:
     """Cost by stage, in order of execution, the classifier last."""
-    sums: dict[str, list[Row]] = defaultdict(list)
+    sums: dict[str, list[LayerCost]] = defaultdict(list)
     outputs: dict[str, Shape] = {}
     for row in rows(arch, input_size, with_aux=with_aux):
         sums[row.stage].append(row)
@@ -129,19 +129,6 @@ def stages(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool =
     )
 
 
-def weight_layers(arch: Arch) -> int:
-    """The longest chain of layers with weights from image to logits, the classifier included."""
-
-    def depth(layer: Layer) -> int:
-        if isinstance(layer, Chain):
-            return sum(depth(child) for child in layer.layers)
-        if isinstance(layer, Concat):
-            return max(depth(branch) for _, branch in layer.branches)
-        return int(isinstance(layer, Conv))
-
-    return sum(depth(stage) for _, stage in arch.stages) + 1
-
-
 def cuts(arch: Arch, input_size: int | Size | None = None) -> tuple[Cut, ...]:
     """Every cut of the main path where all information passes one tensor: after each layer or module of a stage."""
     shapes = {step.path: step.output for step in trace(arch, input_size, with_aux=False)}
@@ -154,14 +141,6 @@ def cuts(arch: Arch, input_size: int | Size | None = None) -> tuple[Cut, ...]:
             field = _seen(layer, field)
             found.append(Cut(path=path, shape=shapes[path], receptive_field=field[0], stride=field[1]))
     return tuple(found)
-
-
-def saving(before: Arch, after: Arch, stage: str) -> float:
-    """The share of a stage's multiply-adds that `after` saves against `before`: 0.28 for two 3x3 in place of a 5x5."""
-    costs = [
-        {cost.name: cost.multiply_adds for cost in stages(arch, with_aux=False)}[stage] for arch in (before, after)
-    ]
-    return 1 - costs[1] / costs[0]
 
 
 # A grid's (receptive field, stride) in input pixels, each along (height, width).
@@ -185,13 +164,13 @@ def _seen(layer: Layer, field: Field) -> Field:
     return field
 
 
-def _row(path: str, layer: Layer, before: Shape, after: Shape) -> Row:
+def _row(path: str, layer: Layer, before: Shape, after: Shape) -> LayerCost:
     if isinstance(layer, Conv):
         weights = layer.kernel[0] * layer.kernel[1] * before.channels // layer.groups * layer.channels
         extra = layer.channels if layer.bias else 0
         if layer.batch_norm is not None:
             extra += layer.channels * (2 if layer.batch_norm.scale else 1)
-        return Row(
+        return LayerCost(
             path=path,
             kind="conv",
             kernel=layer.kernel,
@@ -209,7 +188,7 @@ def _row(path: str, layer: Layer, before: Shape, after: Shape) -> Row:
     else:
         assert isinstance(layer, LocalResponseNorm)
         kind = "local_response_norm"
-    return Row(
+    return LayerCost(
         path=path,
         kind=kind,
         kernel=window[0],

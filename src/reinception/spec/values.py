@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from reinception.spec.checks import Size, check_name, check_probability, check_window, require
+from reinception.spec.checks import Size, check_fraction, check_name, check_window, require
 
 PoolKind = Literal["max", "average"]
 Activation = Literal["relu", "linear"]
@@ -134,7 +134,7 @@ class Aux:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        check_probability("auxiliary dropout", self.dropout)
+        check_fraction("auxiliary dropout", self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class Arch:
         for name, _ in self.stages:
             check_name(name)
             require(name not in RESERVED_NAMES, f"a stage cannot be called {name!r}")
-        check_probability("dropout", self.dropout)
+        check_fraction("dropout", self.dropout)
         places = {name for name, _ in endpoints(self)}
         for head in self.aux:
             require(head.at in places, f"auxiliary classifier {head.name!r} at unknown endpoint {head.at!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from reinception.files import new_text_file, write_json
 from reinception.metrics import PredictionTable, Rate, top_k_error
 from reinception.metrics.significance import compare, student_interval
 from reinception.recipe import FROM_SCRATCH, OneCycle, Recipe
-from reinception.report import write_report
 from reinception.report.formatting import count
-from reinception.train.run.start import TrainConfig, train
+from reinception.report.page import write_report
+from reinception.train.config import AblateConfig, TrainConfig
+from reinception.train.run.start import train
 
 TABLE_2_SIZES = (79, 151, 299)
 STUDY_NAME, TABLE_NAME = "study.json", "table.md"
@@ -36,36 +36,6 @@ class Row:
     input_size: int
     recipe: Recipe
     reported: Reported | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblateConfig:
-    """What to study (`table_2`, `table_3` or an experiment of family.EXPERIMENTS), on what, and how much of it.
-
-    Each row gets `budget_seconds` of training for each of `num_seeds` seeds, or `epochs` where they are given.
-    `input_size` is for every row but those of Table 2, whose sizes are its point; None is the networks' own.
-    """
-
-    data: str
-    out: str
-    study: str = "table_3"
-    budget_seconds: float = 600.0
-    epochs: int | None = None
-    num_seeds: int = 1
-    width: float = 1.0
-    input_size: int | None = None
-    batch_size: int | None = None
-    workers: int = 0
-
-    def command(self) -> str:
-        """The command line that asks for the same, and so goes on with it."""
-        kind, name = ("--table", self.study[-1]) if self.study.startswith("table_") else ("--experiment", self.study)
-        words = ["reinception", "ablate", self.data, "-o", self.out, kind, name]
-        words += ["--budget", f"{self.budget_seconds:g}s"] if self.epochs is None else ["--epochs", str(self.epochs)]
-        words += ["--seeds", str(self.num_seeds), "--width", f"{self.width:g}"]
-        for flag, value in (("input-size", self.input_size), ("batch-size", self.batch_size)):
-            words += [] if value is None else [f"--{flag}", str(value)]
-        return shlex.join([*words, *(["--workers", str(self.workers)] if self.workers else [])])
 
 
 def rows(study: str, *, input_size: int | None = None) -> tuple[Row, ...]:

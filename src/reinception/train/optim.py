@@ -92,12 +92,12 @@ def make_optimizer(network: nn.Module, optimizer: values.Optimizer) -> torch.opt
             )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate
 
 
-def rate_at(schedule: Schedule, *, progress: float, epochs: float) -> float:
+def learning_rate_at(schedule: Schedule, *, progress: float, epochs: float) -> float:
     """The learning rate at `progress` (0 at the first step, 1 at the end) of a run that stands for `epochs` epochs.
 
     A run bounded by time stands for its recipe's epochs, however many of them it gets through: the rate comes down by

@@ -1,4 +1,4 @@
-"""The one door for pictures: bytes become RGB uint8 pixels, or a named reason why not."""
+"""Decodes image files to uint8 RGB or grey pixels; whatever cannot be decoded is a `BadImage`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 100_000_000
 
-# No picture we accept needs more bytes than 16-bit RGBA and some room for what is written beside it.
+# No accepted image needs more bytes than 16-bit RGBA and some room for metadata.
 _BYTES_PER_PIXEL = 8
 _ROOM_BYTES = 64 << 20
 _DAMAGED = "is damaged ({}): get a fresh copy, or remove it"
@@ -53,16 +53,16 @@ EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 2
 
 
 def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False) -> Pixels:
-    """One picture as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
+    """One image as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
 
     The content decides, not the file's name: JPEG, PNG, WebP, BMP, GIF and TIFF, of several frames the first. EXIF
     orientation is applied. Greys deeper than 8 bits are scaled by the range their storage declares (16 bits: v / 257,
     rounded), never stretched and never clipped. Transparency is flattened on white. CMYK is converted by formula;
-    colour profiles are not applied. With `keep_grey` a picture stored in grey comes back as (height, width), a third
+    colour profiles are not applied. With `keep_grey` an image stored in grey comes back as (height, width), a third
     of the memory; the same numbers.
 
     Raises `BadImage` for everything else: at most `max_pixels` (and Pillow's own limit) are decoded, and a truncated or
-    damaged file is refused rather than filled up. Safe to call from threads; never warns.
+    damaged file is refused, not filled up. Safe to call from threads; never warns.
     """
     name = "" if isinstance(source, bytes) else os.fspath(source)
     try:
@@ -78,18 +78,23 @@ def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_gre
         raise refused.named(name) from refused.__cause__
     except MemoryError as error:
         raise BadImage(name, "memory", "not enough memory to decode it: free some, or shrink the image") from error
-    except Exception as error:  # a damaged file can raise anything in Pillow's plugins; each is this file's refusal
+    except Exception as error:  # Pillow's plugins can raise anything on a damaged file
         kind, reason = _classify(error, max_pixels)
         raise BadImage(name, kind, reason) from error
 
 
+def max_file_bytes(max_pixels: int) -> int:
+    """The size in bytes of the largest file that is read when an image may have `max_pixels`."""
+    return _BYTES_PER_PIXEL * max_pixels + _ROOM_BYTES
+
+
 def allowed_bytes(path: Path, max_pixels: int) -> bytes:
-    """A file's content. `BadImage` when it is not there, no file, or larger than a picture of `max_pixels` can be."""
+    """A file's content. `BadImage` when it is not there, not a file, or larger than `max_file_bytes`."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise BadImage("", "unreadable", "is not a regular file: give a picture")
-        if status.st_size > (limit := _BYTES_PER_PIXEL * max_pixels + _ROOM_BYTES):
+            raise BadImage("", "unreadable", "is not a regular file: give an image")
+        if status.st_size > (limit := max_file_bytes(max_pixels)):
             raise BadImage("", "too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
         with open(path, "rb", buffering=0) as file:
             return file.read()
@@ -97,7 +102,7 @@ def allowed_bytes(path: Path, max_pixels: int) -> bytes:
         raise BadImage("", "missing", "there is no such file: check the path") from error
     except (OSError, ValueError) as error:
         message = getattr(error, "strerror", None) or str(error)
-        raise BadImage("", "unreadable", f"can not be read ({message}): check the path and the permissions") from error
+        raise BadImage("", "unreadable", f"cannot be read ({message}): check the path and the permissions") from error
 
 
 def _require_format(data: bytes) -> str:
@@ -164,7 +169,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _orientation(image: Image.Image) -> int:
-    # The picture is whole even where the camera's notes beside it are damaged: then it is taken as it is stored.
+    # Where only the metadata are damaged, the image is taken as it is stored.
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:
@@ -172,7 +177,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Grey ("L") or RGB, whatever the mode; transparency becomes white."""
+    """The image as grey ("L") or RGB, whatever its mode; transparency becomes white."""
     if image.mode in ("L", "RGB"):
         return image
     if image.mode == "1":
@@ -188,7 +193,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _transparent_colour(image: Image.Image, data: bytes) -> tuple[int, ...] | None:
-    """The one colour that stands for "nothing here", at the depth of the decoded pixels; None where there is none.
+    """The one colour that is transparent, at the depth of the decoded pixels; None where there is none.
 
     Pillow reports the file's own number; where it scales the pixels (1, 2, 4 and 16 bits per channel) it leaves that
     number as it was.
@@ -220,7 +225,7 @@ def _deep_grey_range(image: Image.Image) -> tuple[int, bool]:
 def _deep_grey(
     image: Image.Image, transparent: tuple[int, ...] | None, largest: int, is_inverted: bool
 ) -> tuple[Pixels, NDArray[np.bool_] | None]:
-    """(pixels, where nothing is) of a grey deeper than 8 bits: the declared range becomes 0 to 255, rounded.
+    """(pixels, which are transparent) of a grey deeper than 8 bits: the declared range becomes 0 to 255, rounded.
 
     Integers wider than 16 bits carry no convention for white. Those within 0 to 65535 are taken as 16-bit values, as
     most writers mean them; negative, larger and floating-point values are refused rather than guessed at.
@@ -239,7 +244,7 @@ def _classify(error: Exception, max_pixels: int) -> tuple[str, str]:
     if isinstance(error, Image.DecompressionBombError):
         return "too_large", _too_large("its pixels are", max_pixels)
     if isinstance(error, UnidentifiedImageError):
-        return "corrupt", _DAMAGED.format("its header can not be read")
+        return "corrupt", _DAMAGED.format("its header cannot be read")
     if isinstance(error, EOFError) or "truncated" in message.lower():
         return "truncated", _TRUNCATED.format(message)
     return "corrupt", _DAMAGED.format(message)
@@ -260,12 +265,12 @@ _before = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def strict_quiet_pillow() -> Iterator[None]:
-    """Pillow with its verdict reduced to a picture or an exception: no warnings, no truncated file filled with grey.
+    """Pillow gives an image or raises: no warnings, and truncated files are not filled with grey.
 
     Warning filters and Pillow's switch belong to the process, so the first thread to enter sets them and the last one
     to leave restores them.
     """
-    global _num_users  # noqa: PLW0603 - it mirrors a state that is global elsewhere
+    global _num_users  # noqa: PLW0603 - it mirrors state that is global in Pillow
     with _lock:
         if _num_users == 0:
             _before.enter_context(warnings.catch_warnings())

@@ -26,7 +26,7 @@ RESULT_COLUMNS = (
     "epoch",
     "step",
     "seconds",
-    "rate",
+    "learning_rate",
     "train_loss",
     "train_auxiliary_loss",
     "val_loss",
