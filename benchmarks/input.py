@@ -31,11 +31,11 @@ from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from reinception import create
 from reinception.cli.table import aligned
 from reinception.data.loading.loader import CACHE_BYTES, TrainingStream, normalise
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
-from reinception import create
 from reinception.machine import autocast, choose_device, examine, precision
 from reinception.preprocess import Preprocessing
 from reinception.train.loss import smoothed_cross_entropy
