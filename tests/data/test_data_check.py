@@ -161,7 +161,7 @@ def test_all_defects_together_are_told_apart(command: Command, tmp_path):
     assert result.returncode == 1, result.stderr
     assert "7 errors" in result.stderr
     assert result.stderr.count("\n") == 1
-    assert "pictures/s" in result.stdout
+    assert "images/s" in result.stdout
     told = json.loads(report.read_text())
     assert {one["kind"] for one in told["errors"]} == ERRORS
     kinds = Counter(one["kind"] for one in (*told["errors"], *told["warnings"]))
