@@ -122,6 +122,16 @@ def test_every_file_begins_with_one_sentence() -> None:
     assert not [where for where, line in said.items() if not line.endswith((".", "?")) or "\n" in line]
 
 
+# A word of our own where the field has one: image, fix, cannot.
+PRIVATE_WORDS = re.compile(r"(?<![a-z])(pictures?|photographs?|mend(s|ed|ing)?|can not)(?![a-z])", re.IGNORECASE)
+
+
+def test_names_and_prose_use_the_words_of_the_field() -> None:
+    pages = [*FILES, *PACKAGE.rglob("*.j2"), *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    lines = [(page, line) for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    assert not [f"{page.relative_to(ROOT)}: {line}" for page, line in lines if PRIVATE_WORDS.search(line)]
+
+
 # -- the tree in docs/architecture.md ---------------------------------------------------------------------------------
 
 

@@ -126,7 +126,7 @@ SMALLER = {"15m": "2s"}
 
 
 def test_the_commands_work_in_the_order_given(command: Command, solar_cells: Path, tmp_path: Path) -> None:
-    shutil.copytree(solar_cells, tmp_path / "images")
+    shutil.copytree(solar_cells, tmp_path / "photos")
     (tmp_path / "new").mkdir()
     for number, image in enumerate(sorted(solar_cells.rglob("*.png"))[:3]):
         shutil.copy(image, tmp_path / "new" / f"{number}.png")
