@@ -1,0 +1,412 @@
+"""From images to features: the extractor, its weights, and one row per image in the order of content.
+
+The only file of this room that knows data, inference, weights and the ranks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reinception import family, machine
+from reinception.data.images.crops import evaluation_pixels
+from reinception.data.images.decode import Pixels
+from reinception.data.loading.loader import normalise
+from reinception.data.loading.read import bytes_of, pixels_of
+from reinception.data.loading.workers import in_order, turn_to
+from reinception.data.sources.manifest import SUFFIXES as MANIFESTS
+from reinception.data.sources.open_source import open_source, pictures
+from reinception.data.sources.records import Record
+from reinception.data.sources.remote import is_address
+from reinception.data.sources.shards import holds_shards
+from reinception.errors import BadImage, ReinceptionError, UsageError
+from reinception.files import cache_folder
+from reinception.generative import feature_cache
+from reinception.generative.feature_cache import Chunk
+from reinception.generative.modes import Mode, mode_named, network_input
+from reinception.inference.compute import Compute
+from reinception.inference.engine import block_size, evaluating, prepare
+from reinception.model.build import Network
+from reinception.preprocess import Preprocessing
+from reinception.weights.convert import obtain
+
+FID_FILE, FID_SHA256 = "pt_inception-2015-12-05-6726825d.pth", "6726825d"
+FID_ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FID_FILE}"
+HUB_NAME = "torchhub:fid"
+_FID_ARCH = family.NETWORKS["inception_v3_fid"].arch
+DEFAULT_MODE = "tf"
+
+Device = torch.device
+
+
+# -- the extractor -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Extractor:
+    """A network whose pooled features are scored.
+
+    `sha256` is that of its weights file; `is_fid` says that they are FID's own, and only then the scores have FID's
+    names. `mode` says how pixels become its input; None for other networks, which have their own `preprocessing`.
+    """
+
+    network: Network
+    name: str
+    sha256: str
+    is_fid: bool
+    mode: Mode | None
+    preprocessing: Preprocessing
+
+    @property
+    def num_features(self) -> int:
+        """Width of a row of features: 2,048 for Inception-v3."""
+        return self.network.num_features
+
+    def logits(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """What the Inception score reads (n, classes) of features (n, d).
+
+        Without the classifier's bias for the FID graph, as the original code and torch-fidelity have it.
+        """
+        classifier = self.network.classifier
+        logits = features.astype(np.float64) @ classifier.weight.detach().cpu().numpy().astype(np.float64).T
+        if self.mode is None and classifier.bias is not None:
+            logits += classifier.bias.detach().cpu().numpy()
+        return logits
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result and a statistics file say of it, as JSON values."""
+        pixels = self.preprocessing.to_json() if self.mode is None else self.mode.to_json()
+        mode = "own" if self.mode is None else self.mode.name
+        return {"network": self.name, "extractor": self.sha256, "is_fid": self.is_fid, "mode": mode, "pixels": pixels}
+
+
+def load_extractor(weights: str | Path | None = None, mode: str | None = None) -> Extractor:
+    """The extractor in a weights file: FID's own, or any model of ours or file that `weights convert` reads.
+
+    weights: a path; None for FID's file in the cache folder; `torchhub:fid` downloads it, and nothing else does.
+    mode: a name of MODES, for the FID graph only (default tf). ReinceptionError where there is no such file, and where
+    its SHA-256 is not what its name says; UsageError for a mode where the network has preprocessing of its own.
+    """
+    file = _weights_file(weights)
+    conversion = obtain(file)
+    network, manifest = conversion.network, conversion.manifest
+    sha256 = conversion.file.sha256
+    said = re.search(r"-([0-9a-f]{8})\.\w+$", file.name)
+    if said and not sha256.startswith(said[1]):
+        raise ReinceptionError(
+            f"{file}: its SHA-256 begins with {sha256[:8]}, and not with {said[1]} as its name says: it is damaged or "
+            "another file; get it again"
+        )
+    is_graph = dataclasses.replace(network.arch, aux=(), num_classes=_FID_ARCH.num_classes) == _FID_ARCH
+    if not is_graph and mode is not None:
+        raise UsageError(f"{file}: is {network.arch.name}, which has its own preprocessing; --mode is for FID's graph")
+    original = str(manifest.origin.get("sha256", "")) if conversion.file.is_ours else sha256
+    return Extractor(
+        network=network,
+        name=network.arch.name,
+        sha256=sha256,
+        is_fid=is_graph and original.startswith(FID_SHA256),
+        mode=mode_named(mode or DEFAULT_MODE) if is_graph else None,
+        preprocessing=manifest.preprocessing,
+    )
+
+
+def _weights_file(weights: str | Path | None) -> Path:
+    if weights == HUB_NAME:
+        return _from_hub()
+    if weights is not None:
+        return Path(weights)
+    usual = cache_folder() / "weights" / FID_FILE
+    if not usual.exists():
+        raise ReinceptionError(
+            f"FID needs its own weights, and they are not here: get {FID_ADDRESS} and put it at {usual}, or give a "
+            f"file with --weights FILE; --weights {HUB_NAME} downloads it"
+        )
+    return usual
+
+
+def _from_hub() -> Path:
+    try:
+        torch.hub.load_state_dict_from_url(FID_ADDRESS, progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise ReinceptionError(
+            f"{HUB_NAME}: could not be downloaded ({line}); fetch {FID_ADDRESS} elsewhere and give it with --weights"
+        ) from None
+    return Path(torch.hub.get_dir()) / "checkpoints" / FID_FILE
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+
+def records_of(data: str | Path) -> Sequence[Record]:
+    """The images of a folder (at any depth), a manifest, shards here or elsewhere, or `elpv`; labels play no part.
+
+    ReinceptionError, each its own sentence, for a path that is not there, a folder without images, and a single file.
+    """
+    path = Path(data)
+    if data == "elpv" or (isinstance(data, str) and is_address(data)) or path.suffix.lower() in MANIFESTS:
+        return open_source(data).records
+    if path.is_dir():
+        if holds_shards(path):
+            return open_source(data).records
+        found = [Record(path=one, name=one.relative_to(path).as_posix(), target=0) for one in pictures(path)]
+        if not found:
+            raise ReinceptionError(f"{path}: there is no image in this folder: name another")
+        return found
+    if not path.exists():
+        raise ReinceptionError(f"{path}: there is no such file or folder: check the path")
+    raise ReinceptionError(f"{path}: is a single file; give a folder of images, a manifest, shards or an .npz")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageFeatures:
+    """Features (n, d) float32 of the usable images of one set, ordered by the SHA-256 of their files (copies beside
+    each other); `errors` name the others. `num_cached` rows were computed before, the last of them at `cached_on`.
+    `num_full_range` counts images whose values span exactly 0 to 255."""
+
+    features: npt.NDArray[np.float32]
+    num_found: int
+    num_distinct: int
+    errors: tuple[BadImage, ...]
+    num_cached: int
+    cached_on: str | None
+    num_full_range: int
+
+
+def features_of_records(
+    extractor: Extractor, records: Sequence[Record], compute: Compute, cache: Path | None = None
+) -> ImageFeatures:
+    """The features of every image once; those whose files are equal are computed once and count as often as they are.
+
+    With `cache`, a folder, blocks of images are kept there as soon as they are computed, so that work that was killed
+    goes on where it was. With ranks, which all call this with the same arguments, each computes some of the blocks, and
+    all get the whole. Neither changes a bit, nor do workers, batches or the order of `records`.
+    """
+    digests = _digests(records, compute)
+    errors = [found for found in digests if isinstance(found, BadImage)]
+    places: dict[bytes, list[int]] = {}
+    for index, digest in enumerate(digests):
+        if not isinstance(digest, BadImage):
+            places.setdefault(digest, []).append(index)
+    ordered = sorted(places)
+    runner = _Runner(extractor, compute)
+    parts = [ordered[start : start + feature_cache.IMAGES] for start in range(0, len(ordered), feature_cache.IMAGES)]
+    chunks = runner.chunks(parts, {digest: records[where[0]] for digest, where in places.items()}, cache)
+    rows: list[npt.NDArray[np.float32]] = []
+    num_distinct = num_cached = num_full_range = 0
+    dates: set[str] = set()
+    for part, chunk in zip(parts, chunks, strict=True):
+        for row, digest in enumerate(part):
+            where = places[digest]
+            if row in chunk.bad:
+                kind, reason = chunk.bad[row]
+                errors += [BadImage(kind, reason, records[index].name) for index in where]
+                continue
+            rows += [chunk.features[row]] * len(where)
+            num_distinct += 1
+            num_full_range += len(where) * bool(chunk.full_range[row])
+            num_cached += len(where) * (chunk.cached_on is not None)
+        dates |= {chunk.cached_on} if chunk.cached_on else set()
+    return ImageFeatures(
+        features=np.stack(rows) if rows else np.empty((0, extractor.num_features), dtype=np.float32),
+        num_found=len(records),
+        num_distinct=num_distinct,
+        errors=tuple(sorted(errors, key=lambda error: str(error.name))),
+        num_cached=num_cached,
+        cached_on=max(dates, default=None),
+        num_full_range=num_full_range,
+    )
+
+
+def features_of_batch(extractor: Extractor, images: npt.NDArray[np.uint8], compute: Compute) -> npt.NDArray[np.float32]:
+    """Features (n, d) of images (n, 3, h, w) of bytes."""
+    runner = _Runner(extractor, compute)
+    pixels = [runner.input_of(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in images]
+    return runner.rows(iter([np.stack(pixels)]) if pixels else iter([]))
+
+
+# -- running the network -----------------------------------------------------------------------------------------------
+
+
+class _Runner:
+    """The network as it is computed: always the same number of images together, so neighbours change no bit."""
+
+    def __init__(self, extractor: Extractor, compute: Compute) -> None:
+        self.extractor, self.compute = extractor, compute
+        self.device = machine.choose_device() if compute.device == "auto" else torch.device(compute.device)
+        self.dtype = machine.precision(compute.precision, self.device)
+        self.network = prepare(extractor.network, self.device)
+        self.input_of = partial(_input_of, extractor.mode, extractor.preprocessing)
+
+    def chunks(
+        self, parts: Sequence[Sequence[bytes]], records: Mapping[bytes, Record], cache: Path | None
+    ) -> Iterator[Chunk]:
+        """The chunk of each part in order: from the cache, from this process, or from the rank whose turn it was."""
+        ranks = self.compute.ranks
+        world_size, rank = (1, 0) if ranks is None else (ranks.world_size, ranks.rank)
+        done, total = 0, sum(map(len, parts[rank::world_size]))
+        for start in range(0, len(parts), world_size):
+            own = None
+            if start + rank < len(parts):
+                part = parts[start + rank]
+                told = self.compute.progress
+                report = None if told is None else partial(_shifted, told, done, total)
+                own = self._chunk(part, [records[digest] for digest in part], cache, report)
+                done += len(part)
+                if told:
+                    told(done, total)
+            yield from _exchanged(own, min(world_size, len(parts) - start), self.compute)
+
+    def _chunk(
+        self, part: Sequence[bytes], records: Sequence[Record], cache: Path | None, report: Callable[[int], None] | None
+    ) -> Chunk:
+        key = feature_cache.key_of(
+            part, {**self.extractor.provenance(), "device": self.device.type, "dtype": str(self.dtype)}
+        )
+        found = None if cache is None else feature_cache.read(cache, key, len(part), self.extractor.num_features)
+        if found is not None:
+            return found
+        bad: dict[int, tuple[str, str]] = {}
+        full_range = np.zeros(len(part), dtype=bool)
+        kept: list[int] = []
+        job = partial(_load, self.input_of, records)
+        size = self.compute.batch_size
+        tasks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
+
+        def loaded() -> Iterator[npt.NDArray[Any]]:
+            for task, (images, spans, refused) in zip(tasks, in_order(job, tasks, self.compute.workers), strict=True):
+                bad.update({index: (why.kind, why.reason) for index, why in refused.items()})
+                good = [index for index in task if index not in refused]
+                full_range[good] = spans
+                kept.extend(good)
+                yield images
+                if report:
+                    report(task.stop)
+
+        rows = self.rows(loaded())
+        features = np.zeros((len(part), self.extractor.num_features), dtype=np.float32)
+        features[kept] = rows
+        chunk = Chunk(features=features, full_range=full_range, bad=bad)
+        if cache is not None:
+            feature_cache.write(cache, key, chunk)
+        return chunk
+
+    def rows(self, batches: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """Features of what `input_of` made of images, in order."""
+        found = [np.empty((0, self.extractor.num_features), dtype=np.float32)]
+        with evaluating(self.network), machine.autocast(self.dtype, self.device):
+            for images, num in _blocks(batches, block_size(self.device)):
+                values = self.network.features(self._tensor(images)).float()[:num]
+                if not bool(values.isfinite().all()):
+                    raise ReinceptionError("the extractor's features are not finite: its weights are damaged")
+                found.append(values.cpu().numpy())
+        return np.concatenate(found)
+
+    def _tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(images).to(self.device)
+        if tensor.dtype == torch.uint8:
+            return normalise(tensor.permute(0, 3, 1, 2), self.extractor.preprocessing)
+        return tensor.to(memory_format=torch.channels_last)
+
+
+def _input_of(mode: Mode | None, preprocessing: Preprocessing, pixels: Pixels) -> npt.NDArray[Any]:
+    """What a process that reads images makes of one: float32 (3, 299, 299), or for other networks a crop of bytes."""
+    return evaluation_pixels(pixels, preprocessing) if mode is None else network_input(pixels, mode)
+
+
+def _load(
+    input_of: Callable[[Pixels], npt.NDArray[Any]], records: Sequence[Record], task: range
+) -> tuple[npt.NDArray[Any], list[bool], dict[int, BadImage]]:
+    """The inputs of the usable images of `task`, whether each spans 0 to 255, and why the others cannot be used."""
+    images, spans, bad = [], [], dict[int, BadImage]()
+    for index in task:
+        try:
+            turn_to(index)
+            pixels = pixels_of(records[index])
+            images.append(input_of(pixels))
+            spans.append(int(pixels.min()) == 0 and int(pixels.max()) == 255)
+        except BadImage as error:
+            bad[index] = error
+    return np.stack(images) if images else np.empty((0,)), spans, bad
+
+
+def _blocks(batches: Iterable[npt.NDArray[Any]], size: int) -> Iterator[tuple[npt.NDArray[Any], int]]:
+    """The images `size` at a time, the last block filled up with its last image, and how many of them count."""
+    waiting: npt.NDArray[Any] | None = None
+    for batch in batches:
+        if not len(batch):
+            continue
+        waiting = batch if waiting is None else np.concatenate([waiting, batch])
+        while len(waiting) >= size:
+            yield waiting[:size], size
+            waiting = waiting[size:]
+    if waiting is not None and len(waiting):
+        yield np.concatenate([waiting, np.repeat(waiting[-1:], size - len(waiting), axis=0)]), len(waiting)
+
+
+def _digests(records: Sequence[Record], compute: Compute) -> list[bytes | BadImage]:
+    """The SHA-256 of each image's file, or why it cannot be read; the ranks share the reading."""
+    ranks = compute.ranks
+    world_size, rank = (1, 0) if ranks is None else (ranks.world_size, ranks.rank)
+    mine = range(rank, len(records), world_size)
+    tasks = [mine[start : start + 256] for start in range(0, len(mine), 256)]
+    found = [one for part in in_order(partial(_hash, records), tasks, compute.workers) for one in part]
+    every = [found] if ranks is None else ranks.gather_json([len(records), found])
+    if ranks is not None:
+        if len({num for num, _ in every}) > 1:
+            raise ReinceptionError("the processes do not all see the same images; give each of them the same files")
+        every = [part for _, part in every]
+    digests: list[bytes | BadImage] = []
+    for index in range(len(records)):
+        one = every[index % world_size][index // world_size]
+        digests.append(bytes.fromhex(one) if isinstance(one, str) else BadImage(*one))
+    return digests
+
+
+def _hash(records: Sequence[Record], task: range) -> list[str | tuple[str, str, str]]:
+    found: list[str | tuple[str, str, str]] = []
+    for index in task:
+        try:
+            found.append(hashlib.sha256(bytes_of(records[index])).hexdigest())
+        except BadImage as error:
+            found.append((error.kind, error.reason, records[index].name))
+    return found
+
+
+def _exchanged(own: Chunk | None, num: int, compute: Compute) -> Iterator[Chunk]:
+    """The chunks of this turn in the order of the ranks, `num` of which have one."""
+    ranks = compute.ranks
+    if ranks is None:
+        assert own is not None
+        yield own
+        return
+    width = 0 if own is None else own.features.shape[1]
+    told = None if own is None else [len(own.features), own.full_range.tolist(), list(own.bad.items()), own.cached_on]
+    every = ranks.gather_json([width, told])
+    width = max(one[0] for one in every)
+    rows = np.zeros((0, width), dtype=np.float32) if own is None else own.features
+    features = ranks.gather(torch.from_numpy(rows)).numpy()
+    start = 0
+    for _, (count, full_range, bad, cached_on) in every[:num]:
+        yield Chunk(
+            features=features[start : start + count],
+            full_range=np.array(full_range, dtype=bool),
+            bad={index: (kind, reason) for index, (kind, reason) in bad},
+            cached_on=cached_on,
+        )
+        start += count
+
+
+def _shifted(told: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    told(before + done, total)
