@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reinception import family as family
+    from reinception import generative as generative
     from reinception import spec as spec
     from reinception.errors import ReinceptionError as ReinceptionError
     from reinception.errors import UsageError as UsageError
@@ -38,6 +39,7 @@ _ROOMS = {
     "reinception.spec.cost": ("cost",),
     "reinception.errors": ("ReinceptionError", "UsageError"),
     "reinception.family": ("family",),
+    "reinception.generative": ("generative",),
     "reinception.model.artifact": ("load", "save"),
     "reinception.family.catalog": (
         "create",

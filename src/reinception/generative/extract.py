@@ -1,13 +1,8 @@
-"""From images to features: the extractor, its weights, and one row per image in the order of content.
-
-The only file of this room that knows data, inference, weights and the ranks.
-"""
+"""From images to features, one row per image in the order of content: the one file here that reads and computes."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reinception import family, machine
+from reinception import machine
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
 from reinception.data.loading.loader import normalise
@@ -29,122 +24,14 @@ from reinception.data.sources.open_source import open_source, pictures
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import is_address
 from reinception.data.sources.shards import holds_shards
-from reinception.errors import BadImage, ReinceptionError, UsageError
-from reinception.files import cache_folder
+from reinception.errors import BadImage, ReinceptionError
 from reinception.generative import feature_cache
+from reinception.generative.extractor import Extractor
 from reinception.generative.feature_cache import Chunk
-from reinception.generative.modes import Mode, mode_named, network_input
+from reinception.generative.modes import Mode, network_input
 from reinception.inference.compute import Compute
 from reinception.inference.engine import block_size, evaluating, prepare
-from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
-from reinception.weights.convert import obtain
-
-FID_FILE, FID_SHA256 = "pt_inception-2015-12-05-6726825d.pth", "6726825d"
-FID_ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FID_FILE}"
-HUB_NAME = "torchhub:fid"
-_FID_ARCH = family.NETWORKS["inception_v3_fid"].arch
-DEFAULT_MODE = "tf"
-
-Device = torch.device
-
-
-# -- the extractor -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Extractor:
-    """A network whose pooled features are scored.
-
-    `sha256` is that of its weights file; `is_fid` says that they are FID's own, and only then the scores have FID's
-    names. `mode` says how pixels become its input; None for other networks, which have their own `preprocessing`.
-    """
-
-    network: Network
-    name: str
-    sha256: str
-    is_fid: bool
-    mode: Mode | None
-    preprocessing: Preprocessing
-
-    @property
-    def num_features(self) -> int:
-        """Width of a row of features: 2,048 for Inception-v3."""
-        return self.network.num_features
-
-    def logits(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """What the Inception score reads (n, classes) of features (n, d).
-
-        Without the classifier's bias for the FID graph, as the original code and torch-fidelity have it.
-        """
-        classifier = self.network.classifier
-        logits = features.astype(np.float64) @ classifier.weight.detach().cpu().numpy().astype(np.float64).T
-        if self.mode is None and classifier.bias is not None:
-            logits += classifier.bias.detach().cpu().numpy()
-        return logits
-
-    def provenance(self) -> dict[str, Any]:
-        """What a result and a statistics file say of it, as JSON values."""
-        pixels = self.preprocessing.to_json() if self.mode is None else self.mode.to_json()
-        mode = "own" if self.mode is None else self.mode.name
-        return {"network": self.name, "extractor": self.sha256, "is_fid": self.is_fid, "mode": mode, "pixels": pixels}
-
-
-def load_extractor(weights: str | Path | None = None, mode: str | None = None) -> Extractor:
-    """The extractor in a weights file: FID's own, or any model of ours or file that `weights convert` reads.
-
-    weights: a path; None for FID's file in the cache folder; `torchhub:fid` downloads it, and nothing else does.
-    mode: a name of MODES, for the FID graph only (default tf). ReinceptionError where there is no such file, and where
-    its SHA-256 is not what its name says; UsageError for a mode where the network has preprocessing of its own.
-    """
-    file = _weights_file(weights)
-    conversion = obtain(file)
-    network, manifest = conversion.network, conversion.manifest
-    sha256 = conversion.file.sha256
-    said = re.search(r"-([0-9a-f]{8})\.\w+$", file.name)
-    if said and not sha256.startswith(said[1]):
-        raise ReinceptionError(
-            f"{file}: its SHA-256 begins with {sha256[:8]}, and not with {said[1]} as its name says: it is damaged or "
-            "another file; get it again"
-        )
-    is_graph = dataclasses.replace(network.arch, aux=(), num_classes=_FID_ARCH.num_classes) == _FID_ARCH
-    if not is_graph and mode is not None:
-        raise UsageError(f"{file}: is {network.arch.name}, which has its own preprocessing; --mode is for FID's graph")
-    original = str(manifest.origin.get("sha256", "")) if conversion.file.is_ours else sha256
-    return Extractor(
-        network=network,
-        name=network.arch.name,
-        sha256=sha256,
-        is_fid=is_graph and original.startswith(FID_SHA256),
-        mode=mode_named(mode or DEFAULT_MODE) if is_graph else None,
-        preprocessing=manifest.preprocessing,
-    )
-
-
-def _weights_file(weights: str | Path | None) -> Path:
-    if weights == HUB_NAME:
-        return _from_hub()
-    if weights is not None:
-        return Path(weights)
-    usual = cache_folder() / "weights" / FID_FILE
-    if not usual.exists():
-        raise ReinceptionError(
-            f"FID needs its own weights, and they are not here: get {FID_ADDRESS} and put it at {usual}, or give a "
-            f"file with --weights FILE; --weights {HUB_NAME} downloads it"
-        )
-    return usual
-
-
-def _from_hub() -> Path:
-    try:
-        torch.hub.load_state_dict_from_url(FID_ADDRESS, progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise ReinceptionError(
-            f"{HUB_NAME}: could not be downloaded ({line}); fetch {FID_ADDRESS} elsewhere and give it with --weights"
-        ) from None
-    return Path(torch.hub.get_dir()) / "checkpoints" / FID_FILE
-
 
 # -- images ------------------------------------------------------------------------------------------------------------
 
@@ -173,7 +60,7 @@ def records_of(data: str | Path) -> Sequence[Record]:
 class ImageFeatures:
     """Features (n, d) float32 of the usable images of one set, ordered by the SHA-256 of their files (copies beside
     each other); `errors` name the others. `num_cached` rows were computed before, the last of them at `cached_on`.
-    `num_full_range` counts images whose values span exactly 0 to 255."""
+    `num_full_range` counts images whose values span exactly 0 to 255. `device` and `precision` computed them."""
 
     features: npt.NDArray[np.float32]
     num_found: int
@@ -182,6 +69,8 @@ class ImageFeatures:
     num_cached: int
     cached_on: str | None
     num_full_range: int
+    device: str
+    precision: str
 
 
 def features_of_records(
@@ -226,6 +115,8 @@ def features_of_records(
         num_cached=num_cached,
         cached_on=max(dates, default=None),
         num_full_range=num_full_range,
+        device=str(runner.device),
+        precision="fp32" if runner.dtype == torch.float32 else "bf16",
     )
 
 
@@ -329,7 +220,9 @@ def _load(
     input_of: Callable[[Pixels], npt.NDArray[Any]], records: Sequence[Record], task: range
 ) -> tuple[npt.NDArray[Any], list[bool], dict[int, BadImage]]:
     """The inputs of the usable images of `task`, whether each spans 0 to 255, and why the others cannot be used."""
-    images, spans, bad = [], [], dict[int, BadImage]()
+    images: list[npt.NDArray[Any]] = []
+    spans: list[bool] = []
+    bad: dict[int, BadImage] = {}
     for index in task:
         try:
             turn_to(index)

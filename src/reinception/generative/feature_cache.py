@@ -51,10 +51,10 @@ def read(folder: Path, key: str, num: int, width: int) -> Chunk | None:
         arrays = read_arrays(path)
         told = json.loads(str(arrays["told"][()]))
         features, full_range = arrays["features"], arrays["full_range"]
-        if features.shape == (num, width) and features.dtype == np.float32 and full_range.shape == (num,):
-            if hashlib.sha256(features.tobytes()).hexdigest() == told["sha256"]:
-                bad = {int(row): (kind, reason) for row, kind, reason in told["bad"]}
-                return Chunk(features=features, full_range=full_range, bad=bad, cached_on=told["date"])
+        is_whole = features.shape == (num, width) and features.dtype == np.float32 and full_range.shape == (num,)
+        if is_whole and hashlib.sha256(features.tobytes()).hexdigest() == told["sha256"]:
+            bad = {int(row): (kind, reason) for row, kind, reason in told["bad"]}
+            return Chunk(features=features, full_range=full_range, bad=bad, cached_on=told["date"])
     return None
 
 

@@ -117,8 +117,8 @@ def tf1_bilinear(planes: npt.NDArray[np.float32], height: int, width: int) -> np
     start = rows[:, :, left]
     wide = start + (rows[:, :, right] - start) * across
     upper = wide[:, np.searchsorted(used, top)]
-    found: npt.NDArray[np.float32] = upper + (wide[:, np.searchsorted(used, bottom)] - upper) * down[:, None]
-    return found
+    found = upper + (wide[:, np.searchsorted(used, bottom)] - upper) * down[:, None]
+    return found.astype(np.float32, copy=False)
 
 
 def _samples(source: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
