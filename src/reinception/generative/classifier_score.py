@@ -53,7 +53,7 @@ def inception_score(probabilities: Rows, *, splits: int = 10, logits: bool = Fal
     scores = np.array([np.exp(_divergences(p[part::splits]).mean()) for part in range(splits)])
     value = float(scores.mean())
     # d log(score) by one image is its own divergence less the mean: the infinitesimal jackknife.
-    error = float(divergences.std(ddof=1)) / np.sqrt(len(p)) if len(p) > 1 else 0.0
+    error = float(divergences.std(ddof=1) / np.sqrt(len(p))) if len(p) > 1 else 0.0
     return InceptionScoreResult(
         value=value,
         standard_error=value * error,

@@ -16,6 +16,7 @@ from reinception import family
 from reinception.errors import ReinceptionError, UsageError
 from reinception.files import cache_folder
 from reinception.generative.modes import Mode, mode_named
+from reinception.generative.rows import Floats, content_order
 from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
 from reinception.weights.convert import obtain
@@ -47,13 +48,17 @@ class Extractor:
         """Width of a row of features: 2,048 for Inception-v3."""
         return self.network.num_features
 
-    def logits(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def logits(self, features: Floats) -> npt.NDArray[np.float64]:
         """What the Inception score reads (n, classes) of features (n, d).
 
         Without the classifier's bias for the FID graph, as the original code and torch-fidelity have it.
         """
         classifier = self.network.classifier
-        logits = features.astype(np.float64) @ classifier.weight.detach().cpu().numpy().astype(np.float64).T
+        weight = classifier.weight.detach().cpu().numpy().astype(np.float64)
+        # Products of matrices differ in the last bits with the places of their rows: these are where content puts them.
+        order, _ = content_order(features)
+        logits = np.empty((len(features), len(weight)))
+        logits[order] = features[order].astype(np.float64) @ weight.T
         if self.mode is None and classifier.bias is not None:
             logits += classifier.bias.detach().cpu().numpy()
         return logits

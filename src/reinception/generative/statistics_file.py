@@ -111,7 +111,7 @@ def _read(path: Path, squeeze: bool) -> Statistics | FeatureRows:
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Every array of an .npz, without running anything in it. ReinceptionError where it is none or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise ReinceptionError("is a single array; an .npz with mu and sigma, or with features, is expected")
             return {name: opened[name] for name in opened.files}
