@@ -253,7 +253,7 @@ def test_nothing_is_downloaded_unasked_and_a_download_that_fails_is_one_line(mon
         raise OSError("no route to host\nmore")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    with pytest.raises(ReinceptionError, match="torchhub:fid: could not be downloaded .no route to host.; fetch"):
+    with pytest.raises(ReinceptionError, match=r"torchhub:fid: could not be downloaded .no route to host.; fetch"):
         load_extractor("torchhub:fid")
     assert len(asked) == 1
     with pytest.raises(ReinceptionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ INCEPTION_LIMIT = 128.0
 for everything above 2**-11."""
 
 GRID_BITS, _LIMB_BITS = 42, 21
-_BLOCK_ROWS = 2048
+_BLOCK_ROWS, _COVARIANCE_ROWS = 2048, 256
 # A float64 holds every integer up to 2**53: within it, sums of products are exact in any order.
 _EXACT = 1 << 53
 # Each row adds at most 2**44 to a sum, so this many keep it within int64; then it is carried into a second one.
@@ -31,8 +32,7 @@ class Moments:
 
     Every value is rounded to a multiple of limit / 2**42 and the sums are kept as integers, so that addition is
     associative: `update` in any order, in parts of any size, on any number of processes whose sums `merge` puts
-    together (they pickle), gives the same bits of `mean` and `covariance`. Both are correctly rounded from the exact
-    sums.
+    together (they pickle), gives the same bits of `mean` and `covariance`, which are functions of the exact sums.
 
     num_features: width d of a row. limit: a power of two that no |value| exceeds; larger values are refused. A
     Moments of d = 2,048 takes 100 MB.
@@ -145,17 +145,48 @@ class Moments:
 
     @property
     def covariance(self) -> Matrix:
-        """(d, d) float64, symmetric, divided by n - 1, correctly rounded. ReinceptionError for fewer than two rows."""
+        """(d, d) float64, symmetric, divided by n - 1, to a few units of the last place of the exact one.
+
+        ReinceptionError for fewer than two rows.
+        """
         n, d = self.num_rows, self.num_features
         if n < 2:
             raise ReinceptionError(f"{n} image{'s' * (n != 1)}: a covariance needs at least two")
+        # sum = n c + r with an integer c near the mean: what is left after taking c off every row is small.
+        centres, rests = zip(*(_nearest(total, n) for total in self._sums), strict=True)
+        rest = np.array(rests, dtype=np.float64)
         found = np.empty((d, d))
-        sums, denominator = np.array(self._sums, dtype=object), n * (n - 1)
-        for row in range(d):
-            exact = self._exact(row, slice(row, d)) * n - sums[row:] * self._sums[row]
-            found[row, row:] = exact / denominator  # integers: the quotient is rounded once
-            found[row:, row] = found[row, row:]
+        for start in range(0, d, _COVARIANCE_ROWS):
+            part = slice(start, start + _COVARIANCE_ROWS)
+            about = self._about(part, centres, rests) if n <= _CARRY_ROWS else self._about_large(part, centres, rests)
+            found[part] = (about - rest[part, None] * rest / n) / (n - 1)
         return found * (self.limit / 2.0**GRID_BITS) ** 2
+
+    def _about(self, part: slice, centres: Sequence[int], rests: Sequence[int]) -> Matrix:
+        """Some rows of the sum of products about `centres`: exact in int64 by limbs, then rounded."""
+        n = self.num_rows
+        c, r = np.array(centres, dtype=np.int64), np.array(rests, dtype=np.int64)
+        high = (c + (1 << _LIMB_BITS - 1)) >> _LIMB_BITS
+        low = c - (high << _LIMB_BITS)
+        tops, middles, lows = (total[part] for total in self._products)
+        own = [one[part, None] for one in (high, low, r)]
+        top = tops - n * own[0] * high
+        middle = middles - n * (own[0] * low + own[1] * high) - own[0] * r - own[2] * high
+        bottom = lows - n * own[1] * low - own[1] * r - own[2] * low
+        middle += bottom >> _LIMB_BITS
+        top += middle >> _LIMB_BITS
+        mask = (1 << _LIMB_BITS) - 1
+        small = ((middle & mask) << _LIMB_BITS) + (bottom & mask)
+        upper = (top + (1 << 31)) >> 32
+        lower = top - (upper << 32)  # with its sign, so that no large numbers cancel
+        return (upper * 2.0**32) * 2.0**GRID_BITS + (lower * 2.0**GRID_BITS + small)
+
+    def _about_large(self, part: slice, centres: Sequence[int], rests: Sequence[int]) -> Matrix:
+        """The same in Python's integers, for more rows than int64 is sure to hold."""
+        c, r = np.array(centres, dtype=object), np.array(rests, dtype=object)
+        rows = range(*part.indices(self.num_features))
+        exact = [self._exact(row, slice(None)) - c[row] * (c * self.num_rows) - c[row] * r - r[row] * c for row in rows]
+        return np.array(exact, dtype=np.float64)
 
     def _exact(self, row: int, columns: slice) -> npt.NDArray[Any]:
         """One row of the sum of products in units of the grid squared, as Python's integers."""
@@ -173,6 +204,12 @@ class Moments:
             digest.update(f" {self._sums[row]} ".encode())
             digest.update(str(self._exact(row, slice(row, None)).tolist()).encode())
         return digest.hexdigest()
+
+
+def _nearest(total: int, n: int) -> tuple[int, int]:
+    """(c, r) with total = n c + r and |r| at most n / 2."""
+    centre, rest = divmod(2 * total + n, 2 * n)
+    return centre, (rest - n) // 2
 
 
 def moments_of(features: Rows, *, limit: float | None = None) -> Moments:
