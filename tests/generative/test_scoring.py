@@ -23,7 +23,6 @@ from reinception.generative import (
     fid,
     inception_score,
     load_extractor,
-    save_statistics_of,
     score,
 )
 from reinception.generative.extract import features_of_records, records_of
@@ -34,7 +33,7 @@ ONE = Compute(workers=0)
 
 @pytest.fixture(scope="module")
 def config(narrow_model: Path) -> ScoreConfig:
-    return ScoreConfig(metrics=("fid", "kid", "is", "prdc"), weights=str(narrow_model), subsets=5)
+    return ScoreConfig(metrics="fid,kid,is,prdc", weights=str(narrow_model), subsets=5)
 
 
 def test_folders_are_scored_and_the_result_says_of_what(
@@ -88,9 +87,10 @@ def test_a_streaming_metric_gives_the_same(
 def test_statistics_stand_for_their_images(
     real_folder: Path, generated_folder: Path, config: ScoreConfig, tmp_path: Path
 ) -> None:
-    path = save_statistics_of(real_folder, tmp_path / "real.npz", config, ONE)
-    only_fid = dataclasses.replace(config, metrics=("fid",))
-    from_images = score(real_folder, generated_folder, only_fid, ONE).scores["frechet_distance"]
+    only_fid = dataclasses.replace(config, metrics="fid")
+    report = score(real_folder, generated_folder, only_fid, ONE)
+    path = report.save_statistics("real", tmp_path / "real.npz")
+    from_images = report.scores["frechet_distance"]
     from_file = score(path, generated_folder, only_fid, ONE).scores["frechet_distance"]
     assert from_file["value"] == pytest.approx(from_images["value"], rel=1e-12)
     assert from_file["num_real"] == 150
@@ -103,10 +103,10 @@ def test_features_of_others_have_other_names_than_fid(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("real", "generated"):
         np.savez(tmp_path / f"{name}.npz", features=rng.normal(size=(50, 6)))
-    report = score(tmp_path / "real.npz", tmp_path / "generated.npz", ScoreConfig(metrics=("fid", "kid", "prdc")))
+    report = score(tmp_path / "real.npz", tmp_path / "generated.npz", ScoreConfig(metrics="fid,kid,prdc"))
     assert list(report.scores)[:3] == ["frechet_distance", "kernel_distance", "precision"]
     with pytest.raises(ReinceptionError, match="is needs the images, or a file of features that has logits too"):
-        score(tmp_path / "real.npz", tmp_path / "generated.npz", ScoreConfig(metrics=("is",)))
+        score(tmp_path / "real.npz", tmp_path / "generated.npz", ScoreConfig(metrics="is"))
 
 
 def test_the_fid_graph_with_its_own_weights_gives_fid(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_fid_graph_with_its_own_weights_gives_fid(tmp_path: Path) -> None:
     for name in ("real", "generated"):
         np.savez(tmp_path / f"{name}.npz", features=rng.normal(size=(50, 6)), reinception=np.array(json.dumps(known)))
     np.savez(tmp_path / "plain.npz", mu=np.zeros(6), sigma=np.eye(6))
-    report = score(tmp_path / "real.npz", tmp_path / "generated.npz", ScoreConfig(metrics=("fid", "kid")))
+    report = score(tmp_path / "real.npz", tmp_path / "generated.npz", ScoreConfig(metrics="fid,kid"))
     assert list(report.scores) == ["fid", "kid"]
     assert report.to_json()["fid"]["mode"] == "tf"
     mixed = score(tmp_path / "plain.npz", tmp_path / "generated.npz")
@@ -144,7 +144,7 @@ def test_bad_images_are_named_rows_and_one_image_is_refused(
     some = tmp_path / "some"
     shutil.copytree(real_folder, some)
     (some / "003.png").write_bytes(b"no image")
-    report = score(real_folder, some, dataclasses.replace(config, metrics=("fid",)), ONE)
+    report = score(real_folder, some, dataclasses.replace(config, metrics="fid"), ONE)
     told = report.to_json()["generated"]
     assert told["num_found"] == 150 and told["num_images"] == 149
     assert [error["path"] for error in told["errors"]] == ["003.png"]
@@ -153,7 +153,7 @@ def test_bad_images_are_named_rows_and_one_image_is_refused(
     one.mkdir()
     shutil.copy(real_folder / "000.png", one)
     with pytest.raises(ReinceptionError, match="generated: 1 image; a covariance needs at least two"):
-        score(real_folder, one, dataclasses.replace(config, metrics=("fid",)), ONE)
+        score(real_folder, one, dataclasses.replace(config, metrics="fid"), ONE)
     (one / "000.png").write_bytes(b"no image")
     with pytest.raises(ReinceptionError, match=r"none of 1 images can be used, first 000.png"):
         score(real_folder, one, config, ONE)
@@ -166,7 +166,7 @@ def test_images_stretched_one_by_one_are_warned_of(config: ScoreConfig, real_fol
         grey = np.asarray(Image.open(path).convert("L"), dtype=np.float64)
         full = np.rint((grey - grey.min()) / (grey.max() - grey.min()) * 255).astype(np.uint8)
         Image.fromarray(full).save(stretched / path.name)
-    only_fid = dataclasses.replace(config, metrics=("fid",))
+    only_fid = dataclasses.replace(config, metrics="fid")
     assert (
         "generated: 40 of 40 images span exactly 0 to 255" in score(real_folder, stretched, only_fid, ONE).warnings[0]
     )
@@ -185,7 +185,7 @@ def test_a_second_run_is_the_same_and_says_that_it_was_cached(
 
 def test_metrics_that_do_not_exist_are_named() -> None:
     with pytest.raises(UsageError, match="metrics: 'sfid'; they are fid, kid, is, prdc"):
-        ScoreConfig(metrics=("sfid",))  # type: ignore[arg-type]
+        ScoreConfig(metrics="sfid,fid")
 
 
 _RANK = """
@@ -198,7 +198,7 @@ from reinception.inference.compute import Compute
 
 feature_cache.IMAGES = 16  # so that every rank has something to do
 real, generated, weights, out = sys.argv[1:]
-config = ScoreConfig(metrics=("fid", "kid", "is", "prdc"), weights=weights, subsets=5)
+config = ScoreConfig(metrics="fid,kid,is,prdc", weights=weights, subsets=5)
 with Ranks(torch.device("cpu")) as ranks:
     report = score(real, generated, config, Compute(workers=0, ranks=ranks)).to_json()
     Path(f"{out}.{ranks.rank}").write_text(json.dumps(report))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from reinception import machine
-from reinception.errors import BadImage, ReinceptionError, UsageError
+from reinception.errors import BadImage, ReinceptionError
 from reinception.generative.classifier_score import inception_score
 from reinception.generative.extract import features_of_records, records_of
 from reinception.generative.extractor import Extractor, load_extractor
@@ -16,63 +16,34 @@ from reinception.generative.frechet import FrechetResult, fid, fid_of, gaussian
 from reinception.generative.kernel import kid
 from reinception.generative.moments import moments_of
 from reinception.generative.neighbours import precision_recall
+from reinception.generative.score_config import ScoreConfig
 from reinception.generative.statistics_file import FeatureRows, Statistics, read_file, save_statistics
 from reinception.inference.compute import Compute
-
-Metric = Literal["fid", "kid", "is", "prdc"]
 
 # What the scores are called with features of another network than FID's: they cannot be compared with published ones.
 _OTHER_NAMES = {"fid": "frechet_distance", "kid": "kernel_distance", "is": "classifier_score"}
 _FULL_RANGE_FRACTION, _FULL_RANGE_LEAST = 0.95, 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
-    """What is scored, and how."""
-
-    metrics: tuple[Metric, ...] = ("fid",)
-    """fid, kid, is (Inception score, of GENERATED) and prdc (precision, recall, density, coverage)"""
-
-    mode: str | None = None
-    """how pixels become the FID network's input: tf (the default), pytorch_fid, clean or torchmetrics"""
-
-    weights: str | None = None
-    """the extractor: FID's own file (the default: the one in the cache folder), or any model, and then the scores have
-    other names; torchhub:fid downloads FID's"""
-
-    seed: int = 0
-    """of the random parts that the extrapolation and the kernel distance draw; the images' order plays no part"""
-
-    subsets: int = 100
-    """random subsets of the kernel distance"""
-
-    subset_size: int | None = None
-    """images in each; the default is 1,000, or all where there are fewer"""
-
-    splits: int = 10
-    """parts of the Inception score"""
-
-    neighbours: int = 3
-    """k of precision, recall, density and coverage"""
-
-    cache: Path | None = None
-    """folder that keeps features by content; None keeps nothing"""
-
-    def __post_init__(self) -> None:
-        if not self.metrics or (unknown := [name for name in self.metrics if name not in get_args(Metric)]):
-            wrong = ", ".join(map(repr, unknown)) if self.metrics else "no metric"
-            raise UsageError(f"metrics: {wrong}; they are {', '.join(get_args(Metric))}")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreReport:
-    """`scores` by name, each with `value` and `interval`; what was scored, with what; `errors` of images left out."""
+    """`scores` by name, each with `value` and `interval`; what was scored, with what; `contents` are the two sets'
+    features or statistics."""
 
     scores: Mapping[str, Mapping[str, Any]]
     sets: Mapping[str, Mapping[str, Any]]
     extractor: Mapping[str, Any]
     compute: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    contents: Mapping[str, FeatureRows | Statistics] = field(default_factory=dict, repr=False)
+
+    def save_statistics(self, name: Literal["real", "generated"], path: str | Path) -> Path:
+        """Writes the statistics of one of the sets to a new .npz, which can stand for its images from then on."""
+        content = self.contents[name]
+        if isinstance(content, Statistics):
+            raise ReinceptionError(f"{self.sets[name]['path']}: is a statistics file already")
+        told = {**content.provenance, "num_distinct": self.sets[name].get("num_distinct"), "versions": _versions()}
+        return save_statistics(path, moments_of(content.features), told)
 
     def to_json(self) -> dict[str, Any]:
         """The scores by name beside `real`, `generated`, `extractor`, `compute`, `versions` and `warnings`."""
@@ -117,7 +88,7 @@ def score(
     scores: dict[str, Mapping[str, Any]] = {}
     is_fid = any(side.provenance.get("is_fid") for side in sides.values())
     common = {"mode": known.get("mode")}
-    for metric in chosen.metrics:
+    for metric in chosen.names:
         name = metric if is_fid else _OTHER_NAMES.get(metric, metric)
         for key, values in _METRICS[metric](sides["real"], sides["generated"], chosen).items():
             scores[key or name] = {**values, **common}
@@ -127,18 +98,8 @@ def score(
         extractor=known,
         compute=opened.told,
         warnings=tuple(warning for side in sides.values() for warning in side.warnings),
+        contents={name: side.content for name, side in sides.items()},
     )
-
-
-def save_statistics_of(
-    data: str | Path, path: str | Path, config: ScoreConfig | None = None, compute: Compute | None = None
-) -> Path:
-    """Writes the statistics of one set to a new .npz: `mu`, `sigma`, and where they come from."""
-    side = _Sets(config or ScoreConfig(), compute or Compute()).open(data, "set")
-    if not isinstance(side.content, FeatureRows):
-        raise ReinceptionError(f"{data}: is a statistics file already")
-    told = {**side.provenance, "num_distinct": side.told.get("num_distinct"), "versions": _versions()}
-    return save_statistics(path, moments_of(side.content.features), told)
 
 
 # -- the two sets ------------------------------------------------------------------------------------------------------
