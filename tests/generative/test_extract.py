@@ -189,9 +189,11 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 
 def test_progress_counts_to_the_number_of_images(extractor: Extractor, real_folder: Path) -> None:
     seen: list[tuple[int, int]] = []
-    features_of_records(
-        extractor, records_of(real_folder), Compute(workers=0, progress=lambda *done: seen.append(done)), None
-    )
+
+    def note(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    features_of_records(extractor, records_of(real_folder), Compute(workers=0, progress=note), None)
     assert seen[-1] == (150, 150) and seen == sorted(seen)
 
 

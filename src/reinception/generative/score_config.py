@@ -42,7 +42,8 @@ class ScoreConfig:
     """k of precision, recall, density and coverage"""
 
     cache: Path | None = None
-    """folder that keeps features by content; None keeps nothing"""
+    """folder that keeps features by content, so that killed work goes on (default: the user's cache folder; in Python,
+    where a call has no hidden effects, none)"""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.names if name not in METRICS]
