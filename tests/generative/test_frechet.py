@@ -128,6 +128,17 @@ def test_a_collapsed_generator_gives_the_distance_within_its_span() -> None:
     assert found.pop() == pytest.approx(inside, rel=1e-6)
 
 
+@pytest.mark.slow
+def test_five_thousand_images_of_forty_kinds_at_full_width() -> None:
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(40, 2048)).astype(np.float32)
+    basis, _ = np.linalg.qr(few.astype(np.float64).T)
+    real, generated = few[rng.integers(0, 40, 5000)], few[rng.integers(0, 40, 5000)]
+    inside = fid(real=real @ basis, generated=generated @ basis, interval=False).value
+    found = {fid(real=real, generated=generated).value for _ in range(2)}
+    assert len(found) == 1 and found.pop() == pytest.approx(inside, rel=1e-6)
+
+
 def test_two_images_without_spread() -> None:
     result = fid(real=np.zeros((2, 5)), generated=np.ones((2, 5)))
     assert result.value == 5.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from reinception.errors import ReinceptionError
 from reinception.generative.moments import Matrix
-from reinception.generative.rows import Z_95, Rows, checked_pair, content_order, generator
+from reinception.generative.rows import Z_95, Floats, Rows, checked_pair, content_order, generator
 
 _BLOCK_ROWS = 1024
 # Both sets together up to this many pairs, the statistic over all of them takes no longer than the subsets.
@@ -74,11 +75,11 @@ def kid(
     is_full = len(pair[0]) * len(pair[1]) <= _MOST_PAIRS if full is None else full
     whole = None
     if is_full or all_alike:
-        whole = _discrepancy(*(rows[order].astype(np.float64) for rows, order in zip(pair, orders, strict=True)))
+        whole = _discrepancy(*(rows[order] for rows, order in zip(pair, orders, strict=True)))
     found = []
     for index in range(0 if all_alike else num_subsets):
         drawn = [generator(seed, index, side).choice(len(rows), size, replace=False) for side, rows in enumerate(pair)]
-        parts = (rows[order[own]].astype(np.float64) for rows, order, own in zip(pair, orders, drawn, strict=True))
+        parts = (rows[order[own]] for rows, order, own in zip(pair, orders, drawn, strict=True))
         found.append(_discrepancy(*parts))
     values = np.array([one[0] for one in found or [whole] if one])
     spread = float(values.std(ddof=1)) if len(values) > 1 else None
@@ -104,31 +105,41 @@ def kid(
     )
 
 
-def _discrepancy(x: Matrix, y: Matrix) -> tuple[float, float, float]:
+def _discrepancy(x: Floats, y: Floats) -> tuple[float, float, float]:
     """The unbiased statistic of x (n, d) and y (m, d), and the variances of what a row of x and of y adds to it.
 
     The variance of the statistic is 4 (first / n + second / m): that of a U-statistic by its projection on single rows.
     """
     n, m = len(x), len(y)
-    xx, yy, xy, yx = np.zeros(n), np.zeros(m), np.zeros(n), np.zeros(m)
-    for rows, sums in ((x, xx), (y, yy)):
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            sums[start : start + _BLOCK_ROWS] -= _kernel_of_itself(rows[start : start + _BLOCK_ROWS])
-            for other in range(0, len(rows), _BLOCK_ROWS):
-                sums[start : start + _BLOCK_ROWS] += _kernel(rows, rows, start, other).sum(1)
-    for start in range(0, n, _BLOCK_ROWS):
-        for other in range(0, m, _BLOCK_ROWS):
-            block = _kernel(x, y, start, other)
-            xy[start : start + _BLOCK_ROWS] += block.sum(1)
-            yx[other : other + _BLOCK_ROWS] += block.sum(0)
+    xy, yx = np.zeros(n), np.zeros(m)
+    for rows in _parts(n):
+        for columns in _parts(m):
+            block = _kernel(x[rows], y[columns])
+            xy[rows] += block.sum(1)
+            yx[columns] += block.sum(0)
+    xx, yy = _with_the_others(x), _with_the_others(y)
     value = xx.sum() / (n * (n - 1)) + yy.sum() / (m * (m - 1)) - 2.0 * xy.sum() / (n * m)
     of_x, of_y = xx / (n - 1) - xy / m, yy / (m - 1) - yx / n
     return float(value), float(of_x.var(ddof=1)), float(of_y.var(ddof=1))
 
 
-def _kernel(x: Matrix, y: Matrix, start: int, other: int) -> Matrix:
-    return (x[start : start + _BLOCK_ROWS] @ y[other : other + _BLOCK_ROWS].T / x.shape[1] + 1.0) ** 3
+def _with_the_others(x: Floats) -> Matrix:
+    """The sum of each row's kernel with every other row (n,); each pair of blocks is computed once."""
+    sums = np.zeros(len(x))
+    for rows in _parts(len(x)):
+        own = _kernel(x[rows], x[rows])
+        np.fill_diagonal(own, 0.0)
+        sums[rows] += own.sum(1)
+        for columns in _parts(len(x), rows.stop):
+            block = _kernel(x[rows], x[columns])
+            sums[rows] += block.sum(1)
+            sums[columns] += block.sum(0)
+    return sums
 
 
-def _kernel_of_itself(rows: Matrix) -> Matrix:
-    return (np.square(rows).sum(1) / rows.shape[1] + 1.0) ** 3
+def _kernel(x: Floats, y: Floats) -> Matrix:
+    return (x.astype(np.float64) @ y.astype(np.float64).T / x.shape[1] + 1.0) ** 3
+
+
+def _parts(num: int, start: int = 0) -> Iterator[slice]:
+    return (slice(first, min(first + _BLOCK_ROWS, num)) for first in range(start, num, _BLOCK_ROWS))

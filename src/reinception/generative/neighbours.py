@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from reinception.errors import ReinceptionError
 from reinception.generative.moments import Matrix
-from reinception.generative.rows import Rows, checked_pair, content_order
+from reinception.generative.rows import Floats, Rows, checked_pair, content_order
 from reinception.metrics import wilson
 
-_BLOCK_ROWS = 512
+_BLOCK_ROWS, _COLUMNS = 512, 4096
 # Squared distances come from |x|^2 + |y|^2 - 2 x.y, whose rounding is far below this part of the first two; what
 # differs by no more counts as equal, so that copies are at distance 0.
 _TOLERANCE = 1e-12
@@ -55,18 +54,15 @@ def precision_recall(*, real: Rows, generated: Rows, k: int = 3) -> NeighbourRes
             raise ReinceptionError(
                 f"precision and recall: k = {k} neighbours of {len(rows)} {name} images; k is 1 to {len(rows) - 1}"
             )
-    x, y = (rows[content_order(rows)[0]].astype(np.float64) for rows in pair)
-    middle = (x.mean(0) + y.mean(0)) / 2
-    x -= middle
-    y -= middle
-    reach_x, reach_y = _reach(x, k), _reach(y, k)
-    norms_x, norms_y = np.square(x).sum(1), np.square(y).sum(1)
+    x, y = (rows[content_order(rows)[0]] for rows in pair)
+    middle = (x.mean(0, dtype=np.float64) + y.mean(0, dtype=np.float64)) / 2
+    reach_x, reach_y = _reach(x, middle, k), _reach(y, middle, k)
     in_real = np.zeros(len(y), dtype=np.int64)
     num_recalled = num_covered = 0
     for start in range(0, len(x), _BLOCK_ROWS):
         part = slice(start, start + _BLOCK_ROWS)
-        norms = norms_x[part, None] + norms_y
-        distances = norms - 2.0 * (x[part] @ y.T) - _TOLERANCE * norms
+        distances, norms = _distances(x[part], y, middle)
+        distances -= _TOLERANCE * norms
         inside = distances <= reach_x[part, None]
         in_real += inside.sum(0)
         num_covered += int(inside.any(1).sum())
@@ -82,13 +78,24 @@ def precision_recall(*, real: Rows, generated: Rows, k: int = 3) -> NeighbourRes
     )
 
 
-def _reach(rows: Matrix, k: int) -> npt.NDArray[np.float64]:
+def _reach(rows: Floats, middle: Matrix, k: int) -> Matrix:
     """The squared distance of each row (n,) to its k-th nearest other row."""
-    norms = np.square(rows).sum(1)
     found = np.empty(len(rows))
     for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS]
-        distances = norms[start : start + _BLOCK_ROWS, None] + norms - 2.0 * (block @ rows.T)
-        distances[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
-        found[start : start + _BLOCK_ROWS] = np.partition(distances, k - 1, axis=1)[:, k - 1]
+        distances, _ = _distances(rows[start : start + _BLOCK_ROWS], rows, middle)
+        num = len(distances)
+        distances[np.arange(num), np.arange(start, start + num)] = np.inf
+        found[start : start + num] = np.partition(distances, k - 1, axis=1)[:, k - 1]
     return found
+
+
+def _distances(block: Floats, rows: Floats, middle: Matrix) -> tuple[Matrix, Matrix]:
+    """Squared distances (b, n) of a block's rows to all rows, and the sums of their squared lengths about `middle`."""
+    own = block.astype(np.float64) - middle
+    products, lengths = np.empty((len(block), len(rows))), np.empty(len(rows))
+    for start in range(0, len(rows), _COLUMNS):
+        part = slice(start, start + _COLUMNS)
+        other = rows[part].astype(np.float64) - middle
+        products[:, part], lengths[part] = own @ other.T, np.square(other).sum(1)
+    norms = np.square(own).sum(1)[:, None] + lengths
+    return norms - 2.0 * products, norms

@@ -68,7 +68,8 @@ def require_finite(rows: Floats, name: str) -> None:
 
 def power_of_two_above(*sets: Floats) -> float:
     """The smallest power of two that no |value| exceeds; 1 where all are zero or there are none."""
-    largest = max((float(np.abs(rows).max(initial=0.0)) for rows in sets), default=0.0)
+    ends = [(float(rows.max(initial=0.0)), -float(rows.min(initial=0.0))) for rows in sets]
+    largest = float(np.max(ends)) if ends else 0.0  # NaN stays NaN
     if not np.isfinite(largest):
         for rows in sets:
             require_finite(rows, "features")
