@@ -1,7 +1,7 @@
 """What 144 crops cost beside 144 times the network alone at its best batch, and how often each picture is decoded.
 
 Rounds are interleaved: the network alone at each batch size on pixels that lie ready, then the whole evaluation of some
-pictures from their files, which computes blocks of a fixed size (runtime.block_size). The pictures are landscapes, of
+pictures from their files, which computes blocks of a fixed size (Engine.block_size). The pictures are landscapes, of
 which all 144 crops are distinct. Seven rounds of two pictures, and one that nobody counts, run the network on about
 4,600 images: a minute and a half where two idle cores take 20 ms for one.
 """
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,10 @@ from reinception.data.images.decode import Pixels
 from reinception.data.loading import crop_stream
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
-from reinception.inference.engine import block_size, evaluating, prepare, score
-from reinception.machine import autocast, choose_device, examine, precision
+from reinception.data.sources.remote import Pause
+from reinception.inference.compute import Compute
+from reinception.inference.engine import Engine, evaluating, score
+from reinception.machine import autocast, choose_device, examine, keep_freed_memory, precision
 from reinception.model.build import Network
 from reinception.preprocess import Preprocessing, many_crops
 
@@ -53,7 +56,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device = choose_device()
     dtype = precision(arguments.precision, device)
-    network = prepare(reinception.create("inception_v3", aux="none", seed=0), device)
+    keep_freed_memory()
+    network = reinception.create("inception_v3", aux="none", seed=0).to(device).to(memory_format=torch.channels_last)
+    compute = Compute(precision=arguments.precision, workers=arguments.workers)
     with tempfile.TemporaryDirectory() as folder:
         records = landscapes(Path(folder), arguments.images)
         log = Path(folder) / "decoded.txt"
@@ -65,7 +70,7 @@ def main() -> None:
                 seconds.append(per_image(network, size, dtype, clock))
             start = clock()
             crops = many_crops(NUM_CROPS, 299)
-            score(network, Preprocessing(), records, crops=crops, dtype=dtype, workers=arguments.workers)
+            score(network, Preprocessing(), records, crops=crops, compute=compute)
             whole.append((clock() - start) / len(records))
             if number == 0:  # nobody counts the first round
                 log.unlink()
@@ -84,7 +89,7 @@ def main() -> None:
     rows = [
         (f"network alone, batch {size}", *in_words(seconds, 1000, "ms an image")) for size, seconds in alone.items()
     ]
-    block = block_size(device)
+    block = Engine(network, Preprocessing(), compute).block_size
     rows.append((f"{NUM_CROPS} crops, blocks of {block}, from the file", *in_words(whole, 1, "s an image")))
     rows.append((f"against {NUM_CROPS} x the network alone, batch {best}", *in_words(ratios, 1, "times")))
     print(aligned(("WHAT", "MEDIAN", "RANGE", "UNIT"), rows, right=(1, 2)))
@@ -127,10 +132,10 @@ def log_decodes(log: Path) -> None:
     """From now on every picture that is read, in whatever process, leaves a line in `log`."""
     true = crop_stream.pixels_of
 
-    def logging(record: Record) -> Pixels:
+    def logging(record: Record, pause: Pause = nullcontext) -> Pixels:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{record.name}\n")
-        return true(record)
+        return true(record, pause)
 
     crop_stream.pixels_of = logging
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 import reinception
 from reinception.cli.table import aligned
-from reinception.inference.engine import prepare
-from reinception.machine import autocast, choose_device, examine, has_bf16
+from reinception.machine import autocast, choose_device, examine, has_bf16, keep_freed_memory
 
 
 def main() -> None:
@@ -26,10 +25,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="times each contestant is timed (default: %(default)s)")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16], help="(default: 1 and 16)")
     arguments = parser.parse_args()
+    keep_freed_memory()
     device = choose_device()
     dtypes = [torch.float32, *([torch.bfloat16] if has_bf16(device) else [])]
+    own = reinception.create("inception_v3", aux="none", seed=0)
     networks = {
-        "reinception": prepare(reinception.create("inception_v3", aux="none", seed=0), device).eval(),
+        "reinception": own.to(device).to(memory_format=torch.channels_last).eval(),
         "torchvision": peer(device),
     }
     rows = []

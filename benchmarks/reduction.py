@@ -2,7 +2,7 @@
 
 Two things are timed, round by round, both reductions in each round and in turn the first: whole steps of the full
 inception_v3 at a small input, and what is done to its gradients alone. Seconds are those of the clock, of rank 0. The
-smaller the input and the batch, the more of a step is reduction: the shares here are above those of real training.
+smaller the input and the batch, the more of a step is reduction: the fractions here are above those of real training.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from reinception.cli.table import aligned
 from reinception.data.loading.loader import Batch
 from reinception.distributed import Ranks
 from reinception.family import network
-from reinception.inference.engine import prepare
-from reinception.machine import examine
+from reinception.machine import examine, keep_freed_memory
 from reinception.model.build import build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import named
 from reinception.train.config import Reduction
-from reinception.train.optim import clip_by_global_norm, make_optimizer, set_rate
-from reinception.train.reduction import ExactSum, Replicas
-from reinception.train.run.signals import Stop
+from reinception.train.reduction import FixedPointSum
+from reinception.train.run.signals import StopRequest
+from reinception.train.step import TrainState, train_step
 
 INPUT_SIZE, BATCH_SIZE, REPLICAS = 96, 8, 4
 UNTIMED = 2  # memory is fetched, and DistributedDataParallel chooses its buckets anew
@@ -47,55 +46,47 @@ class Steps:
     """A network of its own, trained by the recipe of the paper with one of the reductions."""
 
     def __init__(self, ranks: Ranks, reduction: Reduction) -> None:
-        device = torch.device("cpu")
         recipe = named("paper_2015")
         for name, value in (("batch_size", BATCH_SIZE), ("replicas", REPLICAS)):
             recipe = recipe.changed(name, value, source="benchmark")
-        self.live = prepare(build(network("inception_v3", input_size=INPUT_SIZE, aux="adaptive"), seed=0), device)
-        self.live.train()
-        self._recipe = recipe
-        self._optimizer = make_optimizer(self.live, recipe.optimizer)
-        set_rate(self._optimizer, 1e-6)
-        self.replicas = Replicas(
-            self.live,
-            recipe,
+        live = build(network("inception_v3", input_size=INPUT_SIZE, aux="adaptive"), seed=0)
+        self.state = TrainState(
+            network=live.to(memory_format=torch.channels_last),
+            recipe=recipe,
             ranks=ranks,
-            reduction=reduction,
             preprocessing=Preprocessing(input_size=INPUT_SIZE),
-            seed=0,
-            dtype=torch.float32,
-            device=device,
+            reduction=reduction,
         )
         images = torch.randint(0, 256, (BATCH_SIZE, 3, INPUT_SIZE, INPUT_SIZE), dtype=torch.uint8)
         images = images.contiguous(memory_format=torch.channels_last)
         order = torch.arange(BATCH_SIZE)
-        self._batches = [Batch(images=images, targets=order, indices=order, epoch=0, step=0)] * len(self.replicas.share)
+        self._batches = [Batch(images=images, targets=order, indices=order, epoch=0, step=0)] * len(self.state.shard)
 
     def take(self, number: int) -> None:
-        combined = self.replicas.combine(self._batches, step=number, stop=Stop())
-        clip_by_global_norm(self.live.parameters(), self._recipe.clip_norm)
-        self._optimizer.step()
-        self.replicas.statistics.update(combined.statistics)
+        train_step(self.state, self._batches, learning_rate=1e-6, step=number, stop=StopRequest())
 
 
 def rank(rounds: int) -> Seconds:
     """One process's part: seconds of each round by what was timed."""
     seconds: defaultdict[str, list[float]] = defaultdict(list)
+    keep_freed_memory()
     with Ranks(torch.device("cpu")) as ranks:
         steps = {kind: Steps(ranks, kind) for kind in KINDS}
         for number in range(UNTIMED + rounds):
             for kind in KINDS if number % 2 else reversed(KINDS):
-                ranks.meet()
+                ranks.barrier()
                 began = time.perf_counter()
                 steps[kind].take(number)
                 seconds[f"step, {kind}"].append(time.perf_counter() - began)
         # The gradients that the last step has left are real ones; from here on nothing is computed but their sum.
-        exact = steps["exact"].replicas._sum
-        assert isinstance(exact, ExactSum)
-        gradients = torch.cat([p.grad.flatten() for p in steps["fast"].live.parameters() if p.grad is not None])
+        exact = steps["exact"].state.reducer
+        assert isinstance(exact, FixedPointSum)
+        gradients = torch.cat(
+            [p.grad.flatten() for p in steps["fast"].state.network.parameters() if p.grad is not None]
+        )
         total = torch.zeros_like(gradients)
         for _ in range(UNTIMED + rounds):
-            ranks.meet()
+            ranks.barrier()
             marks = [time.perf_counter()]
             total.add_(gradients)
             marks.append(time.perf_counter())
@@ -104,9 +95,9 @@ def rank(rounds: int) -> Seconds:
             marks.append(time.perf_counter())
             total.zero_()
             exact.begin()
-            ranks.meet()
+            ranks.barrier()
             marks.append(time.perf_counter())
-            exact._add()
+            exact.add()
             marks.append(time.perf_counter())
             exact.finish()
             marks.append(time.perf_counter())

@@ -18,14 +18,14 @@ from reinception.data.loading.loader import Batch, normalise
 from reinception.distributed import Ranks
 from reinception.errors import ReinceptionError
 from reinception.family import network
-from reinception.inference.engine import prepare
+from reinception.machine import keep_freed_memory
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import named
 from reinception.train.config import Reduction
-from reinception.train.optim import clip_by_global_norm, make_optimizer, set_rate
-from reinception.train.reduction import Replicas
-from reinception.train.run.signals import Stop
+from reinception.train.optim import clip_by_global_norm, set_learning_rate
+from reinception.train.run.signals import StopRequest
+from reinception.train.step import TrainState, accumulate
 
 INPUT_SIZE, BATCH_SIZE = 96, 8  # small images and the full network: its gradient is the real one
 UNTIMED = 2  # rounds nobody counts: memory is fetched, and DistributedDataParallel chooses its buckets anew
@@ -38,20 +38,14 @@ class Worker:
     """The full network on small random images, trained by the recipe of the paper."""
 
     def __init__(self, ranks: Ranks) -> None:
-        self._ranks, self._device = ranks, torch.device("cpu")
+        self._ranks = ranks
         self._preprocessing = Preprocessing(input_size=INPUT_SIZE)
         self._recipe = named("paper_2015").changed("batch_size", BATCH_SIZE, source="benchmark")
 
     @cached_property
     def _live(self) -> Network:
         arch = network("inception_v3", input_size=INPUT_SIZE, aux="adaptive")
-        return prepare(build(arch, seed=0), self._device).train()
-
-    @cached_property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        optimizer = make_optimizer(self._live, self._recipe.optimizer)
-        set_rate(optimizer, 1e-6)  # what is trained here is of no interest, but it must stay finite
-        return optimizer
+        return build(arch, seed=0).to(memory_format=torch.channels_last).train()
 
     def do(self, *, job: str, rounds: int, **details: object) -> dict[str, object]:
         """The answer to one job, ready for JSON."""
@@ -64,7 +58,7 @@ class Worker:
         instants: list[tuple[float, float, float]] = []
         spent = 0.0
         for number in range(UNTIMED + rounds):
-            self._ranks.meet()
+            self._ranks.barrier()
             before, began = time.process_time(), time.perf_counter()
             middle = one_round(number)
             ended = time.perf_counter()
@@ -78,7 +72,7 @@ class Worker:
         integers = torch.zeros(size // 8, dtype=torch.int64)
 
         def exchange(_: int) -> None:
-            self._ranks.add_integers(integers)
+            self._ranks.all_reduce(integers)
 
         return exchange
 
@@ -93,27 +87,25 @@ class Worker:
 
     def _steps(self, *, reduction: Reduction, replicas: int) -> Round:
         """Whole steps of `replicas` in all; the first part ends when their gradients are combined."""
-        recipe = self._recipe.changed("replicas", replicas, source="benchmark")
-        together = Replicas(
-            self._live,
-            recipe,
+        state = TrainState(
+            network=self._live,
+            recipe=self._recipe.changed("replicas", replicas, source="benchmark"),
             ranks=self._ranks,
-            reduction=reduction,
             preprocessing=self._preprocessing,
-            seed=0,
-            dtype=torch.float32,
-            device=self._device,
+            reduction=reduction,
         )
-        batches, optimizer, stop = [self._batch()] * len(together.share), self._optimizer, Stop()
+        set_learning_rate(state.optimizer, 1e-6)  # what is trained here is of no interest, but it must stay finite
+        batches, stop = [self._batch()] * len(state.shard), StopRequest()
 
         def step(number: int) -> float:
-            combined = together.combine(batches, step=number, stop=stop)
+            rows = accumulate(state, batches, step=number, stop=stop)
+            state.reducer.finish()
             middle = time.perf_counter()
-            if combined.unhealthy:
-                raise ReinceptionError("the benchmark's network has left the numbers")
-            clip_by_global_norm(self._live.parameters(), recipe.clip_norm)
-            optimizer.step()
-            together.statistics.update(combined.statistics)
+            if not bool(rows.isfinite().all()):
+                raise ReinceptionError("the loss or gradient of the benchmark's network is not finite")
+            clip_by_global_norm(self._live.parameters(), state.recipe.clip_norm)
+            state.optimizer.step()
+            state.statistics.update(rows[:, 3:])
             return middle
 
         return step
@@ -127,6 +119,7 @@ class Worker:
 
 def main() -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     with Ranks(torch.device("cpu")) as ranks:
         worker = Worker(ranks)
         for line in sys.stdin:

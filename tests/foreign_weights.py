@@ -1,4 +1,4 @@
-"""Random weights with sane activations, for every test that compares networks, and the peers they are compared with."""
+"""Random weights with ordinary activations, for tests that compare networks with those of other libraries."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from reinception import family
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, skeleton
 from reinception.preprocess import Preprocessing
-from reinception.spec import count_border
-from reinception.weights.layouts.match import with_scale
+from reinception.spec import count_border, with_scale
 
 RELEASED = family.NETWORKS["inception_v3"].arch
 FID = family.NETWORKS["inception_v3_fid"].arch

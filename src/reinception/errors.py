@@ -1,4 +1,4 @@
-"""The errors a user can meet: each is one line that says what failed, where, and what to do."""
+"""The errors for users: each is one line with what failed, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import signal
 
 
 class ReinceptionError(Exception):
-    """The work failed for a reason the user can mend. `str(error)` is one line; the command line exits with 1."""
+    """The work failed for a reason the user can fix. `str(error)` is one line; the command line exits with 1."""
+
+    @classmethod
+    def require(cls, condition: object, message: str) -> None:
+        """Raise this error with `message` unless `condition` holds."""
+        if not condition:
+            raise cls(message)
+
+    @classmethod
+    def require_fraction(cls, name: str, value: float) -> None:
+        """Raise this error unless 0 <= `value` < 1."""
+        cls.require(0 <= value < 1, f"{name} must be at least 0 and below 1, got {value}")
 
 
 class UsageError(ReinceptionError):
@@ -16,23 +27,27 @@ class UsageError(ReinceptionError):
 class BadImage(ReinceptionError):
     """An image that cannot be used, and why: the one form of it in the whole package.
 
-    `kind` is one word for programs: `missing`, `unreadable`, `empty`, `not_an_image`, `format`, `too_large`,
-    `truncated`, `corrupt`, `values` (pixels whose white is not defined) or `memory`. `reason` is for people; `name` is
-    the file, or None for bytes. `str(error)` is one line. Survives pickling, so worker processes can hand it over.
+    `name` is the file, empty for bytes. `kind` is one word for programs: `missing`, `unreadable`, `empty`,
+    `not_an_image`, `format`, `too_large`, `truncated`, `corrupt`, `values` (pixels whose white is not defined),
+    `memory`, `crash` or `hang`. `reason` is for people. `str(error)` is one line. Worker processes can hand it over: it
+    can be pickled.
     """
 
-    def __init__(self, kind: str, reason: str, name: str | None = None) -> None:
-        super().__init__(kind, reason, name)
+    def __init__(self, name: str, kind: str, reason: str) -> None:
+        super().__init__(name, kind, reason)
+        self.name = name
         self.kind = kind
         self.reason = _one_line(reason)
-        self.name = name
 
     def __str__(self) -> str:
-        return f"{_one_line(self.name)}: {self.reason}" if self.name is not None else self.reason
+        return f"{_one_line(self.name)}: {self.reason}" if self.name else self.reason
 
     def named(self, name: str) -> BadImage:
         """The same under the name by which people know the file."""
-        return BadImage(self.kind, self.reason, name)
+        return BadImage(name, self.kind, self.reason)
+
+    def to_json(self) -> dict[str, str]:
+        return {"path": self.name, "kind": self.kind, "reason": self.reason}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,6 +56,12 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, *, number: int = signal.SIGINT) -> None:
         super().__init__(message)
         self.number = int(number)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, at most 120 characters, for a message of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__
 
 
 def _one_line(text: str) -> str:

@@ -1,12 +1,14 @@
-"""Files written for the user: never over an existing one, never half written; `-` is the standard output."""
+"""Write files whole or not at all, never over an existing one unasked; the cache folder."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,38 +16,57 @@ from reinception.errors import ReinceptionError
 
 
 @contextmanager
-def new_text_file(path: str | Path, *, replace: bool = False) -> Iterator[TextIO]:
-    """Open `path` for writing; it appears, whole, when the block ends, and not at all when the block fails.
+def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; the file appears under its own name, whole, when the block ends.
 
-    An existing file is refused unless `replace`. Line ends are written as given, and file names that are not UTF-8
-    survive as their bytes. `-` is the standard output.
+    File and folder are synced to the disk, so a loss of power leaves the old file or the new one. Nothing is left when
+    the block fails. Raises ReinceptionError for an existing file unless `replace`; OSError where it cannot be written.
+    """
+    path = Path(path)
+    if not replace:
+        refuse_existing(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield part
+        _sync(part)
+        if not replace:  # another process may have written it meanwhile
+            refuse_existing(path)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # some network file systems cannot sync a folder
+        _sync(path.parent)
+
+
+@contextmanager
+def new_text_file(path: str | Path, *, replace: bool = False) -> Iterator[TextIO]:
+    """`new_file` opened for text. `-` is the standard output. Raises ReinceptionError where it cannot be written.
+
+    Line ends are written as given, and file names that are not UTF-8 keep their bytes.
     """
     if str(path) == "-":
         yield sys.stdout
         sys.stdout.flush()
         return
-    path = Path(path)
-    if not replace:
-        refuse_existing(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with (
+            new_file(path, replace=replace) as part,
+            part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
             yield file
-        part.replace(path)
     except OSError as error:
         raise ReinceptionError(f"{path}: cannot write: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise when `path` is there already, before any work is spent on what would go into it."""
-    if path.exists():
-        raise ReinceptionError(f"{path}: exists already; name another file or remove it first")
+def write_bytes(path: str | Path, content: bytes, *, replace: bool = False) -> None:
+    """`new_file` with this content."""
+    with new_file(path, replace=replace) as part, open(part, "wb") as file:
+        file.write(content)
 
 
 def write_json(value: Any, path: str | Path, *, replace: bool = False) -> None:
-    """Write strict JSON (no NaN), indented, with a final newline; over an existing file only with `replace`."""
+    """`new_text_file` with strict JSON (no NaN), indented, with a final newline."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     if not text.isascii():
         try:
@@ -56,9 +77,28 @@ def write_json(value: Any, path: str | Path, *, replace: bool = False) -> None:
         file.write(text + "\n")
 
 
+def refuse_existing(path: Path) -> None:
+    """Raise when `path` is there already, before any work is spent on what would go into it."""
+    if path.exists():
+        raise ReinceptionError(f"{path}: exists already; name another file or remove it first")
+
+
+def is_temporary(path: Path, name: str = "*") -> bool:
+    """Whether `path` is what a killed process left of a file called `name` (a pattern) that it was writing."""
+    return fnmatch(path.name, f".{name}.*.tmp") and path.is_file()
+
+
 def cache_folder() -> Path:
     """Where we keep what we can make again: `reinception` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache).
 
     RuntimeError where the user has no home.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reinception"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

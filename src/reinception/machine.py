@@ -78,7 +78,7 @@ def _processor() -> dict[str, object]:
 
 def _memory() -> dict[str, object]:
     described = _colon_separated("/proc/meminfo")
-    total, available = (_kib(described.get(name)) for name in ("MemTotal", "MemAvailable"))
+    total, available = (_gib(described.get(name)) for name in ("MemTotal", "MemAvailable"))
     return {"total_gib": total, "available_gib": available, "container_limit_gib": _container_limit()}
 
 
@@ -134,7 +134,8 @@ def _colon_separated(path: str) -> dict[str, str]:
     return found
 
 
-def _kib(text: str | None) -> float | None:
+def _gib(text: str | None) -> float | None:
+    """GiB from a value of /proc/meminfo, such as `4096 kB`."""
     return None if text is None else round(int(text.split()[0]) * 1024 / GIB, 1)
 
 
@@ -157,11 +158,21 @@ _CPU_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
 """Processor features, as torch names them, that multiply bfloat16 in hardware; the last two are Arm's."""
 
 
-def choose_device() -> torch.device:
-    """The current CUDA device where there is one, else the processor."""
+def choose_device(name: str = "auto") -> torch.device:
+    """The device `name`; auto is the current CUDA device where there is one, else the processor.
+
+    UsageError where there is no such device.
+    """
     import torch
 
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    if name == "auto":
+        return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"device {name}: no such device here; see `reinception doctor`") from None
+    return device
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -1,12 +1,12 @@
-"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5, excluded images."""
+"""From pixels to the network's input, as values: preprocessing, single and many crops."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from reinception.documents import Documents
 from reinception.errors import ReinceptionError
 
 ResizeRule = Literal["central_crop", "shorter_side", "whole"]
@@ -15,28 +15,40 @@ Scaling = Literal["fixed", "per_image"]
 
 _NUM_CHANNELS = 3
 _MAX_INPUT_SIZE = 8192
+_VALUE_RANGE = [0.0, 1.0]
+_DOCUMENTS = Documents()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Pixels in, network input out: everything that must travel with the weights.
+    """How an image becomes the network's input: everything that belongs with the weights.
 
-    `resize` says how a picture of any size becomes a square of `input_size` pixels per side:
+    `resize`: how an image of any size becomes a square of `input_size` pixels per side:
 
     - `central_crop`: keep the central `crop_fraction` of each side and resize that box to the square; the aspect ratio
       is not kept. This is what the original TensorFlow system does (tensorflow/models, research/inception).
     - `shorter_side`: resize so that the shorter side is `resized_side` pixels, then cut the central square. This is
       what torchvision and timm do with the released weights.
-    - `whole`: resize the whole picture to the square; nothing is cut away. For pictures without a "scene".
+    - `whole`: resize the whole image to the square; nothing is cut away. For images without a "scene".
 
-    `scaling` says how its values become numbers:
+    `scaling`: how its values become numbers:
 
     - `fixed`: `mean` and `std` (red, green, blue) apply to values scaled to [0, 1]: the network sees
       (value / 255 - mean) / std. The default is the released network's range, [-1, 1].
-    - `per_image`: each picture less its own mean, divided by its own standard deviation (TensorFlow's
-      `per_image_standardization`). Exposure then says nothing, as it should where the camera chose it.
+    - `per_image`: each image less its own mean, divided by its own standard deviation (TensorFlow's
+      `per_image_standardization`). Exposure then carries no information, which is right where the camera chose it.
 
-    A field that makes no sense is a `ReinceptionError`.
+    Args: each is a field: `input_size` in pixels, `crop_fraction` from 0 to 1, `mean` and `std` of values from 0 to 1.
+
+    Raises:
+        ReinceptionError: a field that makes no sense, by name.
+
+    Source: the defaults are those of the released network (tensorflow/models, research/inception).
+
+    Example:
+        >>> import reinception as ri
+        >>> ri.Preprocessing(input_size=75, resize="whole").to_json()["std"]
+        [0.5, 0.5, 0.5]
     """
 
     input_size: int = 299
@@ -48,20 +60,13 @@ class Preprocessing:
     scaling: Scaling = "fixed"
 
     def __post_init__(self) -> None:
-        _require(_is_int(self.input_size) and 1 <= self.input_size <= _MAX_INPUT_SIZE, "input_size", self.input_size)
-        _require(self.resize in get_args(ResizeRule), "resize", self.resize, get_args(ResizeRule))
-        _require(_is_number(self.crop_fraction) and 0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction)
-        _require(
-            self.interpolation in get_args(Interpolation),
-            "interpolation",
-            self.interpolation,
-            get_args(Interpolation),
-        )
+        _require(1 <= self.input_size <= _MAX_INPUT_SIZE, "input_size", self.input_size)
+        _require(0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction)
+        for name, rules in (("resize", ResizeRule), ("interpolation", Interpolation), ("scaling", Scaling)):
+            _require(getattr(self, name) in get_args(rules), name, getattr(self, name), get_args(rules))
         for name, values in (("mean", self.mean), ("std", self.std)):
-            triple = isinstance(values, tuple) and len(values) == _NUM_CHANNELS and all(map(_is_number, values))
-            _require(triple, name, values)
+            _require(isinstance(values, tuple) and len(values) == _NUM_CHANNELS, name, values)
         _require(all(value > 0 for value in self.std), "std", self.std)
-        _require(self.scaling in get_args(Scaling), "scaling", self.scaling, get_args(Scaling))
 
     @property
     def resized_side(self) -> int:
@@ -70,27 +75,16 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values, and `value_range`, the range that `mean` and `std` refer to."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "value_range": [0.0, 1.0]}
+        return {**_DOCUMENTS.encode(self), "value_range": _VALUE_RANGE}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_json`. A missing, unknown or senseless field is a `ReinceptionError` that names it."""
-        if not isinstance(values, Mapping):
-            raise ReinceptionError(f"preprocessing must be a JSON object, not {type(values).__name__}")
-        known = {field.name for field in fields(cls)}
-        if missing := sorted(known - values.keys()):
-            raise ReinceptionError(f"preprocessing lacks {', '.join(missing)}: the file was not written by reinception")
-        if unknown := sorted(values.keys() - known - {"value_range"}):
-            raise ReinceptionError(
-                f"preprocessing has unknown fields {', '.join(map(repr, unknown))}: update reinception"
-            )
-        value_range = values.get("value_range", [0.0, 1.0])
-        _require(value_range == [0.0, 1.0], "value_range", value_range, ([0.0, 1.0],))
-        read = {name: values[name] for name in known}
-        for name in ("mean", "std"):
-            if isinstance(read[name], list):
-                read[name] = tuple(read[name])
-        return cls(**read)
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Preprocessing:
+        """The preprocessing of `to_json`. Raises ReinceptionError that names the first field that does not fit."""
+        if isinstance(document, Mapping):
+            value_range = document.get("value_range", _VALUE_RANGE)
+            _require(value_range == _VALUE_RANGE, "value_range", value_range, (_VALUE_RANGE,))
+            document = {name: value for name, value in document.items() if name != "value_range"}
+        return _DOCUMENTS.decode(document, Preprocessing, "preprocessing")
 
 
 # -- named single-crop rules -------------------------------------------------------------------------------------------
@@ -125,9 +119,9 @@ _GOOGLENET_SCALES, _GOOGLENET_CROP = (256, 288, 320, 352), 224
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """Which crops of a picture are scored; their probabilities are averaged.
+    """Which crops of an image are scored; their probabilities are averaged.
 
-    For each of `scales` (pixels of the shorter side) the picture is resized; of that, `num_squares` squares are taken:
+    For each of `scales` (pixels of the shorter side) the image is resized; of that, `num_squares` squares are taken:
     the central one (1), or the two at the ends as well (3: left, centre, right; top, centre, bottom of a portrait). Of
     each square come the four corners and the centre, `input_size` pixels per side, and with `whole` the square itself,
     resized; everything also mirrored. GoogLeNet's 144 (arXiv 1409.4842, section 7) are 4 scales of 3 squares of 6.
@@ -147,12 +141,12 @@ class Crops:
 
     @property
     def num(self) -> int:
-        """Crops per picture, counting those that coincide."""
+        """Crops per image, counting those that coincide."""
         return len(self.scales) * self.num_squares * (5 + self.whole) * 2
 
     @property
     def words(self) -> str:
-        """What a result says: `144 crops (scales 342, 384, 427, 470)`."""
+        """For a result: `144 crops (scales 342, 384, 427, 470)`."""
         plural = "s" if len(self.scales) > 1 else ""
         return f"{self.num} crops (scale{plural} {', '.join(map(str, self.scales))})"
 
@@ -163,13 +157,13 @@ class Crops:
 def default_scales(input_size: int) -> tuple[int, ...]:
     """GoogLeNet's 256, 288, 320 and 352 for crops of 224, in proportion: 342, 384, 427 and 470 for 299.
 
-    No paper says which scales Inception-v3 was scored at; this is the usual reading.
+    No paper gives the scales Inception-v3 was scored at; this is the usual reading.
     """
     return tuple(round(scale * input_size / _GOOGLENET_CROP) for scale in _GOOGLENET_SCALES)
 
 
 def many_crops(num: int, input_size: int, scales: tuple[int, ...] | None = None) -> Crops:
-    """The 10, 12 or 144 crops of a picture, at `default_scales` of which 10 and 12 crops take the first.
+    """The 10, 12 or 144 crops of an image, at `default_scales` of which 10 and 12 crops take the first.
 
     10: the four corners and the centre of the central square, mirrored (Krizhevsky et al. 2012). 12: and the square
     itself. The papers do not define 12; it is 144 with one scale and one square. ReinceptionError where `scales` are
@@ -184,84 +178,6 @@ def many_crops(num: int, input_size: int, scales: tuple[int, ...] | None = None)
     return Crops(input_size=input_size, scales=chosen, num_squares=3 if num == 144 else 1, whole=num != 10)
 
 
-# -- what the paper reports --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportedScore:
-    """A row of Table 4 or 5: errors in percent; None where the table prints none.
-
-    `unverified` names the fields that were remembered and not read again in the paper: print them with that mark.
-    """
-
-    network: str
-    num_models: int | None = 1
-    num_crops: int | None
-    top1_error: float | None = None
-    top5_error: float | None = None
-    unverified: tuple[str, ...] = ()
-
-
-_ALL = ("num_crops", "top1_error", "top5_error")
-
-TABLE_4: tuple[ReportedScore, ...] = (
-    ReportedScore(network="GoogLeNet", num_crops=10, top5_error=9.15, unverified=_ALL),
-    ReportedScore(network="GoogLeNet", num_crops=144, top5_error=7.89, unverified=_ALL),
-    ReportedScore(network="VGG", num_crops=None, top1_error=24.4, top5_error=6.8, unverified=_ALL),
-    ReportedScore(network="BN-Inception", num_crops=144, top1_error=22.0, top5_error=5.82, unverified=_ALL),
-    ReportedScore(network="PReLU", num_crops=10, top1_error=24.27, top5_error=7.38, unverified=_ALL),
-    ReportedScore(network="PReLU", num_crops=None, top1_error=21.59, top5_error=5.71, unverified=_ALL),
-    ReportedScore(network="Inception-v3", num_crops=12, top1_error=19.47, top5_error=4.48),
-    ReportedScore(network="Inception-v3", num_crops=144, top1_error=18.77, top5_error=4.2),
-)
-"""One model, several crops, on the validation images that are not on the exclusion list."""
-
-TABLE_5: tuple[ReportedScore, ...] = (
-    ReportedScore(network="VGGNet", num_models=2, num_crops=None, top1_error=23.7, top5_error=6.8, unverified=_ALL),
-    ReportedScore(network="GoogLeNet", num_models=7, num_crops=144, top5_error=6.67, unverified=_ALL),
-    ReportedScore(network="PReLU", num_models=None, num_crops=None, top5_error=4.94, unverified=_ALL),
-    ReportedScore(
-        network="BN-Inception", num_models=6, num_crops=144, top1_error=20.1, top5_error=4.9, unverified=_ALL
-    ),
-    ReportedScore(
-        network="Inception-v3",
-        num_models=4,
-        num_crops=144,
-        top1_error=17.2,
-        top5_error=3.58,
-        unverified=("top1_error",),
-    ),
-)
-"""Ensembles. The abstract prints a top-1 error of 17.3 for the last row."""
-
-NUM_SCORED_BY_THE_PAPER, NUM_VALIDATION_IMAGES = 48_238, 50_000
-"""Section 8 scores the validation images without the 1,762 of the ILSVRC devkit's list of doubtful ones."""
-
-
-def read_exclusions(path: str | Path) -> frozenset[str]:
-    """Names of the images that a list excludes: one a line, `#` starts a comment.
-
-    A bare number, as in ILSVRC2014_clsloc_validation_blacklist.txt, means ILSVRC2012_val_<eight digits>.JPEG.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise ReinceptionError(f"{path}: cannot read the exclusion list: {error.strerror}") from None
-    names = {line.split("#")[0].strip() for line in text.splitlines()} - {""}
-    if not names:
-        raise ReinceptionError(f"{path}: the exclusion list names no image; one name a line is expected")
-    return frozenset(f"ILSVRC2012_val_{int(name):08d}.JPEG" if name.isdecimal() else name for name in names)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
 def _require(holds: bool, name: str, value: object, choices: tuple[object, ...] = ()) -> None:
-    if not holds:
-        hint = f"; it is one of {', '.join(map(str, choices))}" if choices else ""
-        raise ReinceptionError(f"preprocessing: {name} can not be {value!r}{hint}")
+    hint = f"; it is one of {', '.join(map(str, choices))}" if choices else ""
+    ReinceptionError.require(holds, f"preprocessing: {name} cannot be {value!r}{hint}")

@@ -1,4 +1,4 @@
-"""`data check`, `data split` and the corpus of bad pictures: seeded defects are found, nothing else, nothing moves."""
+"""`data check`, `data split` and the corpus of bad images: seeded defects are found, nothing else, nothing moves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +21,12 @@ from test_data_shards import tree
 
 from conftest import SMALLEST, Command
 from reinception.data.images.decode import Pixels, decode
-from reinception.data.images.jpeg_cut import prepare
 from reinception.data.loading.loader import evaluation_batches
-from reinception.data.loading.read import pixels_of, training_picture
+from reinception.data.loading.read import pixels_of, training_image
 from reinception.data.prepare import audit as audit_room
-from reinception.data.prepare.audit import audit, check_images
-from reinception.data.prepare.duplicates import MAX_HASH_DISTANCE, Look, alike, joined
-from reinception.data.prepare.group_split import divide, grouped, write_manifest
+from reinception.data.prepare.audit import audit, check_images, same_images
+from reinception.data.prepare.duplicates import MAX_HASH_DISTANCE, Thumbprint, connected_components, near_duplicates
+from reinception.data.prepare.group_split import GroupSplit, group_split, grouped, write_manifest
 from reinception.data.prepare.pack import pack
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record, Source
@@ -69,7 +69,7 @@ def plant(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def clean(num: int = 24) -> dict[str, bytes]:
-    """Pictures of three classes, in train and test, without a fault."""
+    """Images of three classes, in train and test, without a fault."""
     return {
         f"{'test' if index % 4 == 0 else 'train'}/{'abc'[index % 3]}/{index:02d}.jpg": encoded(photograph(index))
         for index in range(3 * num)
@@ -131,7 +131,7 @@ SEEDED: dict[str, tuple[str, dict[str, bytes]]] = {  # kind -> (where it is repo
     "ignored": ("data", {"train/a/._1.jpg": b"AppleDouble", "train/a/.hidden.jpg": b"x"}),
 }
 ERRORS = {"truncated", "empty", "not_an_image", "corrupt", "too_large", "leak", "conflicting_labels"}
-# One picture of a class of its own makes the largest class twenty times as large.
+# One image of a class of its own makes the largest class twenty times as large.
 WITH_IT = {"tiny_class": {"imbalance"}, "sixteen_bit": {"grey_among_colours"}}
 
 
@@ -161,7 +161,7 @@ def test_all_defects_together_are_told_apart(command: Command, tmp_path):
     assert result.returncode == 1, result.stderr
     assert "7 errors" in result.stderr
     assert result.stderr.count("\n") == 1
-    assert "pictures/s" in result.stdout
+    assert "images/s" in result.stdout
     told = json.loads(report.read_text())
     assert {one["kind"] for one in told["errors"]} == ERRORS
     kinds = Counter(one["kind"] for one in (*told["errors"], *told["warnings"]))
@@ -178,14 +178,15 @@ def test_all_defects_together_are_told_apart(command: Command, tmp_path):
     assert len(told["quarantine"]) == 5
     html = page.read_text()
     assert html.count("data:image/jpeg;base64,") >= 8
-    assert "http" not in html
+    assert "http" not in html.replace("http-equiv", "") and "<script" not in html
+    assert "content=\"default-src 'none'; img-src data:;" in html
     assert tree(data) == before
     again = command("data", "check", data, "--json", report)
     assert again.returncode == 1
     assert "exists already" in again.stderr
 
 
-def test_clean_pictures_and_the_solar_cells_raise_no_alarm(tmp_path):
+def test_clean_images_and_the_solar_cells_raise_no_alarm(tmp_path):
     plant(tmp_path / "data", clean())
     found = audit(open_source(tmp_path / "data"))
     assert (found.errors, found.warnings, found.duplicates) == ((), (), ())
@@ -201,7 +202,7 @@ def test_warnings_alone_are_no_failure(command: Command, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["crash", "hang"])
-def test_a_picture_that_crashes_or_hangs_the_decoder_is_named_and_the_rest_is_checked(tmp_path, monkeypatch, how):
+def test_an_image_that_crashes_or_hangs_the_decoder_is_named_and_the_rest_is_checked(tmp_path, monkeypatch, how):
     source = open_source(plant(tmp_path / "data", clean(8)))
     victim = source.records[5].path.read_bytes()
     true_decode = audit_room.decode
@@ -228,6 +229,11 @@ def splits_of(source_records: object) -> dict[str, set[str]]:
     return found
 
 
+def split_apart(source: Source, *, workers: int = 1, **options: Any) -> list[GroupSplit]:
+    """Split without tearing duplicates apart, as `data split` does."""
+    return group_split(source, same_images(source.records, workers=workers), **options)
+
+
 @pytest.fixture(scope="module")
 def cells() -> Source:
     """Every fourth solar cell: 15 of most modules."""
@@ -237,7 +243,7 @@ def cells() -> Source:
 
 def test_solar_modules_are_never_torn_and_classes_are_shared_out(cells):
     source = cells
-    (division,) = divide(grouped(source, "group"), seed=1, workers=2)
+    (division,) = split_apart(grouped(source, "group"), seed=1, workers=2)
     assert all(len(splits) == 1 for splits in splits_of(division.source.records).values())
     assert division.num_groups == 44
     shares = {split: len(division.source.split(split)) / 656 for split in ("train", "val", "test")}
@@ -248,7 +254,7 @@ def test_solar_modules_are_never_torn_and_classes_are_shared_out(cells):
 
 
 def test_without_groups_the_solar_cells_are_shared_out_by_class_and_certainty(cells):
-    (division,) = divide(grouped(cells, None), workers=2)
+    (division,) = split_apart(grouped(cells, None), workers=2)
     counts = Counter((record.split, record.target, record.stratum) for record in division.source.records)
     total = Counter((record.target, record.stratum) for record in division.source.records)
     for (target, stratum), num in total.items():
@@ -256,7 +262,7 @@ def test_without_groups_the_solar_cells_are_shared_out_by_class_and_certainty(ce
             assert abs(counts[split, target, stratum] - share * num) <= 1.5
 
 
-def test_pictures_that_are_the_same_never_cross_a_split(tmp_path):
+def test_images_that_are_the_same_never_cross_a_split(tmp_path):
     pytest.importorskip("imagehash")
     files = {}
     for index in range(30):
@@ -265,21 +271,23 @@ def test_pictures_that_are_the_same_never_cross_a_split(tmp_path):
         files[f"{'ab'[index % 2]}/{index}_again.jpg"] = encoded(image.resize((240, 180)), quality=80)
         files[f"{'ab'[index % 2]}/{index}_copy.jpg"] = encoded(image, quality=95)
     source = open_source(plant(tmp_path / "data", files))
-    for division in (*divide(source, seed=5), *divide(source, seed=5, folds=3)):
+    for division in (*split_apart(source, seed=5), *split_apart(source, seed=5, folds=3)):
         split_of = {record.name: record.split for record in division.source.records}
         for name, split in split_of.items():
             assert split_of[name.replace("_again", "").replace("_copy", "")] == split
         assert set(division.source.splits) == {"train", "val", "test"}
-        assert division.num_twins == 90
+        assert division.num_duplicates == 90
 
 
-def test_folds_test_every_picture_once(tmp_path):
+def test_folds_test_every_image_once(tmp_path):
     source = open_source(plant(tmp_path / "data", {n.split("/", 1)[1]: data for n, data in clean(10).items()}))
-    divisions = divide(grouped(source, r"regex:(\d)\.jpg$"), folds=4)
+    divisions = split_apart(grouped(source, r"regex:(\d)\.jpg$"), folds=4)
     tested = [record.name for division in divisions for record in division.source.split("test")]
     assert sorted(tested) == sorted(record.name for record in source.records)
-    assert divide(source, folds=4, seed=1)[0].source.records == divide(source, folds=4, seed=1)[0].source.records
-    assert divide(source, seed=1)[0].source.records != divide(source, seed=2)[0].source.records
+    assert (
+        split_apart(source, folds=4, seed=1)[0].source.records == split_apart(source, folds=4, seed=1)[0].source.records
+    )
+    assert split_apart(source, seed=1)[0].source.records != split_apart(source, seed=2)[0].source.records
 
 
 def test_groups_come_from_folders_patterns_and_columns(tmp_path):
@@ -298,7 +306,7 @@ def test_groups_come_from_folders_patterns_and_columns(tmp_path):
         with pytest.raises(UsageError, match=says):
             grouped(source, by)
     with pytest.raises(UsageError, match="at least 2"):
-        divide(source, folds=1)
+        split_apart(source, folds=1)
 
 
 def test_a_written_manifest_is_data_with_the_same_records(command: Command, tmp_path):
@@ -322,7 +330,7 @@ def test_a_written_manifest_is_data_with_the_same_records(command: Command, tmp_
 
 
 def test_groups_that_share_a_member_are_one():
-    assert joined([[3, 1], [5], [1, 7], [9, 8]]) == [[1, 3, 7], [5], [8, 9]]
+    assert connected_components([[3, 1], [5], [1, 7], [9, 8]]) == [[1, 3, 7], [5], [8, 9]]
 
 
 # -- the quarantine and a read-only place ------------------------------------------------------------------------------
@@ -331,7 +339,7 @@ def test_groups_that_share_a_member_are_one():
 def test_the_quarantine_is_left_out_by_train_and_evaluate(command: Command, solar_cells: Path, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(solar_cells, data)
-    (data / "functional" / "bad.png").write_bytes(b"no picture")
+    (data / "functional" / "bad.png").write_bytes(b"no image")
     list_, run = tmp_path / "bad.txt", tmp_path / "run"
     assert command("data", "check", data, "--quarantine", list_).returncode == 1
     assert list_.read_text() == "functional/bad.png\n"
@@ -368,10 +376,10 @@ def test_every_pair_of_near_hashes_is_proposed_and_no_other():
         if (hashes[one] ^ hashes[other]).bit_count() <= MAX_HASH_DISTANCE
     ]
     assert len(expected) >= 100 + 190
-    assert alike([Look(hash=number, small=small) for number in hashes]) == expected
+    assert near_duplicates([Thumbprint(hash=number, small=small) for number in hashes]) == expected
 
 
-def test_a_split_that_compares_nothing_reads_no_picture(command, tmp_path):
+def test_a_split_that_compares_nothing_reads_no_image(command, tmp_path):
     rows = "".join(f"part{n % 5}/absent{n}.png,{'ab'[n % 2]}\n" for n in range(200))
     (tmp_path / "m.csv").write_text(f"path,label\n{rows}")
     result = command(
@@ -388,7 +396,7 @@ def test_a_split_that_compares_nothing_reads_no_picture(command, tmp_path):
 
 
 def corpus() -> dict[str, bytes]:
-    """Bad, odd and hostile pictures, each a few lines of struct, zlib and Pillow."""
+    """Bad, odd and hostile images, each a few lines of struct, zlib and Pillow."""
     image = photograph(1, 60, 80)
     jpeg, whole = encoded(image), encoded(image, "PNG")
     grey16 = struct.pack(">256H", *(value * 257 for value in range(256)))
@@ -450,17 +458,10 @@ def corpus() -> dict[str, bytes]:
 
 
 def train_on(records: list[Record]) -> None:
-    """That training has the reference's pixels of pictures that can be read, and of their middles alone."""
-    prepare()
+    """That training has the reference's pixels of images that can be read."""
     for record in records:
-        picture, whole = training_picture(record), pixels_of(record)
-        if not isinstance(picture, np.ndarray):
-            height, width = whole.shape[:2]
-            box = width // 3, height // 3, width // 3 + -(-width // 3), height // 3 + -(-height // 3)
-            part = picture.part(box, 1)
-            assert np.array_equal(part, whole[box[1] : box[3], box[0] : box[2]]), record.name
-            picture = picture.pixels(1)
-        assert np.array_equal(picture, whole), record.name
+        image, whole = training_image(record), pixels_of(record)
+        assert np.array_equal(image if isinstance(image, np.ndarray) else image.pixels(1), whole), record.name
 
 
 def test_the_corpus_is_decoded_right_or_refused_with_a_reason(tmp_path):

@@ -1,4 +1,4 @@
-"""What comes through the door for pictures, and what is turned away with which reason."""
+"""What comes through the door for images, and what is turned away with which reason."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageFile
 
@@ -68,7 +69,7 @@ def refusal(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> BadImag
         ("JPEG", {"quality": 95, "progressive": True}, 12),
     ],
 )
-def test_every_format_gives_its_picture(form, options, tolerance):
+def test_every_format_gives_its_image(form, options, tolerance):
     pixels = decode(encoded(photograph(), form, **options))
     assert pixels.dtype == np.uint8
     assert pixels.shape == (60, 80, 3)
@@ -86,29 +87,29 @@ def test_gif_gives_its_first_frame():
     assert pixels.tolist() == [[[10, 20, 30]] * 5] * 4
 
 
-def test_a_multi_picture_jpeg_gives_its_first_picture():
+def test_a_multi_image_jpeg_gives_its_first_image():
     pixels = decode(encoded(photograph(), "MPO", save_all=True, append_images=[Image.new("RGB", (80, 60))]))
     assert np.abs(pixels.astype(int) - np.asarray(photograph())).mean() < 12
 
 
 def test_the_content_decides_and_not_the_name(tmp_path):
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(encoded(photograph(), "PNG"))
     assert np.array_equal(decode(path), np.asarray(photograph()))
     assert np.array_equal(decode(str(path)), np.asarray(photograph()))
 
 
-def test_bytes_after_the_end_of_a_picture_do_no_harm():
+def test_bytes_after_the_end_of_an_image_do_no_harm():
     for form in ("JPEG", "PNG", "GIF", "BMP"):
         whole = encoded(photograph(), form)
         assert np.array_equal(decode(whole + b"padding" * 9), decode(whole))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_all_eight_exif_orientations_give_one_picture(form):
+def test_all_eight_exif_orientations_give_one_image(form):
     upright = np.asarray(photograph())
     turned = upright.transpose(1, 0, 2)
-    as_stored = [  # by the standard's table: which side of the picture row 0 and column 0 of the file are
+    as_stored = [  # by the standard's table: which side of the image row 0 and column 0 of the file are
         upright,  # top, left
         upright[:, ::-1],  # top, right
         upright[::-1, ::-1],  # bottom, right
@@ -127,7 +128,7 @@ def test_all_eight_exif_orientations_give_one_picture(form):
         assert np.abs(pixels.astype(int) - upright).mean() < 2, orientation
 
 
-def test_a_damaged_exif_block_leaves_the_picture_as_it_is_stored():
+def test_a_damaged_exif_block_leaves_the_image_as_it_is_stored():
     whole = encoded(photograph(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
     assert decode(whole).shape == (60, 80, 3)
 
@@ -231,6 +232,8 @@ MODES = {
 
 @pytest.mark.parametrize(("form", "mode"), [(form, mode) for form, modes in MODES.items() for mode in modes])
 def test_every_mode_a_format_can_hold_comes_out_as_rgb(form, mode):
+    if (form, mode) == ("TIFF", "YCbCr") and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("before version 13 Pillow does not read back such a file that it wrote")
     image = Image.new("RGB", (9, 7), (200, 100, 50))
     image = image.convert("L").convert("LA") if mode == "LA" else image.convert(mode)
     assert decode(encoded(image, form)).shape == (7, 9, 3)
@@ -308,8 +311,8 @@ def test_a_png_whose_data_fail_their_checksum_is_refused():
         (b"RIFF\x24\x00\x00\x00WAVEfmt ", "format", "a sound"),
     ],
 )
-def test_what_is_no_picture_is_named(tmp_path, content, kind, says):
-    path = tmp_path / "picture.jpg"
+def test_what_is_no_image_is_named(tmp_path, content, kind, says):
+    path = tmp_path / "image.jpg"
     path.write_bytes(content)
     error = refusal(path)
     assert error.kind == kind
@@ -396,6 +399,6 @@ def test_threads_decode_at_the_same_time_and_leave_the_filters_alone():
 
 
 def test_a_refusal_survives_pickling_and_stays_on_one_line():
-    error = pickle.loads(pickle.dumps(BadImage("corrupt", "two\nlines", "odd\nname.png")))
+    error = pickle.loads(pickle.dumps(BadImage("odd\nname.png", "corrupt", "two\nlines")))
     assert (error.kind, error.reason, error.name) == ("corrupt", "two\\nlines", "odd\nname.png")
     assert str(error) == "odd\\nname.png: two\\nlines"

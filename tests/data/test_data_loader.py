@@ -21,14 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reinception.data.images.augment import Picture
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels, decode
+from reinception.data.images.jpeg import TrainingImage
 from reinception.data.loading.cache import PixelCache
 from reinception.data.loading.loader import Batch, TrainingStream, evaluation_batches, normalise
-from reinception.data.loading.read import training_picture
-from reinception.data.loading.workers import in_order
-from reinception.data.prepare.audit import Problem, check_images
+from reinception.data.loading.read import training_image
+from reinception.data.loading.workers import Watchdog, ordered_map
+from reinception.data.prepare.audit import check_images
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
@@ -41,9 +41,9 @@ def cells() -> Sequence[Record]:
     return open_source("elpv").records[::66]
 
 
-def pixels(picture: Picture) -> Pixels:
-    assert isinstance(picture, np.ndarray)
-    return picture
+def pixels(image: TrainingImage) -> Pixels:
+    assert isinstance(image, np.ndarray)
+    return image
 
 
 def stream(records: Iterable[Record], **changes: Any) -> TrainingStream:
@@ -129,7 +129,7 @@ def test_the_second_epoch_has_another_order_and_other_distortions(cells):
     start=st.integers(0, 40),
     seed=st.integers(0, 9),
 )
-def test_every_picture_comes_exactly_once_per_epoch(num, batch_size, start, seed, tmp_path_factory):
+def test_every_image_comes_exactly_once_per_epoch(num, batch_size, start, seed, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "dot.png"
     if not path.exists():
         Image.new("L", (3, 3)).save(path)
@@ -179,7 +179,7 @@ def test_the_cache_keeps_what_fits_and_no_more(cells):
         fetch(0)[0, 0] = 1
 
 
-def test_colour_pictures_come_out_of_the_cache_as_they_went_in():
+def test_colour_images_come_out_of_the_cache_as_they_went_in():
     image = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
     cache = PixelCache(1, 1000)
     first, second = (pixels(cache.get(0, read)) for read in (lambda: image, lambda: np.zeros(0, dtype=np.uint8)))
@@ -192,39 +192,39 @@ def test_of_large_jpegs_the_cache_keeps_the_small_scales(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "large.jpg", quality=90)
     record, num_read = Record(path=tmp_path / "large.jpg", name="large.jpg", target=0), 0
 
-    def read() -> Picture:
+    def read() -> TrainingImage:
         nonlocal num_read
         num_read += 1
-        return training_picture(record)
+        return training_image(record)
 
     cache = PixelCache(1, 1 << 20)
-    reference = training_picture(record)
-    for shrink, times in ((8, 1), (8, 1), (4, 2), (4, 2), (2, 3), (2, 4), (1, 5), (8, 5)):
-        picture = cache.get(0, read)
-        assert not isinstance(picture, np.ndarray)
+    reference = training_image(record)
+    for scale, times in ((8, 1), (8, 1), (4, 2), (4, 2), (2, 3), (2, 4), (1, 5), (8, 5)):
+        image = cache.get(0, read)
+        assert not isinstance(image, np.ndarray)
         assert not isinstance(reference, np.ndarray)
-        assert (picture.width, picture.height) == (1001, 1203)
-        assert np.array_equal(picture.pixels(shrink), reference.pixels(shrink))
+        assert (image.width, image.height) == (1001, 1203)
+        assert np.array_equal(image.pixels(scale), reference.pixels(scale))
         assert num_read == times
     assert cache.num_bytes_used == 151 * 126 + 301 * 251
 
 
-def test_of_a_small_jpeg_the_cache_keeps_all_and_without_room_it_stays_undecoded(tmp_path):
+def test_of_a_small_jpeg_the_cache_keeps_all_or_without_room_nothing(tmp_path):
     noise = np.random.default_rng(4).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "small.jpg")
     record = Record(path=tmp_path / "small.jpg", name="small.jpg", target=0)
     roomy, full = PixelCache(1, 3 * 60 * 80), PixelCache(1, 3 * 60 * 80 - 1)
     for _ in range(2):
-        kept, not_kept = (cache.get(0, lambda: training_picture(record)) for cache in (roomy, full))
+        kept, not_kept = (cache.get(0, lambda: training_image(record)) for cache in (roomy, full))
         assert isinstance(kept, np.ndarray)
-        assert not isinstance(not_kept, np.ndarray)
-        assert np.array_equal(not_kept.part((8, 8, 24, 40), 1), kept[8:40, 8:24])
+        assert isinstance(not_kept, np.ndarray)
+        assert np.array_equal(not_kept, kept)
     assert (roomy.num_bytes_used, full.num_bytes_used) == (kept.size, 0)
 
 
 @pytest.mark.parametrize("size", [(1400, 900), (500, 375)])
 @pytest.mark.parametrize(("workers", "cache_bytes"), [(0, 1 << 22), (2, 1 << 22), (2, 0)])
-def test_neither_the_cache_nor_workers_change_a_bit_of_jpegs_cut_or_whole(tmp_path, size, workers, cache_bytes):
+def test_neither_the_cache_nor_workers_change_a_bit_of_jpegs(tmp_path, size, workers, cache_bytes):
     random = np.random.default_rng(1)
     for number in range(3):
         soft = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
@@ -304,7 +304,7 @@ def test_evaluation_gives_every_record_once_in_order_and_names_the_bad(cells, tm
 
 def test_no_records_give_no_evaluation_batches_and_no_training():
     assert list(evaluation_batches([], Preprocessing(), batch_size=4, workers=0)) == []
-    with pytest.raises(ReinceptionError, match="no pictures to train on"):
+    with pytest.raises(ReinceptionError, match="no images to train on"):
         stream([])
 
 
@@ -325,27 +325,27 @@ def test_normalised_pixels_are_value_less_mean_over_deviation():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_checking_names_every_picture_that_can_not_be_used(cells, tmp_path, workers, capfd):
+def test_checking_names_every_image_that_can_not_be_used(cells, tmp_path, workers, capfd):
     problems = check_images(spoil(cells, tmp_path), workers=workers)
     assert [(problem.name, problem.kind) for problem in problems] == [
         ("defective/bad.png", "truncated"),
         ("gone.png", "missing"),
         ("gone too.png", "missing"),
     ]
-    assert isinstance(problems[0], Problem)
+    assert isinstance(problems[0], BadImage)
     assert "fresh copy" in problems[0].reason
     assert check_images(cells, workers=workers) == []
     assert capfd.readouterr() == ("", "")
 
 
-def die(_: int) -> int:
+def die(_: int, _watchdog: Watchdog) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return 0
 
 
 def test_a_worker_that_dies_is_one_clear_line():
     with pytest.raises(ReinceptionError, match="a loader process died") as caught:
-        list(in_order(die, range(3), 1))
+        list(ordered_map(die, range(3), 1))
     assert "\n" not in str(caught.value)
 
 

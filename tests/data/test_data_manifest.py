@@ -74,12 +74,12 @@ def test_another_column_can_be_the_group(tmp_path):
         (["path,label", "1.png,"], "line 2: the label is empty"),
         (["path,label", "1.png,a,b"], "line 2: has 3 fields, not 2"),
         (["path,label,split", "1.png,a,train", "2.png,b,dev"], "line 3: the split 'dev' is none of train"),
-        (["path,label,probability", "1.png,a,1.5"], r"line 2: the probability '1\.5' is no number from 0 to 1"),
+        (["path,label,probability", "1.png,a,1.5"], r"line 2: the probability '1\.5' is not a number from 0 to 1"),
         (["path,label,probability", "1.png,a,nan"], "line 2: the probability 'nan'"),
         (["path,class", "1.png,a"], "lacks 'label'; it has 'path', 'class'"),
         (["path,label", "1.png,a", "2.png,a"], "only one class"),
         (["path,label,split", "1.png,a,train", "2.png,b,train", "3.png,c,test"], "class 'c' occurs in val or test"),
-        (["path,label"], "lists no pictures"),
+        (["path,label"], "lists no images"),
         ([], "lacks 'label', 'path'"),
         (["path,label", '"1.png,a'], "is not CSV"),
     ],
@@ -99,7 +99,7 @@ def test_faulty_json_lines_are_refused(tmp_path, line, says):
 
 
 def test_a_manifest_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ReinceptionError, match=r"m\.csv: can not be read"):
+    with pytest.raises(ReinceptionError, match=r"m\.csv: cannot be read"):
         open_source(tmp_path / "m.csv")
 
 

@@ -1,4 +1,4 @@
-"""That no picture needs more memory than its pixels allow: 26 bytes for each and 64 MB, whatever the file says."""
+"""That no image needs more memory than its pixels allow: 26 bytes for each and 64 MB, whatever the file says."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from pathlib import Path
 import reinception.data.loading.read
 from reinception.errors import BadImage
 from reinception.data.images.decode import decode
-from reinception.data.loading.read import training_picture
+from reinception.data.loading.read import training_image
 from reinception.data.sources.records import Record
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     began = os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
     if (child := os.fork()) == 0:
-        for read in (decode, lambda path: training_picture(Record(path=path, name=path.name, target=0))):
+        for read in (decode, lambda path: training_image(Record(path=path, name=path.name, target=0))):
             try:
-                picture = read(path)
-                picture if hasattr(picture, "shape") else picture.pixels(1)
+                image = read(path)
+                image if hasattr(image, "shape") else image.pixels(1)
             except BadImage:
                 pass
         os._exit(0)
@@ -61,7 +61,7 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def costly(height: int, width: int) -> dict[str, bytes]:
-    """Every way of storing a picture that takes detours through other modes."""
+    """Every way of storing an image that takes detours through other modes."""
     random = np.random.default_rng(0)
     colour = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
     alpha = colour.convert("L")
@@ -96,7 +96,7 @@ def plant(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def test_a_picture_needs_at_most_26_bytes_for_a_pixel(tmp_path: Path) -> None:
+def test_an_image_needs_at_most_26_bytes_for_a_pixel(tmp_path: Path) -> None:
     height, width = 1100, 1500
     found = peaks(plant(tmp_path / "costly", costly(height, width)))
     assert len(found) == 13
@@ -115,7 +115,7 @@ def pixels_allowed(data: bytes) -> int:
     return num if num <= MAX_PIXELS else 0
 
 
-def test_bad_pictures_and_bombs_need_no_more_than_they_say(tmp_path: Path) -> None:
+def test_bad_images_and_bombs_need_no_more_than_they_say(tmp_path: Path) -> None:
     files = corpus()
     found = peaks(plant(tmp_path / "corpus", files))
     assert len(found) == len(files) >= 40

@@ -22,7 +22,7 @@ from reinception.data.images.random_stream import RandomStream
 from reinception.preprocess import Preprocessing
 
 
-def picture(height: int, width: int, seed: int = 0) -> Pixels:
+def example_image(height: int, width: int, seed: int = 0) -> Pixels:
     """Noise blurred a little: has every frequency, so that a shift by half a pixel shows."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=None))
@@ -31,7 +31,7 @@ def picture(height: int, width: int, seed: int = 0) -> Pixels:
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "area"])
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (300, 300), (333, 499), (40, 30)])
 def test_shorter_side_equals_torchvisions_resize_and_centre_crop(height, width, interpolation):
-    image = picture(height, width)
+    image = example_image(height, width)
     mode = InterpolationMode("box" if interpolation == "area" else interpolation)
     reference = Compose([Resize(342, interpolation=mode), CenterCrop(299)])(Image.fromarray(image))
     value = Preprocessing(resize="shorter_side", interpolation=interpolation)
@@ -58,19 +58,19 @@ def test_central_crop_does_not_keep_the_aspect_ratio():
 
 
 def test_whole_leaves_nothing_out():
-    image = picture(120, 90)
+    image = example_image(120, 90)
     pixels = evaluation_pixels(image, Preprocessing(input_size=64, resize="whole", interpolation="bicubic"))
     assert np.array_equal(pixels, np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC)))
     assert np.array_equal(
-        evaluation_pixels(picture(64, 64), Preprocessing(input_size=64, resize="whole")), picture(64, 64)
+        evaluation_pixels(example_image(64, 64), Preprocessing(input_size=64, resize="whole")), example_image(64, 64)
     )
 
 
 @pytest.mark.parametrize("resize", ["central_crop", "shorter_side", "whole"])
-def test_any_size_of_picture_fits_and_grey_gives_the_same_as_its_three_channels(resize):
+def test_any_size_of_image_fits_and_grey_gives_the_same_as_its_three_channels(resize):
     value = Preprocessing(input_size=75, resize=resize)
     for height, width in [(1, 1), (1, 400), (7, 3), (76, 75), (200, 201)]:
-        grey = picture(height, width)[:, :, 0]
+        grey = example_image(height, width)[:, :, 0]
         pixels = evaluation_pixels(grey, value)
         assert pixels.shape == (75, 75, 3)
         assert np.array_equal(pixels, evaluation_pixels(grey[:, :, None].repeat(3, axis=2), value))
@@ -85,7 +85,7 @@ def test_any_size_of_picture_fits_and_grey_gives_the_same_as_its_three_channels(
     ),
 )
 def test_distortions_are_a_function_of_seed_epoch_and_index(kind, shape, key):
-    image = picture(*shape)[:, :, :1].repeat(3, axis=2)
+    image = example_image(*shape)[:, :, :1].repeat(3, axis=2)
     before = image.copy()
     image.flags.writeable = False
     pixels = augment(image, kind=kind, input_size=40, **key)
@@ -99,7 +99,7 @@ def test_distortions_are_a_function_of_seed_epoch_and_index(kind, shape, key):
 
 @pytest.mark.parametrize("kind", ["inception", "gentle"])
 def test_another_seed_epoch_or_index_gives_another_distortion(kind):
-    image = picture(60, 60)
+    image = example_image(60, 60)
     keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (11, 0, 0), (1, 10, 0), (1, 1, 1)]
     seen = {augment(image, kind=kind, input_size=40, seed=s, epoch=e, index=i).tobytes() for s, e, i in keys}
     assert len(seen) == len(keys)
@@ -107,11 +107,11 @@ def test_another_seed_epoch_or_index_gives_another_distortion(kind):
 
 def test_an_unknown_augmentation_is_an_error():
     with pytest.raises(ValueError, match="'strong' is none of"):
-        augment(picture(5, 5), kind=cast(Any, "strong"), input_size=5, seed=0, epoch=0, index=0)
+        augment(example_image(5, 5), kind=cast(Any, "strong"), input_size=5, seed=0, epoch=0, index=0)
 
 
 @given(width=st.integers(1, 700), height=st.integers(1, 700), key=st.integers(0, 10**6))
-def test_an_inception_box_lies_in_the_picture_with_the_published_area_and_aspect(width, height, key):
+def test_an_inception_box_lies_in_the_image_with_the_published_area_and_aspect(width, height, key):
     left, top, right, bottom = inception_box(width, height, RandomStream("test", key))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -134,7 +134,7 @@ def test_inception_boxes_are_spread_over_areas_aspects_and_places():
     assert abs(centres.mean() - 200) < 3
 
 
-def test_a_picture_no_box_fits_into_falls_back_to_its_centre():
+def test_an_image_no_box_fits_into_falls_back_to_its_centre():
     assert inception_box(1000, 10, RandomStream("wide", 0)) == (493, 0, 506, 10)
     assert inception_box(10, 1000, RandomStream("tall", 0)) == (0, 493, 10, 506)
     assert inception_box(1, 1, RandomStream("dot", 0)) == (0, 0, 1, 1)
@@ -194,7 +194,7 @@ def test_colour_distortion_equals_hsv_by_the_book(numbers, seed):
 
 
 def test_colour_distortion_that_changes_nothing_changes_nothing():
-    image = picture(30, 30)
+    image = example_image(30, 30)
     for last in (0, 1):
         assert np.abs(distort_colours(image, Dealt(0, 1, 0, 1, last)).astype(int) - image).max() == 0
 
@@ -224,7 +224,7 @@ def test_a_gentle_distortion_stays_close_to_one_of_the_eight_positions():
     assert min(nearest.values()) >= 10
 
 
-def test_no_augmentation_is_the_whole_picture_resized():
-    image = picture(50, 80)
+def test_no_augmentation_is_the_whole_image_resized():
+    image = example_image(50, 80)
     pixels = augment(image, kind="none", input_size=33, seed=1, epoch=2, index=3)
     assert np.array_equal(pixels, evaluation_pixels(image, Preprocessing(input_size=33, resize="whole")))

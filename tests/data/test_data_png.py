@@ -15,14 +15,14 @@ from PIL import Image, PngImagePlugin
 from reinception.data.images import png
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.images.png import open_png
-from reinception.data.loading.read import pixels_of, training_picture
+from reinception.data.loading.read import pixels_of, training_image
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage
 
 pytest.importorskip("pyspng")
 
 
-def picture(mode: str, height: int = 37, width: int = 53) -> Image.Image:
+def example_image(mode: str, height: int = 37, width: int = 53) -> Image.Image:
     """Ramps and noise, so that the encoder uses every one of PNG's filters."""
     random = np.random.default_rng(height * width)
     rows, columns = np.mgrid[:height, :width]
@@ -40,7 +40,7 @@ def encoded(image: Image.Image, **options: object) -> bytes:
 
 
 def pixels_for_training(record: Record) -> Pixels:
-    found = training_picture(record)
+    found = training_image(record)
     assert isinstance(found, np.ndarray)
     return found
 
@@ -54,7 +54,7 @@ def with_chunk(data: bytes, name: bytes, body: bytes) -> bytes:
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (37, 53), (64, 64)])
 @pytest.mark.parametrize("level", [0, 6])
 def test_a_plain_png_has_the_pixels_of_the_reference(mode, size, level):
-    data = encoded(picture(mode, *size), compress_level=level)
+    data = encoded(example_image(mode, *size), compress_level=level)
     pixels = open_png(data)
     assert pixels is not None
     assert pixels.flags.writeable
@@ -72,7 +72,7 @@ def test_a_plain_png_has_the_pixels_of_the_reference(mode, size, level):
     ],
 )
 def test_notes_about_the_colours_change_no_pixel(name, body):
-    data = with_chunk(encoded(picture("RGB")), name, body)
+    data = with_chunk(encoded(example_image("RGB")), name, body)
     pixels = open_png(data)
     assert pixels is not None
     assert np.array_equal(pixels, decode(data, keep_grey=True))
@@ -83,12 +83,14 @@ def not_plain() -> dict[str, bytes]:
     note.add_text("XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>')
     turned = Image.Exif()
     turned[0x0112] = 6
-    modes = {mode: encoded(picture(mode)) for mode in ("1", "LA", "RGBA", "P", "I;16")}
+    modes = {mode: encoded(example_image(mode)) for mode in ("1", "LA", "RGBA", "P", "I;16")}
     return modes | {
-        "a transparent colour": encoded(picture("RGB"), transparency=(0, 0, 7)),
-        "an orientation": encoded(picture("RGB"), exif=turned),
-        "an orientation in text": encoded(picture("RGB"), pnginfo=note),
-        "several frames": encoded(picture("RGB"), save_all=True, append_images=[picture("RGB").rotate(180)]),
+        "a transparent colour": encoded(example_image("RGB"), transparency=(0, 0, 7)),
+        "an orientation": encoded(example_image("RGB"), exif=turned),
+        "an orientation in text": encoded(example_image("RGB"), pnginfo=note),
+        "several frames": encoded(
+            example_image("RGB"), save_all=True, append_images=[example_image("RGB").rotate(180)]
+        ),
         "a JPEG": b"\xff\xd8\xff\xe0" + bytes(40),
         "nothing": b"",
     }
@@ -104,12 +106,12 @@ def test_what_is_not_plain_is_left_to_the_reference(what: str, tmp_path: Path):
         assert np.array_equal(pixels_for_training(record), pixels_of(record))
     else:
         with pytest.raises(BadImage):
-            training_picture(record)
+            training_image(record)
 
 
 @given(st.data())
 def test_damage_is_refused_as_the_reference_refuses_it(draw):
-    data = bytearray(encoded(picture("RGB")))
+    data = bytearray(encoded(example_image("RGB")))
     if draw.draw(st.booleans(), label="cut"):
         del data[draw.draw(st.integers(33, len(data) - 1)) :]
     else:
@@ -127,7 +129,7 @@ def test_damage_is_refused_as_the_reference_refuses_it(draw):
 
 
 def test_with_or_without_pyspng_the_bits_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    picture("RGB").save(tmp_path / "one.png")
+    example_image("RGB").save(tmp_path / "one.png")
     record = Record(path=tmp_path / "one.png", name="one.png", target=0)
     fast = pixels_for_training(record)
     monkeypatch.setattr(png, "pyspng", None)

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 import pytest
 import torch
-from test_data_shards import picture, shard, tree
+from test_data_shards import example_image, shard, tree
 
 from reinception.data.loading.loader import TrainingStream, evaluation_batches
 from reinception.data.loading.read import bytes_of
@@ -112,7 +112,7 @@ def folder(tmp_path: Path) -> Path:
             for place in range(5):
                 value = 10 * place + number + (100 if split == "val" else 0)
                 files += [
-                    (f"s/{place}.png", picture(value, size=(20, 16))),
+                    (f"s/{place}.png", example_image(value, size=(20, 16))),
                     (f"s/{place}.cls", b"cat dog".split()[place % 2]),
                 ]
             shard(tmp_path / "data" / f"{split}-{number:03d}.tar", *files)
@@ -173,7 +173,7 @@ def test_the_headers_are_read_once_and_again_when_the_shard_changes(folder, stor
     assert len(store.asked) == 4
     assert open_source(address).records == first.records
     assert len(store.asked) == 4
-    shard(folder / "val-001.tar", ("s/new.png", picture(3)), ("s/new.cls", b"dog"))
+    shard(folder / "val-001.tar", ("s/new.png", example_image(3)), ("s/new.cls", b"dog"))
     assert len(open_source(address).records) == len(first.records) - 4
     assert len(store.asked) == 5
 
@@ -182,7 +182,7 @@ def test_only_the_parts_that_are_needed_are_asked_for(folder, store):
     source = open_source(f"{store.address}/train-000.tar")
     record = source.records[2]
     store.asked.clear()
-    assert bytes_of(record) == picture(20, size=(20, 16))
+    assert bytes_of(record) == example_image(20, size=(20, 16))
     assert record.offset is not None
     assert record.size is not None
     assert store.asked == [f"/train-000.tar bytes={record.offset}-{record.offset + record.size - 1}"]
@@ -194,12 +194,12 @@ def test_a_packed_folder_and_a_manifest_elsewhere_are_the_same_data(folder, stor
     again = open_source(f"{store.address}/packed/")
     assert (again.classes, again.fingerprint) == (local.classes, local.fingerprint)
     assert [bytes_of(record) for record in again.records] == [bytes_of(record) for record in local.records]
-    (folder / "one.png").write_bytes(picture(1))
+    (folder / "one.png").write_bytes(example_image(1))
     (folder / "sub").mkdir()
-    (folder / "sub" / "two.png").write_bytes(picture(2))
+    (folder / "sub" / "two.png").write_bytes(example_image(2))
     (folder / "m.csv").write_text(f"path,label\none.png,a\nsub/two.png,b\n{store.address}/sub/two.png,b\n")
     source = open_source(f"{store.address}/m.csv")
-    assert [bytes_of(record) for record in source.records] == [picture(1), picture(2), picture(2)]
+    assert [bytes_of(record) for record in source.records] == [example_image(1), example_image(2), example_image(2)]
     assert check_images(source.records, workers=1) == []
     shutil.copytree(folder / "sub", tmp_path / "here" / "sub")
     shutil.copy(folder / "one.png", tmp_path / "here")
@@ -232,7 +232,7 @@ def test_what_is_not_there_is_one_line(store, name, says):
 
 
 def test_a_shard_elsewhere_that_leads_outside_is_refused(folder, store):
-    shard(folder / "evil.tar", ("../../evil.png", picture(1)))
+    shard(folder / "evil.tar", ("../../evil.png", example_image(1)))
     with pytest.raises(ReinceptionError, match=r"evil\.tar: .* leads outside"):
         open_source(f"{store.address}/evil.tar")
 
@@ -266,7 +266,7 @@ def test_a_connection_that_breaks_is_tried_again_and_then_named_with_file_and_pl
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_lost_connection_ends_an_evaluation_and_is_no_bad_picture(store, workers):
+def test_a_lost_connection_ends_an_evaluation_and_is_no_bad_image(store, workers):
     source = open_source(f"{store.address}/train-000.tar")
     store.status = 500
     with pytest.raises(ReinceptionError, match="the connection was lost"):

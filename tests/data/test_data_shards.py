@@ -15,6 +15,7 @@ from PIL import Image
 
 from reinception.data.images.decode import decode
 from reinception.data.loading.read import bytes_of, pixels_of
+from reinception.data.loading.workers import Watchdog
 from reinception.data.prepare import pack as packing
 from reinception.data.prepare.pack import pack
 from reinception.data.sources import tar as tar_room
@@ -24,7 +25,7 @@ from reinception.data.sources.tar import members
 from reinception.errors import ReinceptionError
 
 
-def picture(value: int, form: str = "PNG", size: tuple[int, int] = (6, 5)) -> bytes:
+def example_image(value: int, form: str = "PNG", size: tuple[int, int] = (6, 5)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, (value, 255 - value, 7)).save(file, form)
     return file.getvalue()
@@ -53,20 +54,24 @@ def tree(folder: Path) -> dict[str, str]:
 def test_members_have_their_names_and_places_in_every_dialect(tmp_path, form):
     long = "d" * 60 + "/" + "n" * 90 + ".png"
     names = ["a.png", long] + ([] if form == tarfile.USTAR_FORMAT else ["ü" * 120 + ".png"])
-    path = shard(tmp_path / "x.tar", *((name, picture(index)) for index, name in enumerate(names)), form=form)
+    path = shard(tmp_path / "x.tar", *((name, example_image(index)) for index, name in enumerate(names)), form=form)
     found = list(members(path))
     assert [member.name for member in found] == names
     content = path.read_bytes()
     for index, member in enumerate(found):
-        assert content[member.offset : member.offset + member.size] == picture(index)
+        assert content[member.offset : member.offset + member.size] == example_image(index)
 
 
 def test_webdataset_shards_are_read_in_place(tmp_path):
-    shard(tmp_path / "train-0.tar", ("s/1.png", picture(1)), ("s/1.cls", b"10"), ("2.jpg", picture(2, "JPEG")))
-    shard(tmp_path / "train-1.tar", ("2.jpg", picture(3, "JPEG")), ("2.json", b'{"label": 9}'), ("2.txt", b"a cat"))
+    shard(
+        tmp_path / "train-0.tar", ("s/1.png", example_image(1)), ("s/1.cls", b"10"), ("2.jpg", example_image(2, "JPEG"))
+    )
+    shard(
+        tmp_path / "train-1.tar", ("2.jpg", example_image(3, "JPEG")), ("2.json", b'{"label": 9}'), ("2.txt", b"a cat")
+    )
     (tmp_path / "train-0.tar").unlink()
-    shard(tmp_path / "train-0.tar", ("s/1.png", picture(1)), ("s/1.cls", b"10"))
-    shard(tmp_path / "val" / "0.tar", ("4.png", picture(4)), ("4.cls", b"9\n"))
+    shard(tmp_path / "train-0.tar", ("s/1.png", example_image(1)), ("s/1.cls", b"10"))
+    shard(tmp_path / "val" / "0.tar", ("4.png", example_image(4)), ("4.cls", b"9\n"))
     before = tree(tmp_path)
     source = open_source(tmp_path)
     assert source.classes == ("9", "10")
@@ -75,18 +80,22 @@ def test_webdataset_shards_are_read_in_place(tmp_path):
         ("train-1/2.jpg", 0, "train"),
         ("val/0/4.png", 0, "val"),
     ]
-    assert [bytes_of(record) for record in source.records] == [picture(1), picture(3, "JPEG"), picture(4)]
-    assert np.array_equal(pixels_of(source.records[1]), decode(picture(3, "JPEG")))
+    assert [bytes_of(record) for record in source.records] == [
+        example_image(1),
+        example_image(3, "JPEG"),
+        example_image(4),
+    ]
+    assert np.array_equal(pixels_of(source.records[1]), decode(example_image(3, "JPEG")))
     assert source.num_ignored == 1
     assert len(source.fingerprint) == 64
     assert tree(tmp_path) == before
 
 
 def test_without_labels_the_folder_in_the_shard_is_the_class(tmp_path):
-    shard(tmp_path / "0.tar", ("cat/1.png", picture(1)), ("dog/2.png", picture(2)), ("dog/._2.png", b"x"))
+    shard(tmp_path / "0.tar", ("cat/1.png", example_image(1)), ("dog/2.png", example_image(2)), ("dog/._2.png", b"x"))
     source = open_source(tmp_path)
     assert [source.classes[record.target] for record in source.records] == ["cat", "dog"]
-    shard(tmp_path / "1.tar", ("3.png", picture(1)))
+    shard(tmp_path / "1.tar", ("3.png", example_image(1)))
     with pytest.raises(ReinceptionError, match=r"'3\.png' has no class"):
         open_source(tmp_path)
 
@@ -154,7 +163,9 @@ def test_a_member_said_to_be_huge_is_refused_without_reading_it(tmp_path):
 
 
 def test_compressed_damaged_and_empty_shards_are_refused(tmp_path):
-    plain = shard(tmp_path / "plain" / "0.tar", ("a/1.png", picture(1)), ("b/2.png", picture(2))).read_bytes()
+    plain = shard(
+        tmp_path / "plain" / "0.tar", ("a/1.png", example_image(1)), ("b/2.png", example_image(2))
+    ).read_bytes()
     (tmp_path / "data").mkdir()
     path = tmp_path / "data" / "0.tar"
     with tarfile.open(path, "w:gz") as archive:
@@ -165,12 +176,12 @@ def test_compressed_damaged_and_empty_shards_are_refused(tmp_path):
     with pytest.raises(ReinceptionError, match="damaged or no tar file"):
         open_source(tmp_path / "data")
     path.write_bytes(bytes(10240))
-    with pytest.raises(ReinceptionError, match="hold no pictures"):
+    with pytest.raises(ReinceptionError, match="hold no images"):
         open_source(tmp_path / "data")
 
 
 def test_any_damage_to_a_header_is_one_line_or_a_listing(tmp_path):
-    plain = shard(tmp_path / "0.tar", ("a/1.png", picture(1)), ("b/2.png", picture(2))).read_bytes()
+    plain = shard(tmp_path / "0.tar", ("a/1.png", example_image(1)), ("b/2.png", example_image(2))).read_bytes()
     random = np.random.default_rng(4)
     for _ in range(200):
         data = bytearray(plain)
@@ -194,11 +205,11 @@ def folder(tmp_path: Path) -> Path:
     for index in range(23):
         place = tmp_path / "data" / "ab"[index % 2]
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"{index}.x.png").write_bytes(picture(index, size=(30 + index, 40)))
+        (place / f"{index}.x.png").write_bytes(example_image(index, size=(30 + index, 40)))
     return tmp_path / "data"
 
 
-def test_packed_pictures_are_the_same_data(folder, tmp_path):
+def test_packed_images_are_the_same_data(folder, tmp_path):
     before = tree(folder)
     source = assign_splits(open_source(folder), seed=3)
     packed = pack(source, tmp_path / "out", per_shard=5, workers=2)
@@ -240,8 +251,8 @@ def test_an_interrupted_pack_goes_on_to_the_same_bytes(folder, tmp_path, monkeyp
         true_add(archive, name, data)
 
     monkeypatch.setattr(packing, "_add", failing)
-    # In this process, so that the test sees which pictures are written.
-    monkeypatch.setattr(packing, "in_order", lambda job, tasks, workers: (job(task) for task in tasks))
+    # In this process, so that the test sees which images are written.
+    monkeypatch.setattr(packing, "ordered_map", lambda job, tasks, workers: (job(task, Watchdog()) for task in tasks))
     with pytest.raises(KeyboardInterrupt):
         pack(source, tmp_path / "out", per_shard=5)
     monkeypatch.setattr(packing, "_add", lambda *more: (written.append(1), true_add(*more))[1])
@@ -257,10 +268,10 @@ def test_an_interrupted_pack_goes_on_to_the_same_bytes(folder, tmp_path, monkeyp
 
 
 def test_packing_can_shrink_and_leaves_out_what_can_not_be_read(folder, tmp_path):
-    (folder / "a" / "bad.png").write_bytes(picture(1)[:40])
+    (folder / "a" / "bad.png").write_bytes(example_image(1)[:40])
     packed = pack(open_source(folder), tmp_path / "out", shorter_side=35)
     assert (packed.num_images, packed.num_listed) == (23, 24)
-    assert [name for name, _ in packed.left_out] == ["a/bad.png"]
+    assert [bad.name for bad in packed.left_out] == ["a/bad.png"]
     sizes = {pixels_of(record).shape[:2] for record in open_source(tmp_path / "out").records}
     assert {min(size) for size in sizes} == {30, 31, 32, 33, 34, 35}
 
@@ -271,7 +282,7 @@ def test_an_index_that_does_not_fit_is_refused(folder, tmp_path):
     text = rows.read_text()
     for was, is_now, says in [
         ("shard-00000.tar,512,", "shard-00000.tar,99999999,", "lies outside"),
-        ("shard-00000.tar,512,", "../../etc/passwd,512,", "can not be used"),
+        ("shard-00000.tar,512,", "../../etc/passwd,512,", "cannot be used"),
         (",a,", ",c,", "does not fit"),
         ("path,label", "path,class", "its header is another"),
     ]:

@@ -18,13 +18,14 @@ from PIL import Image
 
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.sources.elpv import modules
-from reinception.data.sources.open_source import Record, Source, open_source
+from reinception.data.sources.open_source import open_source
+from reinception.data.sources.records import Record, Source
 from reinception.data.sources.split import assign_splits
 from reinception.errors import ReinceptionError, UsageError
 
 
 def plant(root: Path, *names: str) -> Path:
-    """A tree with one tiny picture under each name, or an empty folder where the name ends with a slash."""
+    """A tree with one tiny image under each name, or an empty folder where the name ends with a slash."""
     for name in names:
         path = root / name
         if name.endswith("/"):
@@ -79,12 +80,12 @@ def test_hidden_apple_double_and_foreign_files_are_ignored_and_counted(tmp_path)
     assert source.num_ignored == 7
 
 
-def test_a_picture_counts_by_content_where_its_name_says_nothing(tmp_path):
+def test_an_image_counts_by_content_where_its_name_says_nothing(tmp_path):
     plant(tmp_path, "a/0001", "a/2.dat", "b/3.png")
     assert list(listing(open_source(tmp_path))) == ["a/0001", "a/2.dat", "b/3.png"]
 
 
-def test_a_file_named_like_a_picture_is_listed_so_that_its_refusal_can_be_seen(tmp_path):
+def test_a_file_named_like_an_image_is_listed_so_that_its_refusal_can_be_seen(tmp_path):
     plant(tmp_path, "a/1.png", "b/2.png")
     (tmp_path / "a" / "page.jpg").write_text("<html>")
     (tmp_path / "a" / "phone.HEIC").write_bytes(b"\x00\x00\x00\x1cftypheic")
@@ -108,17 +109,17 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     [
         (["cat/1.png"], "only one class ('cat')"),
         (["train/cat/1.png", "val/cat/1.png"], "only one class ('cat')"),
-        (["cat/1.png", "dog/2.png", "cow/"], "class folder without pictures ('cow')"),
-        (["train/a/1.png", "train/b/1.png", "val/a/"], "class folder without pictures (val: 'a')"),
+        (["cat/1.png", "dog/2.png", "cow/"], "class folder without images ('cow')"),
+        (["train/a/1.png", "train/b/1.png", "val/a/"], "class folder without images (val: 'a')"),
         (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "class 'c' occurs in val but not in train"),
         (
             ["train/a/1.png", "train/b/1.png", "test/c/1.png", "val/d/1.png"],
             "class 'c', 'd' occurs in test and val but",
         ),
-        (["1.png", "2.png"], "holds no pictures in class folders; 2 pictures lie outside"),
-        (["train/1.png"], "holds no pictures in class folders; 1 pictures lie outside"),
-        (["cat/", "dog/"], "holds no pictures"),
-        ([".git/1.png"], "holds no pictures"),
+        (["1.png", "2.png"], "holds no images in class folders; 2 images lie outside"),
+        (["train/1.png"], "holds no images in class folders; 1 images lie outside"),
+        (["cat/", "dog/"], "holds no images"),
+        ([".git/1.png"], "holds no images"),
         (["train/a/1.png", "train/b/1.png", "c/1.png"], "'train' beside 'c'"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "valid/a/1.png"], "'val', 'valid' are all the val split"),
     ],

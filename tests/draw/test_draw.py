@@ -18,7 +18,7 @@ from PIL import ImageFont
 from conftest import Command
 from reinception import family
 from reinception.draw import draw
-from reinception.draw.drawing import FONTS, Area, Picture, text_width
+from reinception.draw.drawing import FONTS, Area, Drawing, text_width
 from reinception.draw.layout import arrange
 from reinception.draw.part import arrange_part
 from reinception.draw.svg import DARK, LIGHT, write_svg
@@ -93,12 +93,12 @@ def test_names_with_markup_in_them_stay_text() -> None:
 
 
 @pytest.mark.parametrize("name", IN_THE_DOCS)
-def test_the_pictures_in_the_docs_are_what_the_code_draws(name: str) -> None:
+def test_the_drawings_in_the_docs_are_what_the_code_draws(name: str) -> None:
     committed = (IMAGES / f"{name}.svg").read_text(encoding="utf-8")
     assert committed == draw(family.network(name)), f"`reinception draw {name}` writes it anew"
 
 
-def test_every_picture_in_the_docs_is_drawn_by_the_code() -> None:
+def test_every_drawing_in_the_docs_is_drawn_by_the_code() -> None:
     assert {path.stem for path in IMAGES.glob("*.svg")} == set(IN_THE_DOCS)
 
 
@@ -118,15 +118,15 @@ def test_each_layer_of_the_spec_stands_in_exactly_one_box(name: str) -> None:
 @NETWORKS
 def test_the_boxes_times_their_repeat_marks_are_the_convolutions_of_the_spec(name: str) -> None:
     arch = family.network(name)
-    picture = arrange(arch)
-    marks = [int(text.text.removeprefix("x ")) for text in picture.texts if text.style == "times"]
-    assert len(marks) == len(picture.brackets)
+    drawing = arrange(arch)
+    marks = [int(text.text.removeprefix("x ")) for text in drawing.texts if text.style == "times"]
+    assert len(marks) == len(drawing.brackets)
     total = 0
-    for box in picture.boxes:
+    for box in drawing.boxes:
         if box.kind not in ("pointwise", "square", "asymmetric") or not box.paths:
             continue
-        times = [n for n, mark in zip(marks, picture.brackets, strict=True) if mark.top <= box.top < mark.bottom]
-        beside = [n for n in times if box.left < max(band.area.right for band in picture.bands if not band.aside)]
+        times = [n for n, mark in zip(marks, drawing.brackets, strict=True) if mark.top <= box.top < mark.bottom]
+        beside = [n for n in times if box.left < max(band.area.right for band in drawing.bands if not band.aside)]
         repeats = beside[0] if beside else 1
         assert len(box.paths) == repeats
         total += repeats
@@ -151,37 +151,37 @@ def test_every_box_says_its_own_layer(name: str) -> None:
 
 
 def test_equal_neighbours_are_drawn_once_and_unequal_ones_apart() -> None:
-    picture = arrange(family.network("inception_v3"))
-    said = [text.text for text in picture.texts]
+    drawing = arrange(family.network("inception_v3"))
+    said = [text.text for text in drawing.texts]
     for module in ("grid35.0", "grid35.1-2", "grid17.0", "grid17.1-2", "grid17.3", "grid8.0-1"):
         assert module in said
-    assert said.count("x 2") == len(picture.brackets) == 3
+    assert said.count("x 2") == len(drawing.brackets) == 3
 
 
 def test_a_module_that_an_auxiliary_classifier_looks_at_ends_its_repetition() -> None:
     arch = family.network("inception_v3_paper")
     (head,) = arch.aux
-    picture = arrange(dataclasses.replace(arch, aux=(dataclasses.replace(head, at="grid17.2"),)))
-    said = [text.text for text in picture.texts]
+    drawing = arrange(dataclasses.replace(arch, aux=(dataclasses.replace(head, at="grid17.2"),)))
+    said = [text.text for text in drawing.texts]
     assert "grid17.1-2" in said
     assert "grid17.3" in said
 
 
 def test_auxiliary_classifiers_stand_aside_at_the_height_of_what_they_look_at() -> None:
-    picture = arrange(family.network("googlenet"))
-    heads = [band for band in picture.bands if band.aside]
+    drawing = arrange(family.network("googlenet"))
+    heads = [band for band in drawing.bands if band.aside]
     assert len(heads) == 2
-    assert min(head.area.left for head in heads) > max(band.area.right for band in picture.bands if not band.aside)
-    bars = {box.texts[0].text: box for box in picture.boxes if box.kind in ("base", "concat")}
-    modules = {text.text: text.y for text in picture.texts if text.text.startswith("grid14.")}
+    assert min(head.area.left for head in heads) > max(band.area.right for band in drawing.bands if not band.aside)
+    bars = {box.texts[0].text: box for box in drawing.boxes if box.kind in ("base", "concat")}
+    modules = {text.text: text.y for text in drawing.texts if text.text.startswith("grid14.")}
     for name, module in (("aux_4a", "grid14.0"), ("aux_4d", "grid14.3")):
         assert bars[name].top + bars[name].height / 2 == modules[module]
 
 
 def test_a_convolution_without_batch_normalisation_says_so_where_others_have_it() -> None:
     def remarks(name: str) -> set[str]:
-        picture = arrange(family.network(name))
-        return {text.text for box in picture.boxes for text in box.texts if text.style == "note"}
+        drawing = arrange(family.network(name))
+        return {text.text for box in drawing.boxes for text in box.texts if text.style == "note"}
 
     assert "V no BN" in remarks("inception_v2")
     assert not any("no BN" in remark for remark in remarks("inception_v3") | remarks("googlenet"))
@@ -189,8 +189,8 @@ def test_a_convolution_without_batch_normalisation_says_so_where_others_have_it(
 
 def test_a_network_flows_down_and_a_part_flows_up() -> None:
     arch = family.network("inception_v3_paper")
-    for picture, sign in ((arrange(arch), 1), (arrange_part(arch, "grid8.0"), -1)):
-        for arrow in picture.arrows:
+    for drawing, sign in ((arrange(arch), 1), (arrange_part(arch, "grid8.0"), -1)):
+        for arrow in drawing.arrows:
             first, last = arrow.points[0], arrow.points[-1]
             assert first.x < last.x or sign * (last.y - first.y) > 0
     boxes = arrange_part(arch, "grid17.0").boxes
@@ -199,10 +199,10 @@ def test_a_network_flows_down_and_a_part_flows_up() -> None:
 
 
 def test_an_input_too_small_for_the_auxiliary_classifier_leaves_it_out_and_says_so() -> None:
-    picture = arrange(family.network("inception_v3", input_size=151))
-    assert not any(band.aside for band in picture.bands)
-    assert any("left out" in text.text for text in picture.texts)
-    check_geometry(picture)
+    drawing = arrange(family.network("inception_v3", input_size=151))
+    assert not any(band.aside for band in drawing.bands)
+    assert any("left out" in text.text for text in drawing.texts)
+    check_geometry(drawing)
 
 
 def test_an_input_too_small_for_the_trunk_is_refused() -> None:
@@ -218,8 +218,8 @@ def test_an_unknown_part_is_refused_with_the_known_ones() -> None:
 # -- geometry: on the layout, before it is SVG -------------------------------------------------------------------------
 
 
-def segments(picture: Picture) -> Iterator[Area]:
-    for arrow in picture.arrows:
+def segments(drawing: Drawing) -> Iterator[Area]:
+    for arrow in drawing.arrows:
         for (x0, y0), (x1, y1) in itertools.pairwise(arrow.points):
             assert x0 == x1 or y0 == y1, "arrows turn at right angles only"
             yield Area(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
@@ -229,28 +229,28 @@ def crosses(line: Area, area: Area) -> bool:
     return line.left < area.right and line.right > area.left and line.top < area.bottom and line.bottom > area.top
 
 
-def check_geometry(picture: Picture) -> None:
+def check_geometry(drawing: Drawing) -> None:
     """No box touches another, no text leaves its box or meets another thing, no arrow runs through either."""
-    whole = Area(0, 0, picture.width, picture.height)
-    boxes = [box.area for box in picture.boxes]
+    whole = Area(0, 0, drawing.width, drawing.height)
+    boxes = [box.area for box in drawing.boxes]
     assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
-    for box in picture.boxes:
+    for box in drawing.boxes:
         assert whole.contains(box.area)
         inside = [text.area for text in box.texts] + ([] if box.glyph is None else [box.glyph.area])
         assert all(box.area.contains(area) for area in inside), box
         assert not [pair for pair in itertools.combinations(inside, 2) if pair[0].overlaps(pair[1])], box
-    texts = [text.area for text in picture.texts]
+    texts = [text.area for text in drawing.texts]
     assert not [pair for pair in itertools.combinations(texts, 2) if pair[0].overlaps(pair[1])]
-    for text in picture.texts:
+    for text in drawing.texts:
         assert whole.contains(text.area), text
         assert not [box for box in boxes if text.area.overlaps(box)], text
         assert not [
-            band.area for band in picture.bands if text.area.overlaps(band.area) and not within(text.area, band.area)
+            band.area for band in drawing.bands if text.area.overlaps(band.area) and not within(text.area, band.area)
         ]
-    for line in segments(picture):
+    for line in segments(drawing):
         assert whole.contains(line)
         assert not [area for area in boxes + texts if crosses(line, area)], line
-    bands = [band.area for band in picture.bands]
+    bands = [band.area for band in drawing.bands]
     assert not [pair for pair in itertools.combinations(bands, 2) if pair[0].overlaps(pair[1])]
     for box in boxes:
         assert all(within(box, band) for band in bands if box.overlaps(band))
@@ -327,11 +327,11 @@ def networks(make: st.DrawFn) -> Arch:
 
 @given(networks())
 def test_nothing_overlaps_in_any_network_one_can_write_down(arch: Arch) -> None:
-    picture = arrange(arch)
-    check_geometry(picture)
-    ElementTree.fromstring(write_svg(picture))
+    drawing = arrange(arch)
+    check_geometry(drawing)
+    ElementTree.fromstring(write_svg(drawing))
     leaves = [step.path for step in trace(arch) if not isinstance(step.layer, Chain | Concat)]
-    assert set(leaves) <= {path for box in picture.boxes for path in box.paths}
+    assert set(leaves) <= {path for box in drawing.boxes for path in box.paths}
 
 
 # -- reading it --------------------------------------------------------------------------------------------------------

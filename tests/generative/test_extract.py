@@ -15,7 +15,7 @@ from reinception.data.sources.records import Record
 from reinception.errors import ReinceptionError, UsageError
 from reinception.generative import feature_cache as cache_room
 from reinception.generative import load_extractor
-from reinception.generative.extract import ImageFeatures, features_of_batch, features_of_records, records_of
+from reinception.generative.extract import SetFeatures, features_of_batch, features_of_records, records_of
 from reinception.generative.extractor import FID_FILE, Extractor
 from reinception.inference.compute import Compute
 from reinception.model.build import build
@@ -29,7 +29,7 @@ def extractor(narrow_model: Path) -> Extractor:
     return load_extractor(narrow_model)
 
 
-def _extract(extractor: Extractor, records: Sequence[Record], **options: object) -> ImageFeatures:
+def _extract(extractor: Extractor, records: Sequence[Record], **options: object) -> SetFeatures:
     return features_of_records(extractor, records, Compute(**({"workers": 0} | options)))  # type: ignore[arg-type]
 
 
@@ -158,7 +158,7 @@ def test_work_that_was_killed_goes_on_where_it_was(
     monkeypatch.setattr(cache_room, "IMAGES", 40)
     records = records_of(real_folder)
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int | None) -> None:
         if done > 100:
             raise KeyboardInterrupt
 
@@ -188,13 +188,13 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 
 
 def test_progress_counts_to_the_number_of_images(extractor: Extractor, real_folder: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int | None]] = []
 
-    def note(done: int, total: int) -> None:
+    def note(done: int, total: int | None) -> None:
         seen.append((done, total))
 
     features_of_records(extractor, records_of(real_folder), Compute(workers=0, progress=note), None)
-    assert seen[-1] == (150, 150) and seen == sorted(seen)
+    assert seen[-1] == (150, 150) and [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 # -- the weights -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,30 @@ from reinception.data.images.crops import crop_boxes, crop_pixels, evaluation_pi
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record, Source
-from reinception.errors import ReinceptionError, UsageError
-from reinception.inference.evaluate import Evaluation, average, evaluate, without
-from reinception.inference.predict import Nothing, expand, predict, write_predictions_csv, write_predictions_json
+from reinception.errors import BadImage, ReinceptionError, UsageError
+from reinception.inference.compute import Compute
+from reinception.inference.evaluate import OWN_CROP, CropProtocol, Evaluation, average, evaluate_records
+from reinception.inference.predict import csv_writer, json_writer, predict
+from reinception.inference.stream import expand
 from reinception.metrics import PredictionTable, calibration
-from reinception.model.artifact import Manifest
+from reinception.model.artifact import Manifest, Model
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing, ResizeRule, many_crops, single_crop
 
-Model = tuple[Network, Manifest]
 CLASSES = ("defective", "functional")
+
+
+def evaluate(
+    models: Sequence[Model],
+    records: Sequence[Record],
+    classes: Sequence[str],
+    *,
+    protocol: CropProtocol = OWN_CROP,
+    **compute: Any,
+) -> Evaluation:
+    """`evaluate_records` in this process, `compute` being fields of `Compute`."""
+    fields: dict[str, Any] = {"workers": 0, **compute}
+    return evaluate_records(models, records, classes, protocol=protocol, compute=Compute(**fields))
 
 
 def narrow_model(
@@ -40,7 +55,8 @@ def narrow_model(
     """A very narrow Inception-v3 with random weights."""
     arch = family.network("inception_v3", num_classes=len(classes), width=width, input_size=75, aux="none")
     preprocessing = Preprocessing(input_size=75, resize=resize)
-    return build(arch, seed=seed).eval(), Manifest(arch=arch, classes=classes, preprocessing=preprocessing)
+    manifest = Manifest(arch=arch, classes=classes, preprocessing=preprocessing)
+    return Model(build(arch, seed=seed).eval(), manifest)
 
 
 def lively_model(seed: int, *, resize: ResizeRule = "whole", width: float = 0.05) -> Model:
@@ -51,7 +67,7 @@ def lively_model(seed: int, *, resize: ResizeRule = "whole", width: float = 0.05
     with torch.no_grad():
         network.train()(torch.from_numpy(np.stack(pixels).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2))
         network.classifier.weight *= 20
-    return network.eval(), manifest
+    return Model(network.eval(), manifest)
 
 
 @cache
@@ -150,10 +166,10 @@ def test_the_place_of_an_image_among_the_others_changes_no_bit(first: int) -> No
 
 def test_an_image_that_cannot_be_read_is_named_and_counted_and_the_rest_go_on(model: Model, spoilt: Source) -> None:
     evaluation = evaluate([model], spoilt.records, spoilt.classes, batch_size=4)
-    assert (evaluation.num_listed, evaluation.num_images, len(evaluation.refused)) == (12, 10, 2)
-    cut, page = evaluation.refused
+    assert (evaluation.num_listed, evaluation.num_images, len(evaluation.bad)) == (12, 10, 2)
+    cut, page = evaluation.bad
     bad = [spoilt.records[3].name, spoilt.records[4].name]
-    assert [cut.path, page.path] == bad
+    assert [cut.name, page.name] == bad
     assert (cut.kind, page.kind) == ("truncated", "not_an_image")
     assert "web page" in page.reason
     good = [record for record in spoilt.records if record.name not in bad]
@@ -216,15 +232,15 @@ def test_a_network_that_gives_no_numbers_is_an_error(source: Source) -> None:
     network, manifest = narrow_model(4)
     with torch.no_grad():
         network.classifier.weight[0, 0] = torch.nan
-    with pytest.raises(ReinceptionError, match="not a number"):
-        evaluate([(network, manifest)], source.records, source.classes)
+    with pytest.raises(ReinceptionError, match="not finite"):
+        evaluate([Model(network, manifest)], source.records, source.classes)
 
 
 def test_a_network_in_training_is_evaluated_in_evaluation_mode_and_goes_on_training(source: Source) -> None:
     network, manifest = narrow_model(5)
-    wanted = evaluate([(network, manifest)], source.records, source.classes).table
+    wanted = evaluate([Model(network, manifest)], source.records, source.classes).table
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    got = evaluate([(network.train(), manifest)], source.records, source.classes).table
+    got = evaluate([Model(network.train(), manifest)], source.records, source.classes).table
     assert network.training
     assert got.probabilities.tobytes() == wanted.probabilities.tobytes()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -250,7 +266,7 @@ def test_the_summary_is_strict_json_with_errors_in_percent_and_exact_counts(mode
         2 * summary["per_class"][0]["auroc"]
     )
     assert summary["majority_class_error"] == pytest.approx(100 * 4 / 10)
-    assert [one["path"] for one in summary["refused"]] == [one.path for one in evaluation.refused]
+    assert [one["path"] for one in summary["refused"]] == [one.name for one in evaluation.bad]
     assert (summary["precision"], summary["preprocessing"][0]["input_size"]) == ("fp32", 75)
 
 
@@ -277,10 +293,10 @@ def test_auto_computes_in_bf16_where_the_processor_has_it_and_gives_float32_prob
     network, manifest = narrow_model(6)
     seen: set[torch.dtype] = set()
     network.get_submodule("stem.0.conv").register_forward_hook(lambda _, __, output: seen.add(output.dtype))
-    exact = evaluate([(network, manifest)], source.records, source.classes)
+    exact = evaluate([Model(network, manifest)], source.records, source.classes)
     assert seen == {torch.float32}
     seen.clear()
-    quick = evaluate([(network, manifest)], source.records, source.classes, precision="auto")
+    quick = evaluate([Model(network, manifest)], source.records, source.classes, precision="auto")
     has_it = machine.has_bf16(machine.choose_device())
     assert seen == {torch.bfloat16 if has_it else torch.float32}
     assert quick.summary()["precision"] == ("bf16" if has_it else "fp32")
@@ -311,7 +327,7 @@ def test_many_crops_are_the_average_of_tables_made_crop_by_crop(model: Model, nu
         with Image.open(cells(1)[0].path) as cell:
             cell.resize((width, height)).save(record.path)
     crops = many_crops(num, 75)
-    together = evaluate([model], records, CLASSES, crops=num, batch_size=31)
+    together = evaluate([model], records, CLASSES, protocol=CropProtocol(crops=num), batch_size=31)
     cut = []
     for record in records:  # every crop as a picture of its own
         image = decode(record.path)
@@ -322,14 +338,14 @@ def test_many_crops_are_the_average_of_tables_made_crop_by_crop(model: Model, nu
     tables = evaluate([model], cut, CLASSES).table.probabilities.reshape(2, num, 2).swapaxes(0, 1)
     assert np.abs(together.table.probabilities - tables.mean(axis=0, dtype=np.float64)).max() < 1e-6
     assert np.std(tables, axis=0).min() > 0.001  # else this test would prove nothing
-    again = evaluate([model], records[::-1], CLASSES, crops=num, batch_size=5)
+    again = evaluate([model], records[::-1], CLASSES, protocol=CropProtocol(crops=num), batch_size=5)
     assert again.table.probabilities[::-1].tobytes() == together.table.probabilities.tobytes()
 
 
 def test_144_crops_are_four_scales_of_12_where_the_picture_is_square(model: Model, source: Source) -> None:
     network, manifest = model
     crops = many_crops(144, 75)
-    together = evaluate([model], source.records, source.classes, crops=144, batch_size=31)
+    together = evaluate([model], source.records, source.classes, protocol=CropProtocol(crops=144), batch_size=31)
     image = decode(source.records[0].path)
     rows = by_hand(
         network, list(crop_pixels(image, [c for _, c in crop_boxes(300, 300, crops)], manifest.preprocessing))
@@ -343,60 +359,74 @@ def test_144_crops_are_four_scales_of_12_where_the_picture_is_square(model: Mode
 
 
 def crops_of(model: Model, source: Source, scale: int) -> Evaluation:
-    return evaluate([model], source.records, source.classes, crops=12, scales=(scale,))
+    return evaluate([model], source.records, source.classes, protocol=CropProtocol(crops=12, scales=(scale,)))
 
 
 def test_an_ensemble_over_crops_is_the_average_of_its_members_tables(source: Source) -> None:
     models = [lively_model(1), lively_model(2)]
-    alone = [evaluate([one], source.records, source.classes, crops=12).table.probabilities for one in models]
-    together = evaluate(models, source.records, source.classes, crops=12)
-    turned = evaluate(models[::-1], source.records, source.classes, crops=12)
+    alone = [
+        evaluate([one], source.records, source.classes, protocol=CropProtocol(crops=12)).table.probabilities
+        for one in models
+    ]
+    together = evaluate(models, source.records, source.classes, protocol=CropProtocol(crops=12))
+    turned = evaluate(models[::-1], source.records, source.classes, protocol=CropProtocol(crops=12))
     assert np.abs(together.table.probabilities - np.mean(alone, axis=0, dtype=np.float64)).max() < 1e-6
     assert together.table.probabilities.tobytes() == turned.table.probabilities.tobytes()
-    one = evaluate(models[:1], source.records, source.classes, crops=12)
+    one = evaluate(models[:1], source.records, source.classes, protocol=CropProtocol(crops=12))
     assert one.table.probabilities.tobytes() == alone[0].tobytes()
 
 
 @pytest.mark.parametrize("crops", [10, 144])
 def test_batch_size_workers_and_bad_files_change_no_crop(model: Model, spoilt: Source, crops: int) -> None:
-    wanted = evaluate([model], spoilt.records, spoilt.classes, crops=crops, batch_size=64)
+    wanted = evaluate([model], spoilt.records, spoilt.classes, protocol=CropProtocol(crops=crops), batch_size=64)
     seen: list[tuple[int, int]] = []
 
-    def watch(done: int, total: int) -> None:
+    def watch(done: int, total: int | None) -> None:
+        assert total is not None
         seen.append((done, total))
 
     for size, workers in ((7, 0), (50, 2)):
         seen.clear()
         got = evaluate(
-            [model], spoilt.records, spoilt.classes, crops=crops, batch_size=size, workers=workers, progress=watch
+            [model],
+            spoilt.records,
+            spoilt.classes,
+            protocol=CropProtocol(crops=crops),
+            batch_size=size,
+            workers=workers,
+            progress=watch,
         )
         assert same(got.table, wanted.table)
-        assert [one.path for one in got.refused] == [one.path for one in wanted.refused]
+        assert [one.name for one in got.bad] == [one.name for one in wanted.bad]
         assert seen == sorted(seen)
         assert seen[-1] == (12, 12)
 
 
 def test_a_named_rule_replaces_the_models_own_single_crop(model: Model, source: Source) -> None:
     network, manifest = model
-    named = evaluate([model], source.records, source.classes, resize="torchvision")
+    named = evaluate([model], source.records, source.classes, protocol=CropProtocol(resize="torchvision"))
     changed = dataclasses.replace(manifest, preprocessing=single_crop("torchvision", manifest.preprocessing))
-    assert same(named.table, evaluate([(network, changed)], source.records, source.classes).table)
+    assert same(named.table, evaluate([Model(network, changed)], source.records, source.classes).table)
     assert named.summary()["protocol"] == "single crop (torchvision rule)"
     with pytest.raises(UsageError, match="is for a single crop"):
-        evaluate([model], source.records, source.classes, resize="tf", crops=12)
+        evaluate([model], source.records, source.classes, protocol=CropProtocol(resize="tf", crops=12))
     with pytest.raises(UsageError, match="scales are for"):
-        evaluate([model], source.records, source.classes, scales=(80,))
+        evaluate([model], source.records, source.classes, protocol=CropProtocol(scales=(80,)))
 
 
 def test_excluded_images_are_left_out_and_unknown_ones_are_an_error(source: Source) -> None:
     first, second = source.records[:2]
-    kept = without(source.records, frozenset({first.name, second.path.name}))
+    kept = source.without(frozenset({first.name, second.path.name})).records
     assert kept == source.records[2:]
     with pytest.raises(ReinceptionError, match=r"not there: 'gone\.png'"):
-        without(source.records, frozenset({"gone.png"}))
+        source.without(frozenset({"gone.png"}))
 
 
 # -- predict -----------------------------------------------------------------------------------------------------------
+
+
+def meant(*paths: str | Path) -> list[Path]:
+    return [item.path for item in expand(paths) if isinstance(item, Record)]
 
 
 def test_files_folders_and_globs_become_files_in_the_order_given(folder: Path, tmp_path: Path) -> None:
@@ -407,23 +437,22 @@ def test_files_folders_and_globs_become_files_in_the_order_given(folder: Path, t
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "empty").mkdir()
     defective = sorted((folder / "defective").iterdir())
-    assert list(expand([second, folder / "defective", first])) == [second, *defective, first]
-    assert list(expand([star])) == [star]  # a file of that very name is not a pattern
-    assert list(expand([str(folder / "*" / f"{first.stem}.*")])) == [first]
-    assert list(expand([tmp_path])) == [star, tmp_path / "ab.png"]
+    assert meant(second, folder / "defective", first) == [second, *defective, first]
+    assert meant(star) == [star]  # a file of that very name is not a pattern
+    assert meant(str(folder / "*" / f"{first.stem}.*")) == [first]
+    assert meant(tmp_path) == [star, tmp_path / "ab.png"]
     for bad in (tmp_path / "empty", tmp_path / "none-*.png"):
         (nothing,) = expand([bad])
-        assert isinstance(nothing, Nothing)
-        assert nothing.path == str(bad)
+        assert isinstance(nothing, BadImage)
+        assert nothing.name == str(bad)
 
 
 def test_prediction_ranks_labels_and_names_bad_files_in_the_order_given(
     model: Model, spoilt: Source, tmp_path: Path
 ) -> None:
-    network, manifest = model
     good, cut, page = (spoilt.records[row].path for row in (0, 3, 4))
     paths = [cut, good, tmp_path / "gone.png", good, str(tmp_path / "*.gif"), page]
-    predictions = predict(network, manifest, paths)
+    predictions = predict(model, paths)
     assert [one.path for one in predictions] == [str(path) for path in paths]
     assert [one.error is None for one in predictions] == [False, True, False, True, False, False]
     assert "no such file" in (predictions[2].error or "")
@@ -431,15 +460,15 @@ def test_prediction_ranks_labels_and_names_bad_files_in_the_order_given(
     for one in (predictions[1], predictions[3]):
         assert [label.label for label in one.labels] == [CLASSES[index] for index in np.argsort(-row)]
         assert [label.probability for label in one.labels] == pytest.approx(sorted(row, reverse=True), abs=ROUNDING)
-    (best,) = predict(network, manifest, [good], top=1)
+    (best,) = predict(model, [good], top=1)
     assert [one.label for one in best.labels] == [predictions[1].labels[0].label]
     with pytest.raises(UsageError, match="top must be at least 1"):
-        predict(network, manifest, [good], top=0)
+        predict(model, [good], top=0)
 
 
 def test_a_folder_names_its_bad_pictures_and_leaves_out_what_is_none(model: Model, spoilt: Source) -> None:
     (spoilt.root / "notes.txt").write_text("not a picture")
-    predictions = predict(*model, [spoilt.root])
+    predictions = predict(model, [spoilt.root])
     bad = [one.path for one in predictions if one.error]
     assert len(predictions) == 12
     assert bad == [str(spoilt.records[3].path), str(spoilt.records[4].path)]
@@ -448,10 +477,11 @@ def test_a_folder_names_its_bad_pictures_and_leaves_out_what_is_none(model: Mode
 def test_predictions_are_written_as_the_json_and_csv_that_others_read(
     model: Model, spoilt: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network, manifest = model
     good, bad = spoilt.records[0].path, spoilt.records[3].path
-    predictions = predict(network, manifest, [good, bad])
-    write_predictions_json(predictions, "-")
+    predictions = predict(model, [good, bad])
+    with json_writer("-") as write:
+        for one in predictions:
+            write(one)
     first, second = json.loads(capsys.readouterr().out)
     assert first["path"] == str(good)
     assert first["error"] is None
@@ -459,12 +489,14 @@ def test_predictions_are_written_as_the_json_and_csv_that_others_read(
     assert sum(one["probability"] for one in first["labels"]) == pytest.approx(1, abs=1e-5)
     assert (second["path"], second["labels"]) == (str(bad), [])
     assert second["error"]
-    write_predictions_csv(predictions, manifest.classes, tmp_path / "p.csv")
+    with csv_writer(tmp_path / "p.csv", model.classes) as write:
+        for one in predictions:
+            write(one)
     with (tmp_path / "p.csv").open(newline="") as file:
         one, two = csv.DictReader(file)
     assert list(one) == ["path", "label", "predicted", "p_defective", "p_functional", "error"]
     assert (one["predicted"], one["error"]) == (predictions[0].labels[0].label, "")
     assert float(one[f"p_{one['predicted']}"]) == pytest.approx(predictions[0].labels[0].probability, abs=1e-7)
     assert (two["predicted"], two["p_defective"], two["error"]) == ("", "", predictions[1].error)
-    with pytest.raises(ReinceptionError, match="exists already"):
-        write_predictions_json(predictions, tmp_path / "p.csv")
+    with pytest.raises(ReinceptionError, match="exists already"), json_writer(tmp_path / "p.csv"):
+        pass

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reinception.data.sources.open_source import Source, open_source
+from reinception.data.sources.open_source import open_source
+from reinception.data.sources.records import Source
 from reinception.data.sources.split import assign_splits
 from reinception.errors import ReinceptionError
 from reinception.inference.evaluation_split import select

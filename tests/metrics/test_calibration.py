@@ -1,16 +1,14 @@
-"""Ranking, calibration, thresholds, sets, intervals and comparison: against other libraries and simulation."""
+"""ROC and PR curves, calibration, thresholds and conformal sets: against other libraries and simulation."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest, fisher_exact
 from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 from test_metrics import random_table, tiny_table
@@ -18,8 +16,8 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from reinception import metrics
 from reinception.errors import ReinceptionError
-from reinception.metrics import PredictionTable, calibration, significance
-from reinception.metrics.roc import precision_recall, rankings, roc
+from reinception.metrics import PredictionTable, calibration
+from reinception.metrics.roc import one_vs_rest, precision_recall_curve, roc_curve
 
 
 def coarse_table(seed: int, *, n: int = 150, k: int = 4) -> PredictionTable:
@@ -33,8 +31,8 @@ TABLES = [random_table(0, k=2), random_table(1, k=5, skill=2), random_table(2, k
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_rankings_equal_those_of_scikit_learn(table: PredictionTable) -> None:
-    for target, one in enumerate(rankings(table)):
+def test_areas_and_curves_equal_those_of_scikit_learn(table: PredictionTable) -> None:
+    for target, one in enumerate(one_vs_rest(table)):
         truth, score = table.targets == target, table.probabilities[:, target]
         if not truth.any():
             assert (one.average_precision, one.auroc) == (None, None)
@@ -42,13 +40,13 @@ def test_rankings_equal_those_of_scikit_learn(table: PredictionTable) -> None:
         assert one.average_precision == pytest.approx(oracle.average_precision_score(truth, score), abs=1e-9)
         assert one.auroc == pytest.approx(oracle.roc_auc_score(truth, score), abs=1e-9)
         false, true, _ = oracle.roc_curve(truth, score, drop_intermediate=False)
-        assert roc(truth, score) == pytest.approx(np.stack([false, true], axis=1))
+        assert roc_curve(truth, score) == pytest.approx(np.stack([false, true], axis=1))
         precision, recall, _ = oracle.precision_recall_curve(truth, score)
-        assert precision_recall(truth, score)[::-1] == pytest.approx(np.stack([recall, precision], axis=1)[:-1])
+        assert precision_recall_curve(truth, score)[::-1] == pytest.approx(np.stack([recall, precision], axis=1)[:-1])
 
 
-def test_where_there_is_one_class_only_there_is_nothing_to_rank() -> None:
-    (one,) = rankings(tiny_table([0, 0], [[1.0], [1.0]]))
+def test_where_there_is_one_class_only_there_is_no_area() -> None:
+    (one,) = one_vs_rest(tiny_table([0, 0], [[1.0], [1.0]]))
     assert (one.average_precision, one.auroc) == (1.0, None)
 
 
@@ -83,18 +81,18 @@ def test_the_calibration_error_equals_that_of_torchmetrics(table: PredictionTabl
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_calibration_of_each_answer_is_that_of_the_images_called_so(table: PredictionTable) -> None:
-    found = calibration.by_called(table)
+def test_the_calibration_of_each_predicted_class_is_that_of_its_images(table: PredictionTable) -> None:
+    found = calibration.by_predicted_class(table)
     assert [one.name for one in found] == [table.classes[i] for i in np.unique(table.predicted)]
     assert sum(one.n for one in found) == len(table)
     for one in found:
-        called = table.predicted == table.classes.index(one.name)
-        sure, right = table.probabilities[called].max(axis=1), table.correct[called]
+        inside = table.predicted == table.classes.index(one.name)
+        sure, right = table.probabilities[inside].max(axis=1), table.correct[inside]
         # Its bins are open on the other side, and no confidence here lies on an edge.
         theirs = calibration_curve(right, sure, n_bins=calibration.NUM_BINS)
         ours = np.array([[b.accuracy, b.confidence] for b in one.bins]).T
         assert ours == pytest.approx(np.stack(theirs), abs=1e-6)
-        assert (one.n, one.right) == (int(called.sum()), int(right.sum()))
+        assert (one.n, one.right) == (int(inside.sum()), int(right.sum()))
         assert one.confidence == pytest.approx(float(sure.mean()), abs=1e-6)
         gaps = sum(b.n * abs(b.confidence - b.accuracy) for b in one.bins) / one.n
         assert one.error == pytest.approx(gaps, abs=1e-9)
@@ -108,7 +106,6 @@ def test_an_empty_table_is_refused() -> None:
         calibration.reliability,
         calibration.fit_temperature,
         calibration.risk_coverage,
-        significance.bootstrap,
     ):
         with pytest.raises(ReinceptionError, match="there is no"):
             score(empty)
@@ -125,9 +122,9 @@ def test_the_temperature_that_spoilt_a_calibrated_table_is_found_again(temperatu
     true = dataclasses.replace(random_table(0, n=20_000, k=4), targets=targets, probabilities=honest)
     spoilt = calibration.with_temperature(true, 1 / temperature)
     assert calibration.fit_temperature(spoilt) == pytest.approx(temperature, rel=0.03)
-    mended = calibration.with_temperature(spoilt, calibration.fit_temperature(spoilt))
-    assert calibration.calibration_error(mended) < 0.012
-    assert (mended.predicted == true.predicted).all()
+    calibrated = calibration.with_temperature(spoilt, calibration.fit_temperature(spoilt))
+    assert calibration.calibration_error(calibrated) < 0.012
+    assert (calibrated.predicted == true.predicted).all()
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -172,7 +169,7 @@ def test_a_threshold_answers_most_of_what_keeps_the_wanted_precision() -> None:
     assert calibration.answered_at(table, 1.1).precision is None
 
 
-def test_conformal_sets_hold_the_truth_as_often_as_promised() -> None:
+def test_conformal_sets_contain_the_target_as_often_as_guaranteed() -> None:
     held = []
     for seed in range(300):
         table = random_table(seed, n=240, k=6, skill=1.5)
@@ -189,126 +186,10 @@ def _rows(table: PredictionTable, chosen: slice) -> PredictionTable:
     )
 
 
-def test_too_few_images_promise_nothing_but_every_class() -> None:
+def test_too_few_images_guarantee_nothing_but_every_class() -> None:
     few = random_table(0, n=8)
     assert calibration.conformal_threshold(few, 0.9) == 0
     assert calibration.conformal_sets(few, 0).all()
     assert calibration.conformal_threshold(random_table(0, n=9), 0.9) > 0
     with pytest.raises(ReinceptionError, match="between 0 and 1"):
         calibration.conformal_threshold(few, 1)
-
-
-# -- intervals ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_bootstrap_of_a_confusion_matrix_is_that_of_its_images() -> None:
-    table = random_table(5, n=120, k=4)
-    got = significance.bootstrap(table, num=4000, seed=1)
-    rng = np.random.default_rng(2)
-    drawn = []
-    for _ in range(1500):
-        rows = rng.integers(0, len(table), len(table))
-        again = dataclasses.replace(table, targets=table.targets[rows], probabilities=table.probabilities[rows])
-        drawn.append((metrics.accuracy(again).percent / 100, metrics.balanced_accuracy(again), metrics.macro_f1(again)))
-    for name, values in zip(("accuracy", "balanced_accuracy", "macro_f1"), zip(*drawn, strict=True), strict=True):
-        assert got[name] == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.012)
-    assert significance.bootstrap(table, num=200, seed=3) == significance.bootstrap(table, num=200, seed=3)
-
-
-def test_bootstrap_intervals_cover_the_truth_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(0)
-    truth = np.array([[300, 40, 20], [30, 180, 30], [20, 25, 100]], dtype=np.float64)
-    truth /= truth.sum()
-    recall = truth.diagonal() / truth.sum(axis=1)
-    f1 = 2 * truth.diagonal() / (truth.sum(axis=1) + truth.sum(axis=0))
-    wanted = {"accuracy": truth.trace(), "balanced_accuracy": recall.mean(), "macro_f1": f1.mean()}
-    covered = dict.fromkeys(wanted, 0)
-    num = 1500
-    for _ in range(num):
-        counts = rng.multinomial(656, truth.ravel()).reshape(3, 3)
-        draws = significance._of_confusion(counts, 600, rng)
-        for name, value in wanted.items():
-            low, high = significance._percentiles(draws[name], 0.95)
-            covered[name] += low <= value <= high
-    assert all(0.93 <= count / num <= 0.97 for count in covered.values()), covered
-
-
-def test_bootstrap_intervals_of_degenerate_tables_are_points() -> None:
-    got = significance.bootstrap(tiny_table([0, 0], [[1.0], [1.0]]), num=50)
-    assert got["accuracy"] == got["balanced_accuracy"] == got["macro_f1"] == (1, 1)
-    assert got["brier_score"] == (0, 0)
-
-
-# -- comparison --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pair", [(0, 0), (1, 0), (5, 5), (3, 12), (40, 18), (700, 640), (0, 3000)])
-def test_mcnemar_is_the_exact_binomial_test(pair: tuple[int, int]) -> None:
-    wanted = binomtest(pair[0], sum(pair)).pvalue if sum(pair) else 1.0
-    assert significance.mcnemar(*pair) == pytest.approx(wanted, rel=1e-9, abs=1e-300)
-
-
-@pytest.mark.parametrize("counts", [(0, 5, 3, 9), (7, 7, 0, 4), (31, 60, 44, 60), (5, 5, 5, 5), (200, 333, 507, 667)])
-def test_fishers_test_equals_that_of_scipy(counts: tuple[int, int, int, int]) -> None:
-    right, n, other, m = counts
-    wanted = fisher_exact([[right, n - right], [other, m - other]]).pvalue
-    assert significance.fisher(*counts) == pytest.approx(wanted, rel=1e-6)
-
-
-def test_holms_correction_is_that_of_his_paper_and_errs_in_one_list_of_twenty() -> None:
-    assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
-    assert significance.holm([0.6, 0.9]) == (1.0, 1.0)
-    assert significance.holm([]) == ()
-    rng = np.random.default_rng(0)
-    wrong = sum(min(significance.holm(rng.random(8).tolist())) < 0.05 for _ in range(4000))
-    assert 0.04 < wrong / 4000 < 0.06
-
-
-def predicting(right: list[bool], *, classes: tuple[str, str] = ("a", "b")) -> PredictionTable:
-    rows = np.eye(2, dtype=np.float32)[[0 if one else 1 for one in right]]
-    names = tuple(f"{i}.png" for i in range(len(right)))
-    return PredictionTable(
-        names=names, targets=np.zeros(len(right), dtype=np.int64), probabilities=rows, classes=classes
-    )
-
-
-def test_a_comparison_counts_pairs_and_says_when_there_is_no_evidence() -> None:
-    a = predicting([True] * 90 + [False] * 10)
-    b = predicting([True] * 60 + [False] * 30 + [True] * 4 + [False] * 6)
-    found = significance.compare(a, b)
-    assert (found.n, found.both_right, found.only_a_right, found.only_b_right) == (100, 60, 30, 4)
-    assert (found.a.count, found.b.count, found.difference, found.better) == (90, 64, 26, "A")
-    low, high = found.interval
-    assert 10 < low < 26 < high < 40
-    other = significance.compare(b, a)
-    assert (other.difference, other.better, other.p_value) == (-26, "B", found.p_value)
-    near = significance.compare(a, predicting([True] * 88 + [False] * 2 + [True] * 3 + [False] * 7))
-    assert near.better is None
-    assert near.interval[0] < 0 < near.interval[1]
-    same = significance.compare(a, a)
-    assert (same.better, same.p_value, same.difference, same.interval) == (None, 1, 0, (0, 0))
-
-
-def test_images_are_matched_by_name_and_labels_by_word() -> None:
-    a = predicting([True, False, True])
-    turned = dataclasses.replace(a, names=a.names[::-1], probabilities=a.probabilities[::-1])
-    assert significance.compare(a, turned).difference == 0
-    swapped = dataclasses.replace(a, classes=("b", "a"), targets=1 - a.targets, probabilities=a.probabilities[:, ::-1])
-    assert significance.compare(a, swapped).both_right == 2
-    with pytest.raises(ReinceptionError, match=r"different images \(3 and 2, 2 in common\)"):
-        significance.compare(a, predicting([True, True]))
-    with pytest.raises(ReinceptionError, match=r"'0\.png' is 'a' for one and 'c'"):
-        significance.compare(a, predicting([True] * 3, classes=("c", "b")))
-
-
-def test_the_difference_interval_covers_the_truth_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    shares = np.array([0.12, 0.08, 0.8])
-    covered = 0
-    for _ in range(1500):
-        only_a, only_b, _rest = rng.multinomial(600, shares)
-        drawn = rng.multinomial(600, np.array([only_a, only_b, 600 - only_a - only_b]) / 600, size=600)
-        low, high = significance._percentiles((drawn[:, 0] - drawn[:, 1]) / 600, 0.95)
-        covered += low <= 0.04 <= high
-    assert 0.93 <= covered / 1500 <= 0.97
-    assert math.isclose(shares[0] - shares[1], 0.04)

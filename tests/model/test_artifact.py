@@ -1,8 +1,9 @@
-"""One file is a model: what goes in comes out, and nothing damaged or foreign gets in."""
+"""Model files: what is saved is loaded again; damaged files and those of other libraries are refused."""
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from reinception import family
 from reinception.errors import ReinceptionError
+from reinception.files import write_bytes
 from reinception.model import artifact
 from reinception.model.artifact import Manifest, load, save
 from reinception.model.build import Network, build
@@ -92,7 +94,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_foreign_safetensors_file_is_refused_for_its_lack_of_a_manifest(tmp_path: Path) -> None:
+def test_a_safetensors_file_of_another_library_is_refused_for_its_lack_of_a_manifest(tmp_path: Path) -> None:
     save_file({"fc.weight": torch.zeros(2)}, tmp_path / "timm.safetensors")
     with pytest.raises(ReinceptionError, match=r"timm\.safetensors: has no reinception manifest"):
         load(tmp_path / "timm.safetensors")
@@ -115,7 +117,9 @@ def rewrite(file: Path, change) -> None:
     [
         (lambda m: m | {"format": 99}, "manifest format 99"),
         (lambda m: m | {"classes": ["one"]}, "1 class names for 2 outputs"),
-        (lambda m: m | {"classes": "ab"}, "not a list of names"),
+        (lambda m: m | {"classes": "ab"}, "classes: expected a list, found 'ab'"),
+        (lambda m: m | {"surprise": 1}, "unknown field 'surprise'"),
+        (lambda m: m | {"training": [1]}, "training: expected a JSON object"),
         (lambda m: {k: v for k, v in m.items() if k != "arch"}, "lacks arch"),
         (lambda m: m | {"arch": m["arch"] | {"dropout": 2}}, "dropout"),
         (lambda m: m | {"arch": m["arch"] | {"num_classes": 3}, "classes": ["a", "b", "c"]}, "has shape"),
@@ -149,8 +153,8 @@ def test_an_interrupted_write_keeps_the_old_file(file: Path, monkeypatch: pytest
     def fail(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        artifact.write_atomically(file, b"half")
+        write_bytes(file, b"half", replace=True)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]

@@ -15,7 +15,7 @@ from torch.nn import functional
 from reinception import family, spec
 from reinception.errors import ReinceptionError, UsageError
 from reinception.model.build import Network, build
-from reinception.model.layers import BatchNorm, ConvNorm
+from reinception.model.layers import BatchNormLayer, ConvNorm
 from reinception.spec import SpecError, cost
 
 RELEASED = family.NETWORKS["inception_v3"].arch
@@ -313,7 +313,7 @@ def test_initial_weights_are_cut_at_two_standard_deviations() -> None:
             weight, stddev = module.conv.weight, module.spec.init_stddev
             assert weight.abs().max() <= 2 * stddev
             assert weight.std().item() == pytest.approx(0.8796 * stddev, rel=0.02)
-        if isinstance(module, BatchNorm):
+        if isinstance(module, BatchNormLayer):
             assert module.weight is not None and (module.weight == 1).all()
             assert not module.bias.any()
             assert module.running_var is not None and (module.running_var == 1).all()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
 from reinception import family, spec
 from reinception.errors import UsageError
-from reinception.spec import Conv, cost, trace
+from reinception.spec import Chain, Concat, Conv, Layer, cost, trace
 
 RELEASED = family.NETWORKS["inception_v3"].arch
 
@@ -106,7 +108,14 @@ def test_the_receptive_field_is_the_published_one() -> None:
 
 
 def test_the_longest_path_has_48_layers_with_weights_not_the_papers_42() -> None:
-    assert cost.weight_layers(RELEASED) == 48
+    def depth(layer: Layer) -> int:
+        if isinstance(layer, Chain):
+            return sum(depth(child) for child in layer.layers)
+        if isinstance(layer, Concat):
+            return max(depth(branch) for _, branch in layer.branches)
+        return int(isinstance(layer, Conv))
+
+    assert sum(depth(stage) for _, stage in RELEASED.stages) + 1 == 48  # and the classifier
 
 
 def test_only_the_released_network_has_fewer_than_25_million_parameters_as_the_abstract_says() -> None:
@@ -144,3 +153,69 @@ def test_too_small_an_input_names_the_size_that_fits() -> None:
         family.network("inception_v3", input_size=151, aux="strict")
     assert family.network("inception_v3", input_size=151, aux="adaptive").input_size == 151
     assert family.network("inception_v3", input_size=151, aux="none").aux == ()
+
+
+# -- Tables 4 and 5 --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedScore:
+    """A row of Table 4 or 5: errors in percent; None where the table prints none.
+
+    `unverified` names the fields that were remembered and not read again in the paper: print them with that mark.
+    """
+
+    network: str
+    num_models: int | None = 1
+    num_crops: int | None
+    top1_error: float | None = None
+    top5_error: float | None = None
+    unverified: tuple[str, ...] = ()
+
+
+_ALL = ("num_crops", "top1_error", "top5_error")
+
+TABLE_4: tuple[ReportedScore, ...] = (
+    ReportedScore(network="GoogLeNet", num_crops=10, top5_error=9.15, unverified=_ALL),
+    ReportedScore(network="GoogLeNet", num_crops=144, top5_error=7.89, unverified=_ALL),
+    ReportedScore(network="VGG", num_crops=None, top1_error=24.4, top5_error=6.8, unverified=_ALL),
+    ReportedScore(network="BN-Inception", num_crops=144, top1_error=22.0, top5_error=5.82, unverified=_ALL),
+    ReportedScore(network="PReLU", num_crops=10, top1_error=24.27, top5_error=7.38, unverified=_ALL),
+    ReportedScore(network="PReLU", num_crops=None, top1_error=21.59, top5_error=5.71, unverified=_ALL),
+    ReportedScore(network="Inception-v3", num_crops=12, top1_error=19.47, top5_error=4.48),
+    ReportedScore(network="Inception-v3", num_crops=144, top1_error=18.77, top5_error=4.2),
+)
+"""One model, several crops, on the validation images that are not on the exclusion list."""
+
+TABLE_5: tuple[ReportedScore, ...] = (
+    ReportedScore(network="VGGNet", num_models=2, num_crops=None, top1_error=23.7, top5_error=6.8, unverified=_ALL),
+    ReportedScore(network="GoogLeNet", num_models=7, num_crops=144, top5_error=6.67, unverified=_ALL),
+    ReportedScore(network="PReLU", num_models=None, num_crops=None, top5_error=4.94, unverified=_ALL),
+    ReportedScore(
+        network="BN-Inception", num_models=6, num_crops=144, top1_error=20.1, top5_error=4.9, unverified=_ALL
+    ),
+    ReportedScore(
+        network="Inception-v3",
+        num_models=4,
+        num_crops=144,
+        top1_error=17.2,
+        top5_error=3.58,
+        unverified=("top1_error",),
+    ),
+)
+"""Ensembles. The abstract prints a top-1 error of 17.3 for the last row."""
+
+NUM_SCORED_BY_THE_PAPER, NUM_VALIDATION_IMAGES = 48_238, 50_000
+"""Section 8 scores the validation images without the 1,762 of the ILSVRC devkit's list of doubtful ones."""
+
+
+def test_tables_4_and_5_hold_what_was_read_and_mark_what_was_not() -> None:
+    ours = [row for row in (*TABLE_4, *TABLE_5) if row.network == "Inception-v3"]
+    assert [(row.num_models, row.num_crops, row.top1_error, row.top5_error) for row in ours] == [
+        (1, 12, 19.47, 4.48),
+        (1, 144, 18.77, 4.2),
+        (4, 144, 17.2, 3.58),
+    ]
+    assert [row.unverified for row in ours] == [(), (), ("top1_error",)]
+    assert all(row.unverified for row in (*TABLE_4, *TABLE_5) if row.network != "Inception-v3")
+    assert NUM_VALIDATION_IMAGES - 1762 == NUM_SCORED_BY_THE_PAPER

@@ -14,7 +14,7 @@ import pytest
 import reinception
 from conftest import SMALLEST, Command
 from reinception import family
-from reinception.cli.look import reported_in_words
+from reinception.cli.models import reported_in_words
 from reinception.spec import cost
 
 ROOT = Path(__file__).parents[2]

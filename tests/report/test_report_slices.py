@@ -1,4 +1,4 @@
-"""Where a network is weaker: slices of real pictures that really differ, and what the report may say of them."""
+"""Where a network is weaker: slices of real images that really differ, and what the report may say of them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_report import Page
+from report_html import Page, table_of
 
 from reinception.data.sources.open_source import open_source
 from reinception.metrics import PredictionTable, wilson
 from reinception.metrics.significance import fisher
 from reinception.report.card import card
+from reinception.report.formatting import interval
 from reinception.report.page import render
 from reinception.report.read_run import Run, read_run
-from reinception.report.slice_features import traits
-from reinception.report.slices import LEAST_IMAGES, sliced, slices
+from reinception.report.sections.slices import LEAST_IMAGES, slice_section, slices
+from reinception.report.slice_features import slice_features
 
 NUM = 120
 CLASSES = ("defective", "functional")
@@ -33,11 +34,11 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for i, record in enumerate(open_source("elpv").records[:NUM]):
         with Image.open(record.path) as opened:
-            picture = opened.convert("L")
+            image = opened.convert("L")
         dark = i % 2 == 1
-        picture = picture.point(lambda value: value // 3) if dark else picture.point(lambda value: 120 + value // 2)
-        picture = picture.crop((0, 0, 150, 300)) if i % 4 == 0 else picture
-        picture.save(root / f"{i:03}.png")
+        image = image.point(lambda value: value // 3) if dark else image.point(lambda value: 120 + value // 2)
+        image = image.crop((0, 0, 150, 300)) if i % 4 == 0 else image
+        image.save(root / f"{i:03}.png")
         rows.append(
             (f"{i:03}.png", CLASSES[i // 2 % 2], "test", f"site {i % 3}", "night" if dark else "day", str(i), "")
         )
@@ -63,13 +64,8 @@ def run(cells: Path, small_run: Path) -> Run:
     return dataclasses.replace(read, config=config, table=table, validation=None)
 
 
-def _table(run: Run) -> PredictionTable:
-    assert run.table is not None
-    return run.table
-
-
-def test_traits_are_what_the_manifest_says_and_what_the_pixels_are_like(run: Run) -> None:
-    found = {trait.name: trait for trait in traits(run, _table(run))}
+def test_features_are_what_the_manifest_says_and_what_the_pixels_are_like(run: Run) -> None:
+    found = {feature.name: feature for feature in slice_features(run, table_of(run))}
     assert list(found) == ["group", "hour", "light", "shorter side", "brightness", "contrast"]
     assert set(found["light"].values) == {"day", "night"}
     assert set(found["group"].values) == {"site 0", "site 1", "site 2"}
@@ -85,56 +81,58 @@ def test_traits_are_what_the_manifest_says_and_what_the_pixels_are_like(run: Run
 
 
 def test_the_slice_that_falls_behind_comes_first_with_interval_rest_and_corrected_p(run: Run) -> None:
-    table = _table(run)
-    found = slices(traits(run, table), table)
-    assert [one.behind for one in found] == sorted((one.behind for one in found), reverse=True)
-    assert all(min(one.n, one.rest_n) >= LEAST_IMAGES for one in found)
-    night = next(one for one in found if one.trait == "light")
+    table = table_of(run)
+    found = slices(slice_features(run, table), table)
+    assert [one.deficit for one in found] == sorted((one.deficit for one in found), reverse=True)
+    assert all(min(one.n, one.rest.n) >= LEAST_IMAGES for one in found)
+    night = next(one for one in found if one.feature == "light")
     odd = np.arange(NUM) % 2 == 1
     counts = (int(table.correct[odd].sum()), 60, int(table.correct[~odd].sum()), 60)
-    assert (night.value, night.right, night.n, night.rest_right, night.rest_n) == ("night", *counts)
+    assert (night.value, night.accuracy.count, night.n, night.rest.count, night.rest.n) == ("night", *counts)
     assert fisher(*counts) < night.p < 0.001
-    assert len({(one.trait, one.value) for one in found}) == len(found)
-    shown = sliced(run, table)
+    assert len({(one.feature, one.value) for one in found}) == len(found)
+    shown = slice_section(run, table)
     assert shown is not None
-    assert "light “night”" in shown.sentence and "behind the rest" in shown.sentence
+    assert "light “night”" in shown.sentence and "significantly lower accuracy than the rest" in shown.sentence
     low, high = wilson(counts[0], 60)
-    row = next(row for row in shown.rows if row.trait == "light")
-    assert row.stands_out and row.interval == f"{100 * low:.1f} to {100 * high:.1f}\u202f%"
-    page = render(run)
-    assert "Where it is weaker" in page and "Holm" in page
+    row = next(row for row in shown.rows if row.feature == "light")
+    page, words = render(run), f"{100 * low:.1f} to {100 * high:.1f}\u202f%"
+    assert row.significant and interval(*row.accuracy.interval()) == words and f"<small>{words}</small>" in page
+    assert "Accuracy by slice" in page and "Holm" in page
     assert "- light, night: " in card(run)
 
 
 def test_what_the_classes_explain_is_said_to_be_the_classes(run: Run) -> None:
-    table = _table(run)
+    table = table_of(run)
     hard = (table.targets == 0) & (np.arange(NUM) % 3 > 0)
     probabilities = np.eye(2, dtype=np.float32)[np.where(hard, 1, table.targets)]
     odd = dataclasses.replace(table, probabilities=probabilities)
     values = np.where(
         np.arange(NUM) % 8 < 4, "mixed", np.where(table.targets == 0, "of the hard class", "of the easy class")
     )
-    trait = dataclasses.replace(traits(run, table)[0], name="made", rows=np.arange(NUM), values=tuple(map(str, values)))
-    worst = slices([trait], odd)[0]
+    feature = dataclasses.replace(
+        slice_features(run, table)[0], name="made", rows=np.arange(NUM), values=tuple(map(str, values))
+    )
+    worst = slices([feature], odd)[0]
     assert worst.value == "of the hard class"
-    assert worst.behind > 0.3 and worst.is_its_classes
+    assert worst.deficit > 0.3 and worst.explained_by_classes
     assert worst.expected == pytest.approx(odd.correct[(values == "mixed") & (table.targets == 0)].mean())
 
 
 def test_where_nothing_differs_there_is_no_evidence_and_where_there_is_too_little_no_section(run: Run) -> None:
-    table = _table(run)
+    table = table_of(run)
     right = dataclasses.replace(table, probabilities=np.eye(2, dtype=np.float32)[table.targets])
-    shown = sliced(run, right)
+    shown = slice_section(run, right)
     assert shown is not None
-    assert "none falls behind the rest by more than so many comparisons bring about by chance" in shown.sentence
-    assert shown.behind == ()
+    assert "none has significantly lower accuracy than the rest" in shown.sentence
+    assert shown.worse == ()
     few = dataclasses.replace(
         table, names=table.names[:50], targets=table.targets[:50], probabilities=table.probabilities[:50]
     )
     few_run = dataclasses.replace(run, table=few)
-    assert sliced(few_run, few) is None
-    assert "Where it is weaker" not in render(few_run)
-    assert "Where it is weaker" not in card(few_run)
+    assert slice_section(few_run, few) is None
+    assert "Accuracy by slice" not in render(few_run)
+    assert "Accuracy by slice" not in card(few_run)
 
 
 def test_a_manifest_of_json_lines_says_the_same(run: Run, cells: Path) -> None:
@@ -142,7 +140,7 @@ def test_a_manifest_of_json_lines_says_the_same(run: Run, cells: Path) -> None:
         rows = list(csv.DictReader(file))
     (cells / "cells.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     again = dataclasses.replace(run, config={**run.config, "data": "cells.jsonl"})
-    one, other = (traits(each, _table(each)) for each in (run, again))
+    one, other = (slice_features(each, table_of(each)) for each in (run, again))
     assert [(a.name, a.values, a.rows.tolist()) for a in one] == [(b.name, b.values, b.rows.tolist()) for b in other]
 
 
@@ -156,4 +154,4 @@ def test_columns_and_groups_that_are_html_are_shown_and_do_nothing(run: Run, cel
     assert "<img src=x onerror=alert(1)>" in page.text and "<script>alert(1)</script>" in page.text
     assert "script" not in {tag for tag, _ in page.tags}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    assert all(uri.startswith("data:image/jpeg;base64,") for uri in page.pictures())
+    assert all(uri.startswith("data:image/jpeg;base64,") for uri in page.images())

@@ -7,35 +7,42 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from reinception.cli import main
-from reinception.report.curves_file import CURVES_NAME, refresh
+from reinception.family import network
+from reinception.model.build import skeleton
+from reinception.report.curves import CURVES_NAME, refresh
 from reinception.train.run.console import Console
-from reinception.train.run.log import LINES_PER_RUN, PICTURE_SECONDS, Journal, StepRecord
+from reinception.train.run.log import CURVES_SECONDS, LINES_PER_RUN, BestWeights, RunLogger
 from reinception.train.run.run_folder import RunFolder
 from reinception.train.run.tensorboard import TENSORBOARD_NAME, Scalars
+from reinception.train.step import StepRecord
+from reinception.train.waiting import ImageWait
 
 SVG = "{http://www.w3.org/2000/svg}"
 HAS_TENSORBOARD = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs the extra track")
 
 
-def journal(out: Path, scalars: Scalars | None = None) -> Journal:
-    return Journal(
-        folder=RunFolder(out),
-        console=Console(is_silent=True),
+def logger(out: Path, scalars: Scalars | None = None) -> RunLogger:
+    return RunLogger(
+        RunFolder(out),
+        Console(is_silent=True),
         images_per_step=8,
         steps_per_epoch=10.0,
-        predict_validation=None,
-        keep=lambda step, score: None,
+        best=BestWeights(skeleton(network("inception_v3")), None, describe=lambda _: pytest.fail("saved"), say=print),
+        waiting=ImageWait(),
         scalars=scalars,
     )
 
 
 def record(step: int) -> StepRecord:
-    return StepRecord(loss=2 * math.exp(-step / 50), auxiliary_loss=2.5, rate=0.1, gradient_norm=1.0, clipped=False)
+    return StepRecord(
+        loss=2 * math.exp(-step / 50), auxiliary_loss=2.5, learning_rate=0.1, gradient_norm=1.0, clipped=False
+    )
 
 
 def charts(run: Path) -> list[ElementTree.Element]:
@@ -47,11 +54,12 @@ def words(run: Path) -> str:
 
 
 def test_the_picture_is_drawn_at_every_validation_from_what_was_written(tmp_path: Path) -> None:
-    run = journal(tmp_path / "run")
+    run = logger(tmp_path / "run")
     for step in range(1, 101):
         run.stepped(step, step / 200, record(step))
     assert not (tmp_path / "run" / CURVES_NAME).exists()
-    run.validate(100)
+    run.flush(100)
+    run.validated(100, None)
     assert [chart.get("aria-label") for chart in charts(tmp_path / "run")] == [
         "Loss", "Learning rate", "Gradient norm, before clipping"
     ]  # fmt: skip
@@ -62,7 +70,8 @@ def test_the_picture_is_drawn_at_every_validation_from_what_was_written(tmp_path
     before = (tmp_path / "run" / CURVES_NAME).read_bytes()
     for step in range(101, 200):
         run.stepped(step, step / 200, record(step))
-    run.validate(199)
+    run.flush(199)
+    run.validated(199, None)
     assert (tmp_path / "run" / CURVES_NAME).read_bytes() != before
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {CURVES_NAME, "metrics.jsonl", "results.csv"}  # no temporary file stays
@@ -72,15 +81,15 @@ def test_between_validations_it_is_drawn_when_half_a_minute_has_passed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("reinception.train.journal.time.monotonic", lambda: now)
-    run = journal(tmp_path / "run")
+    monkeypatch.setattr("reinception.train.run.log.time.monotonic", lambda: now)
+    run = logger(tmp_path / "run")
     picture, drawn = tmp_path / "run" / CURVES_NAME, 0
     for step in range(1, LINES_PER_RUN):
         now += 1.0
         run.stepped(step, step / LINES_PER_RUN, record(step))
         drawn += picture.exists()
         picture.unlink(missing_ok=True)
-    assert drawn == (LINES_PER_RUN - 1) // PICTURE_SECONDS
+    assert drawn == (LINES_PER_RUN - 1) // CURVES_SECONDS
 
 
 def test_validation_has_its_own_lines_and_losses_over_decades_a_logarithmic_axis(tmp_path: Path) -> None:
@@ -105,10 +114,11 @@ def test_a_run_without_a_line_has_no_picture(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
-    run = journal(tmp_path / "run")
+    run = logger(tmp_path / "run")
     (tmp_path / "run" / CURVES_NAME).mkdir()  # nothing can be put in the place of a folder
     run.stepped(1, 0.1, record(1))
-    run.validate(1)
+    run.flush(1)
+    run.validated(1, None)
     assert (tmp_path / "run" / CURVES_NAME).is_dir()
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
 
@@ -132,14 +142,15 @@ def read_scalars(run: Path) -> dict[str, dict[int, float]]:
 
     accumulator = EventAccumulator(str(run / TENSORBOARD_NAME))
     accumulator.Reload()
-    return {name: {one.step: one.value for one in accumulator.Scalars(name)} for name in accumulator.Tags()["scalars"]}
+    tags: Any = accumulator.Tags()
+    return {name: {one.step: one.value for one in accumulator.Scalars(name)} for name in tags["scalars"]}
 
 
 @HAS_TENSORBOARD
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own and of protobuf's making
 def test_tensorboard_reads_every_number_of_metrics_jsonl(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run = journal(out, Scalars(out, resumed_after=None, say=print))
+    run = logger(out, Scalars(out, resumed_after=None, say=print))
     for step in range(1, 6):
         run.stepped(step, step / 200, record(step))
     found = read_scalars(out)

@@ -100,11 +100,21 @@ def test_the_smallest_size_really_is_the_boundary(size: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(colour="red"), "unknown field"),
-        (lambda d: d.update(dropout="0.5"), "expected float"),
-        (lambda d: d.update(num_classes=True), "expected int"),
-        (lambda d: d["stages"][0]["layers"][0].update(channels=0), "at least one channel"),
-        (lambda d: d["stages"][0]["layers"][0].update(kernel=[3]), "height, width"),
+        (lambda d: d.update(colour="red"), r"^arch: unknown field 'colour'"),
+        (lambda d: d.update(dropout="0.5"), r"^arch\.dropout: expected float, found '0\.5'"),
+        (lambda d: d.update(dropout=float("nan")), r"^arch\.dropout: expected float, found nan"),
+        (lambda d: d.update(num_classes=True), r"^arch\.num_classes: expected int, found True"),
+        (lambda d: d.pop("input_size"), r"^arch: lacks input_size"),
+        (
+            lambda d: d["stages"][0]["layers"][0].update(channels=0),
+            r"^arch\.stages\.stem\.0: a conv.* at least one channel",
+        ),
+        (
+            lambda d: d["stages"][0]["layers"][0].update(kernel=[3]),
+            r"^arch\.stages\.stem\.0\.kernel: expected 2 values, found \[3\]",
+        ),
+        (lambda d: d["stages"][0]["layers"][0].update(kernel="33"), r"\.kernel: expected a list, found '33'"),
+        (lambda d: d["stages"][0]["layers"][0].update(kernel=[3, True]), r"\.kernel\.1: expected int, found True"),
         (lambda d: d["stages"][0]["layers"][0].update(type="lstm"), "unknown type 'lstm'"),
         (lambda d: d["stages"][0].update(name="../up"), "cannot be a name"),
         (lambda d: d["stages"][1].update(name="stem"), "distinct names"),

@@ -30,7 +30,7 @@ class Simulation:
         self.now = 1000.0
         self.progress: list[float] = []
         self.validations: list[float] = []
-        budget = TimeBudget(seconds=seconds, batches_per_validation=7, spent=spent, clock=lambda: self.now)
+        budget = TimeBudget(seconds=seconds, batches_per_validation=7, spent_seconds=spent, clock=lambda: self.now)
         done = 0
         while (progress := budget.progress(done)) < 1:
             self.progress.append(progress)

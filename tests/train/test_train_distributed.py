@@ -23,7 +23,9 @@ from safetensors.torch import load_file
 
 from processes import SOAK, Losses, ends, start, start_ranks
 from reinception.data.sources.open_source import open_source
+from reinception.train.loop import Training
 from reinception.train.run.checkpoint import Checkpoints
+from reinception.train.run.open_run import OpenRun
 
 PER_CLASS = 24
 REPLICAS = 6
@@ -133,13 +135,13 @@ def test_fast_is_the_same_step_to_rounding(cells: Path, tmp_path: Path) -> None:
 
 
 def poison(step: int, rank: int, share: int) -> None:
-    """On one rank the images of one step become no numbers, before the first layer: nature, at the outer edge."""
-    from reinception.train.run.session import Session
+    """On one rank the images of one step become NaN, before the first layer: nature, at the outer edge."""
+    from reinception.train.run import start
 
-    prepare, calls = Session.prepare, 0
+    wire, calls = start.wire, 0
 
-    def prepared(self: Session, *arguments: object) -> object:
-        training = prepare(self, *arguments)  # pyrefly: ignore[bad-argument-type]
+    def wired(run: OpenRun) -> Training:
+        training = wire(run)
 
         def spoil(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor | None:
             nonlocal calls
@@ -148,11 +150,11 @@ def poison(step: int, rank: int, share: int) -> None:
             calls += 1
             return inputs[0] * float("nan") if calls == step * share + 1 else None
 
-        if self.ranks.rank == rank:
-            training.network.get_submodule("stem.0").register_forward_pre_hook(spoil)
+        if run.ranks.rank == rank:
+            training.state.network.get_submodule("stem.0").register_forward_pre_hook(spoil)
         return training
 
-    Session.prepare = prepared  # pyrefly: ignore[bad-assignment]
+    start.wire = wired
 
 
 def test_a_bad_batch_on_one_of_three_ranks_leaves_the_state_of_a_run_without_it(

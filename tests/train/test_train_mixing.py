@@ -47,7 +47,7 @@ def test_mixup_blends_each_picture_with_the_one_before_it(pictures: tuple[Tensor
     draws = RandomStream("test", 3)
     draws.uniform(0, 1)
     share = beta(0.2, draws)
-    mixed, targets = mix(images.clone(), labels, MIXUP, num_classes=3, draws=RandomStream("test", 3))
+    mixed, targets = mix(images.clone(), labels, MIXUP, num_classes=3, stream=RandomStream("test", 3))
     assert 0.001 < share < 0.999
     for i in range(6):
         torch.testing.assert_close(mixed[i], share * images[i] + (1 - share) * images[i - 1])
@@ -62,7 +62,7 @@ def test_cutmix_puts_one_box_of_the_neighbour_into_each_picture_and_counts_its_p
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     cut = 0
     for seed in range(20):
-        mixed, targets = mix(images.clone(), labels, CUTMIX, num_classes=3, draws=RandomStream("test", seed))
+        mixed, targets = mix(images.clone(), labels, CUTMIX, num_classes=3, stream=RandomStream("test", seed))
         draws = RandomStream("test", seed)
         draws.uniform(0, 1)
         top, bottom, left, right = cutmix_box(75, 75, beta(1.0, draws), draws)
@@ -84,7 +84,7 @@ def test_labels_stay_probabilities(seed: int, n: int, k: int, share: float, soft
     if soft:
         labels = torch.rand(n, k, generator=generator).softmax(1)
     mixing = Mixing(mixup_alpha=0.2, cutmix_alpha=1.0, cutmix_share=share)
-    _, targets = mix(torch.rand(n, 3, 8, 9), labels, mixing, num_classes=k, draws=RandomStream("test", seed))
+    _, targets = mix(torch.rand(n, 3, 8, 9), labels, mixing, num_classes=k, stream=RandomStream("test", seed))
     assert targets.shape == (n, k)
     assert targets.dtype == torch.float32
     assert bool((targets >= 0).all())
@@ -138,7 +138,7 @@ def test_half_of_the_batches_get_cutmix_where_the_share_is_a_half(pictures: tupl
     cut = 0
     for step in range(400):
         small = images[:, :, :12, :12].clone()
-        mixed, _ = mix(small.clone(), labels, mixing, num_classes=2, draws=RandomStream("mix", 0, step, 0))
+        mixed, _ = mix(small.clone(), labels, mixing, num_classes=2, stream=RandomStream("mix", 0, step, 0))
         corner = (mixed == small) | (mixed == small.roll(1, 0))
         cut += bool(corner.all())  # every pixel is somebody's own
     assert 150 < cut < 280  # a blend that changes nothing in float32 looks like one, too
@@ -147,7 +147,7 @@ def test_half_of_the_batches_get_cutmix_where_the_share_is_a_half(pictures: tupl
 def test_smoothing_after_mixing_is_torchs_loss_and_smoothing_before_it_is_timms() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(8, 5, generator=generator), torch.randint(5, (8,), generator=generator)
-    _, targets = mix(torch.rand(8, 3, 4, 4), labels, MIXUP, num_classes=5, draws=RandomStream("test", 1))
+    _, targets = mix(torch.rand(8, 3, 4, 4), labels, MIXUP, num_classes=5, stream=RandomStream("test", 1))
     draws = RandomStream("test", 1)
     draws.uniform(0, 1)
     share = beta(0.2, draws)
@@ -155,7 +155,7 @@ def test_smoothing_after_mixing_is_torchs_loss_and_smoothing_before_it_is_timms(
     torch.testing.assert_close(ours, torch.nn.CrossEntropyLoss(label_smoothing=0.1)(logits, targets))
     # timm mixes with the batch in reverse order; on a batch that is its own neighbour's reverse both are one thing.
     pair, pair_logits = labels[:2], logits[:2]
-    _, ours_of_two = mix(torch.rand(2, 3, 4, 4), pair, MIXUP, num_classes=5, draws=RandomStream("test", 1))
+    _, ours_of_two = mix(torch.rand(2, 3, 4, 4), pair, MIXUP, num_classes=5, stream=RandomStream("test", 1))
     theirs = mixup_target(pair, 5, share, 0.1)
     smoothed_first = -(theirs * pair_logits.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(smoothed_cross_entropy(pair_logits, ours_of_two, 0.1), smoothed_first)

@@ -17,11 +17,11 @@ from reinception.model.build import build
 from reinception.recipe import Averaging, Cosine, Exponential, OneCycle, named
 from reinception.train.optim import (
     ParameterAverage,
-    RMSPropTF,
+    RMSPropTFOptimizer,
     clip_by_global_norm,
+    learning_rate_at,
     make_optimizer,
-    rate_at,
-    set_rate,
+    set_learning_rate,
 )
 
 
@@ -44,11 +44,11 @@ def test_rmsprop_equals_tensorflows_over_100_steps(decay: float, momentum: float
     gradients = [rng.normal(size=(7, 5)) * scale for scale in rng.lognormal(size=100)]
     rates = [0.045 * 0.94 ** (step // 20) for step in range(100)]  # the rate changes on the way: it is in the buffer
     w = nn.Parameter(torch.tensor(start))
-    optimizer = RMSPropTF([w], lr=0.0, decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=0.0)
+    optimizer = RMSPropTFOptimizer([w], lr=0.0, decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=0.0)
     steps = list(zip(gradients, rates, strict=True))
     for gradient, rate in steps:
         w.grad = torch.tensor(gradient)
-        set_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate)
         optimizer.step()
     expected = tensorflow_rmsprop(start, steps, decay=decay, momentum=momentum, epsilon=epsilon)
     np.testing.assert_allclose(w.detach().numpy(), expected, rtol=1e-10)
@@ -62,7 +62,7 @@ def test_the_first_step_with_epsilon_one_is_0_7255_of_the_gradient() -> None:
     module.w = w
     optimizer = make_optimizer(module, recipe.optimizer)
     w.grad = torch.full((1,), 1e-4, dtype=torch.float64)
-    set_rate(optimizer, 0.045)
+    set_learning_rate(optimizer, 0.045)
     optimizer.step()
     assert -w.item() / (0.045 * 1e-4) == pytest.approx(1 / math.sqrt(1.9), rel=1e-6)
     assert -w.item() / (0.045 * 1e-4) == pytest.approx(0.7255, abs=5e-5)
@@ -70,7 +70,7 @@ def test_the_first_step_with_epsilon_one_is_0_7255_of_the_gradient() -> None:
 
 def test_rmsprop_is_not_torchs() -> None:
     ours, theirs = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-    first = RMSPropTF([ours], lr=0.045, decay=0.9, momentum=0.9, epsilon=1.0, weight_decay=0.0)
+    first = RMSPropTFOptimizer([ours], lr=0.045, decay=0.9, momentum=0.9, epsilon=1.0, weight_decay=0.0)
     second = torch.optim.RMSprop([theirs], lr=0.045, alpha=0.9, momentum=0.9, eps=1.0)
     ours.grad, theirs.grad = torch.ones(1), torch.ones(1)
     first.step()
@@ -94,7 +94,7 @@ def test_weight_decay_shrinks_weights_but_neither_batch_norm_nor_biases(optimize
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)  # so that only weight decay moves anything
     rule = make_optimizer(net, optimizer)
-    set_rate(rule, 0.1)
+    set_learning_rate(rule, 0.1)
     rule.step()
     moved = {name for name, parameter in net.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == {name for name in before if name.endswith(("conv.weight", "classifier.weight"))}
@@ -110,24 +110,24 @@ def test_frozen_parameters_are_left_alone() -> None:
 
 def test_the_papers_rate_after_100_epochs_is_0_00204() -> None:
     paper = named("paper_2015")
-    assert rate_at(paper.schedule, progress=0.0, epochs=100) == 0.045
-    assert rate_at(paper.schedule, progress=1.0, epochs=100) == pytest.approx(0.00204, abs=5e-6)
-    assert rate_at(paper.schedule, progress=1.0, epochs=100) == pytest.approx(0.045 * 0.94**50)
+    assert learning_rate_at(paper.schedule, progress=0.0, epochs=100) == 0.045
+    assert learning_rate_at(paper.schedule, progress=1.0, epochs=100) == pytest.approx(0.00204, abs=5e-6)
+    assert learning_rate_at(paper.schedule, progress=1.0, epochs=100) == pytest.approx(0.045 * 0.94**50)
 
 
 def test_the_papers_staircase_steps_down_every_two_epochs_and_only_then() -> None:
     schedule = named("paper_2015").schedule
     steps_per_epoch = 801  # 1,281,167 images in steps of 50 x 32
     for step in range(0, 8 * steps_per_epoch):
-        rate = rate_at(schedule, progress=step / (100 * steps_per_epoch), epochs=100)
+        rate = learning_rate_at(schedule, progress=step / (100 * steps_per_epoch), epochs=100)
         assert rate == 0.045 * 0.94 ** (step // (2 * steps_per_epoch))
 
 
 @given(progress=st.floats(0, 1), epochs=st.integers(1, 500))
 def test_without_staircase_the_rate_falls_smoothly_below_the_stairs(progress: float, epochs: int) -> None:
     parts = {"base_rate": 0.045, "factor": 0.94, "every_epochs": 2.0, "warm_up_fraction": 0.0}
-    smooth = rate_at(Exponential(**parts, staircase=False), progress=progress, epochs=epochs)
-    stairs = rate_at(Exponential(**parts, staircase=True), progress=progress, epochs=epochs)
+    smooth = learning_rate_at(Exponential(**parts, staircase=False), progress=progress, epochs=epochs)
+    stairs = learning_rate_at(Exponential(**parts, staircase=True), progress=progress, epochs=epochs)
     assert 0.94 * stairs <= smooth * (1 + 1e-9)
     assert smooth <= stairs * (1 + 1e-6)
 
@@ -144,8 +144,8 @@ def test_a_cycle_rises_to_the_base_rate_and_comes_all_the_way_down(
 ) -> None:
     points = {0.0: first, 0.125: half_risen, 0.25: 0.01, 0.625: (0.01 + last) / 2, 1.0: last}
     for progress, rate in points.items():
-        assert rate_at(schedule, progress=progress, epochs=1) == pytest.approx(rate)
-    rates = [rate_at(schedule, progress=i / 100, epochs=1) for i in range(101)]
+        assert learning_rate_at(schedule, progress=progress, epochs=1) == pytest.approx(rate)
+    rates = [learning_rate_at(schedule, progress=i / 100, epochs=1) for i in range(101)]
     assert max(rates) == rates[25]
     assert rates[:26] == sorted(rates[:26])
     assert rates[25:] == sorted(rates[25:], reverse=True)
@@ -156,7 +156,7 @@ def test_one_cycle_is_torchs() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=101, pct_start=31 / 101)
     for step in range(101):
-        ours = rate_at(schedule, progress=step / 100, epochs=1)
+        ours = learning_rate_at(schedule, progress=step / 100, epochs=1)
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
         optimizer.step()
         if step < 100:

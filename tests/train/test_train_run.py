@@ -24,8 +24,8 @@ from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import load
 from reinception.recipe import Recipe, named
-from reinception.train.optim import rate_at
-from reinception.train.run.dry_run import rehearse
+from reinception.train.optim import learning_rate_at
+from reinception.train.run.dry_run import dry_run
 from reinception.train.run.start import TrainConfig, train
 
 PER_CLASS = 24
@@ -182,7 +182,7 @@ def test_a_time_budget_is_kept_and_the_rate_comes_down_with_it(cells: Path, tmp_
     assert lines[-1]["progress"] >= 1 - 3 * slowest / 5.0
     schedule = named("from_scratch").schedule
     for line in lines:
-        assert line["rate"] == pytest.approx(rate_at(schedule, progress=line["progress"], epochs=30))
+        assert line["learning_rate"] == pytest.approx(learning_rate_at(schedule, progress=line["progress"], epochs=30))
     assert json.loads((run / "config.json").read_text())["time_budget_seconds"] == 5.0
 
 
@@ -193,13 +193,13 @@ def test_replicas_are_batches_of_their_own_in_one_step(cells: Path, tmp_path: Pa
 
 def test_the_papers_recipe_runs(cells: Path, tmp_path: Path) -> None:
     run = train(small(cells, tmp_path / "run", recipe="paper_2015", replicas=2, epochs=1))
-    assert {line["rate"] for line in metrics_of(run, "train")} == {0.045}
+    assert {line["learning_rate"] for line in metrics_of(run, "train")} == {0.045}
     _, manifest = load(run)
     assert manifest.preprocessing.resize == "central_crop"
 
 
 def test_a_dry_run_says_what_a_run_would_be_and_writes_nothing(cells: Path, tmp_path: Path) -> None:
-    said = rehearse(small(cells, tmp_path / "run", replicas=2, epochs=3))
+    said = dry_run(small(cells, tmp_path / "run", replicas=2, epochs=3))
     lines = dict(line.split(maxsplit=1) for line in said.replace("one step", "one_step").splitlines())
     assert lines["data"].endswith(": train 32, val 4, test 12")
     assert lines["recipe"].startswith("from_scratch: 2 x 8 images a step")
@@ -313,7 +313,7 @@ def test_an_image_that_does_not_decode_is_named_before_anything_is_written(
 
 def test_training_that_diverges_says_so(cells: Path, tmp_path: Path) -> None:
     recipe = named("from_scratch").changed("schedule.base_rate", 1e30, source="test")
-    with pytest.raises(ReinceptionError, match=r"diverged at step \d+.*lower rate"):
+    with pytest.raises(ReinceptionError, match=r"diverged at step \d+.*lower learning rate"):
         train(small(cells, tmp_path / "run", recipe=recipe, epochs=20))
 
 

@@ -23,8 +23,9 @@ from reinception.errors import ReinceptionError
 from reinception.model.build import Network, build
 from reinception.recipe import PAPER_2015
 from reinception.train.optim import ParameterAverage, make_optimizer
-from reinception.train.run.checkpoint import Checkpoint, Checkpoints, capture, differences, fingerprint, restore
-from reinception.train.run.checkpointer import Keeper
+from reinception.train.run.checkpoint import Checkpoint, Checkpointer, Checkpoints, capture, restore
+from reinception.train.run.metadata import differences
+from tensors import fingerprint
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -73,7 +74,7 @@ def test_what_is_skipped_is_put_aside_and_not_counted_again(tmp_path: Path) -> N
     checkpoints = Checkpoints(tmp_path / "state")
     for step in (1, 2):
         checkpoints.save(checkpoint(step))
-    (checkpoints.folder / "step-000000003.safetensors.tmp").touch()
+    (checkpoints.folder / ".step-000000003.safetensors.ab.tmp").touch()
     checkpoints.forget_after(1)
     assert checkpoints.steps() == [1]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
@@ -214,11 +215,10 @@ def test_at_forty_fill_levels_of_a_small_disk_the_old_checkpoint_stays_and_the_r
     code = """
 import subprocess, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from test_train_state import checkpoint, same
 import torch
-from reinception.train.run.checkpointer import Keeper
-from reinception.train.run.checkpoint import Checkpoint, Checkpoints
+from reinception.train.run.checkpoint import Checkpoint, Checkpointer, Checkpoints
 if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", sys.argv[1]]).returncode:
     sys.exit(77)
 def large(step):
@@ -229,23 +229,24 @@ root = Path(sys.argv[1])
 told = []
 for level in range(40):
     checkpoints = Checkpoints(root / "state")
-    keeper = Keeper(checkpoints, large, seconds=1e9, steps=None, say=told.append)
-    assert keeper.keep(1)
+    checkpointer = Checkpointer(checkpoints, large, seconds=1e9, num_steps=None, say=told.append)
+    assert checkpointer.save(1)
     free = 1 << 20
     (root / "ballast").write_bytes(bytes(free - 200_000 - level * 5_000))
     before = len(told)
-    kept = keeper.keep(2)
+    kept = checkpointer.save(2)
     assert kept == (len(told) == before)
     newest, skipped = checkpoints.newest()
     assert same(newest, large(2 if kept else 1)) and not skipped, level
     (root / "ballast").unlink()
-    assert keeper.keep(3) and same(checkpoints.newest()[0], large(3))
+    assert checkpointer.save(3) and same(checkpoints.newest()[0], large(3))
     for path in (root / "state").iterdir():
         path.unlink()
 print(len(told), "of 40 without room")
 print(told[0])
 """
-    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[1])]
+    words = ["unshare", "--mount", sys.executable, "-c", code, str(tmp_path)]
+    words += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("this container may not mount")
@@ -259,13 +260,13 @@ print(told[0])
 def test_a_save_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
     told: list[str] = []
     checkpoints = Checkpoints(tmp_path / "folder" / "state")
-    keeper = Keeper(checkpoints, checkpoint, seconds=1e9, steps=2, say=told.append)
-    keeper.keep_if_due(2)  # the folder is not there
+    checkpointer = Checkpointer(checkpoints, checkpoint, seconds=1e9, num_steps=2, say=told.append)
+    checkpointer.save_if_due(2)  # the folder is not there
     assert "no checkpoint after step 2" in told[0]
     (tmp_path / "folder").mkdir()
-    keeper.keep_if_due(3)
+    checkpointer.save_if_due(3)
     assert checkpoints.steps() == []
-    keeper.keep_if_due(4)
+    checkpointer.save_if_due(4)
     assert checkpoints.steps() == [4]
     assert len(told) == 1
 
@@ -273,19 +274,19 @@ def test_a_save_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
 def test_checkpoints_follow_the_clock(tmp_path: Path) -> None:
     now = 0.0
     checkpoints = Checkpoints(tmp_path / "state", kept=9)
-    keeper = Keeper(checkpoints, checkpoint, seconds=10, steps=None, say=print, clock=lambda: now)
+    checkpointer = Checkpointer(checkpoints, checkpoint, seconds=10, num_steps=None, say=print, clock=lambda: now)
     for step in range(1, 31):
         now += 1
-        keeper.keep_if_due(step)
+        checkpointer.save_if_due(step)
     assert checkpoints.steps() == [10, 20, 30]
 
 
 def test_a_state_caught_in_the_middle_of_a_change_is_never_written(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "state")
-    keeper = Keeper(checkpoints, checkpoint, seconds=10, steps=None, say=print)
-    with pytest.raises(MemoryError), keeper.changing():
+    checkpointer = Checkpointer(checkpoints, checkpoint, seconds=10, num_steps=None, say=print)
+    with pytest.raises(MemoryError), checkpointer.changing():
         raise MemoryError
-    assert not keeper.keep(1)
+    assert not checkpointer.save(1)
     assert checkpoints.steps() == []
 
 

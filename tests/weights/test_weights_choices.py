@@ -13,10 +13,10 @@ import torchvision
 
 from foreign_weights import assert_same_bits, assert_same_outputs
 from reinception.errors import ReinceptionError, UsageError
-from reinception.family import catalog
 from reinception.model.normalisation import fold_normalisation
 from reinception.preprocess import Preprocessing
 from reinception.weights.convert import NO_CLASSIFIER, Choices, Conversion, convert, fold, obtain, write
+from reinception.weights.create import create
 from reinception.weights.downloads import imagenet_classes
 from reinception.weights.library_files import counts_border, export
 from reinception.weights.weight_files import read
@@ -221,6 +221,6 @@ def test_folding_leaves_the_network_it_was_given(from_torchvision: Conversion) -
 
 
 def test_a_padded_first_convolution_refuses_the_folding() -> None:
-    googlenet = catalog.create("googlenet", num_classes=2, width=0.25)
+    googlenet = create("googlenet", num_classes=2, width=0.25)
     with pytest.raises(ReinceptionError, match=r"googlenet begins with a padded layer \(stem.0\)"):
         fold_normalisation(googlenet, Preprocessing())

@@ -157,7 +157,7 @@ def test_each_kind_of_keras_file_gives_keras_logits(
     keras_model: Any, keras_files: dict[str, Path], layout: str, tmp_path: Path
 ) -> None:
     found = obtain(keras_files[layout])
-    assert found.source is not None and found.source.name == "keras"
+    assert found.publisher is not None and found.publisher.name == "keras"
     assert not counts_border(found.network.arch)
     assert not any(name.endswith("bn.weight") for name in found.network.state_dict())
     pixels = images(size=107)
@@ -268,7 +268,7 @@ def test_lucids_layout_comes_back_bit_for_bit(tmp_path: Path) -> None:
     network = random_network(seed=8, border=True, aux=False)
     export(network, manifest_of(network), "lucid", tmp_path / "lucid.safetensors")
     found = obtain(tmp_path / "lucid.safetensors")
-    assert found.source is not None and found.source.name == "lucid"
+    assert found.publisher is not None and found.publisher.name == "lucid"
     assert found.network.arch == network.arch
     assert_same_bits(found.network.state_dict(), network.state_dict())
 

@@ -18,8 +18,8 @@ from reinception import family
 from reinception.errors import ReinceptionError
 from reinception.model.build import skeleton
 from reinception.weights.identify import identify
-from reinception.weights.layouts.known import LAYOUTS
-from reinception.weights.layouts.match import their_shape
+from reinception.weights.layouts.keys import to_file_order
+from reinception.weights.layouts.libraries import LAYOUTS
 from reinception.weights.layouts.places import keras_layers, places
 from reinception.weights.publishers import candidates
 
@@ -43,7 +43,7 @@ def shapes_in(layout: str, *, aux: bool = False, num_classes: int = 1000, stored
     keys = LAYOUTS[layout].keys(arch)
     scale = LAYOUTS[layout].has_scale
     shapes = {
-        key.theirs: their_shape(ours[key.ours], key.form)
+        key.theirs: tuple(to_file_order(torch.empty(ours[key.ours], device="meta"), key.form).shape)
         for key in keys
         if scale or not key.ours.endswith(".bn.weight")
     }

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 
-from reinception.cli.arguments import parser
 from reinception.errors import Interrupted, ReinceptionError, UsageError
 
 PROGRAM = "reinception"
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+COMPUTING = {"train", "evaluate", "predict", "features", "score", "ablate", "weights"}
+"""Verbs that run networks: what they free they need again at once."""
 SIGNALLED = 128  # plus the number of the signal, as shells count
 
 
@@ -22,14 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143
     terminated."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words:
-        parser().print_help(sys.stderr)
-        return WRONG_USAGE
-    arguments = parser().parse_args(words)
     try:
-        # The verb's room is imported only now, so that --help and wrong usage never wait for torch.
-        module, function = arguments.call.split(":")
-        getattr(importlib.import_module(f"reinception.cli.{module}"), function)(arguments)
+        # Here, so that Ctrl-C while modules load is one line too.
+        from reinception.cli.parsing import parse
+        from reinception.machine import keep_freed_memory
+
+        call = parse(words)
+        if words and words[0] in COMPUTING:
+            keep_freed_memory()
+        call()
         sys.stdout.flush()
     except KeyboardInterrupt as interruption:
         say(f"interrupted; {str(interruption) or f'to start again: {shlex.join([PROGRAM, *words])}'}")
@@ -39,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        if arguments.debug:
+        if "--debug" in words:
             traceback.print_exc()
         say(one_line(error))
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
-    return DONE
+    return DONE if words else WRONG_USAGE
 
 
 def say(line: str) -> None:

@@ -1,85 +1,132 @@
-"""argparse as we want it: whole words, errors of one line, the same help on every Python, values that are checked."""
+"""The whole command line: its verbs, its help, and what is said where a command makes no sense."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
+import importlib
+import inspect
+import io
 import re
+import shutil
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
-N = TypeVar("N", int, float)
+from cyclopts import App, CycloptsError
 
+from reinception import __version__
+from reinception.cli.flags import ARGUMENTS, Verb
+from reinception.errors import UsageError
 
-class Parser(argparse.ArgumentParser):
-    """argparse with whole words only, and with errors of one line."""
+if TYPE_CHECKING:
+    from cyclopts.help import HelpPanel
+    from rich.console import Console, ConsoleOptions
 
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=Help, **fields)
-        if sys.version_info >= (3, 14):
-            self.color = False
+PROGRAM = "reinception"
+ABOUT = "Inception-v3 on PyTorch: look at the networks, train one on your images, evaluate it, use it."
+CODES = f"""`{PROGRAM} VERB --help` explains a verb, `{PROGRAM} --version` prints the version.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        if action.choices is not None and value not in action.choices:
-            near = difflib.get_close_matches(str(value), [str(choice) for choice in action.choices], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(map(str, action.choices))}"
-            raise argparse.ArgumentError(action, f"unknown: {value}; {hint}")
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-class Help(argparse.HelpFormatter):
-    """Help that reads the same on every Python: 3.13 began to write `-o, --out X` where 3.11 writes `-o X, --out X`."""
-
-    def __init__(self, prog: str, **fields: Any) -> None:
-        super().__init__(prog, max_help_position=30, **fields)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings or action.nargs == 0:
-            return super()._format_action_invocation(action)
-        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
+# Each is the function `run` of the module of its name: `data check` is in data_check.py.
+VERBS = (
+    *("models", "show", "draw", "train", "recipe list", "recipe show"),
+    *("evaluate", "predict", "report", "compare", "features", "score", "ablate"),
+    *("data check", "data split", "data pack", "weights identify", "weights convert", "doctor"),
+)
+GROUPS = {
+    "recipe": "Say how a recipe trains, every number with its meaning and its source.",
+    "data": "Check images before training, split them without leaks, pack them into shards.",
+    "weights": "Identify the Inception-v3 weights of other libraries, convert them here and back.\n\nFiles are read "
+    "without running anything in them: a pickle that wants more than tensors is refused.",
+}
 
 
-# -- values ------------------------------------------------------------------------------------------------------------
-
-
-def duration(text: str) -> float:
-    """Seconds, from `90`, `90s`, `15m`, `1.5h`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not match or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 90s, 15m or 2h")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
-
-
-def positive_int(text: str) -> int:
-    return _number(text, int, lambda value: value > 0, "a whole number above 0")
-
-
-def natural_int(text: str) -> int:
-    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
-
-
-def positive_float(text: str) -> float:
-    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
-
-
-def fraction(text: str) -> float:
-    return _number(text, float, lambda value: 0 <= value < 1, "a share, at least 0 and below 1")
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    """(342, 384) from `342,384`."""
-    return tuple(positive_int(part.strip()) for part in text.split(","))
-
-
-def _number(text: str, kind: Callable[[str], N], fits: Callable[[N], bool], what: str) -> N:
+def parse(words: Sequence[str]) -> Callable[[], None]:
+    """What a command line asks for, ready to be called. UsageError, one line, where it makes no sense."""
+    if list(words) == ["--version"]:
+        return partial(print, PROGRAM, __version__)
+    top = _app(words)
+    if not words:
+        return lambda: print(_help(top, []), end="", file=sys.stderr)
     try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return value
+        call, bound, _ = top.parse_args(_explicit(words), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        chain = " ".join(error.command_chain or ())
+        what = verb_named(chain).usage if chain in VERBS else f"See {PROGRAM} {chain}{' ' if chain else ''}--help."
+        raise UsageError(f"{error}{'' if str(error).endswith('.') else '.'} {what}") from None
+    if getattr(call, "__func__", None) is App.help_print:
+        asked = bound.arguments["tokens"]
+        if not {"--help", "-h"} & set(words):
+            raise UsageError(f"{asked[0]} needs one of its verbs. See {PROGRAM} {asked[0]} --help.")
+        return lambda: print(_help(top, asked), end="")
+    return lambda: call(*bound.args, **bound.kwargs)
+
+
+def verb_named(name: str) -> Verb:
+    return Verb(name=name, run=importlib.import_module(f"reinception.cli.{name.replace(' ', '_')}").run)
+
+
+def _explicit(words: Sequence[str]) -> list[str]:
+    """`--json` alone asks for the standard output, and `-`, which names it, is the value of a flag and not a flag."""
+    explicit: list[str] = []
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        if word == "-" and explicit and explicit[-1].startswith("-"):
+            explicit[-1] = explicit[-1].removesuffix("=-") + "=-"
+        else:
+            explicit.append("--json=-" if word == "--json" and following.startswith("-") else word)
+    return explicit
+
+
+def _app(words: Sequence[str]) -> App:
+    """The verbs; only the one that is asked for with its flags."""
+    make = partial(App, version_flags=[], group_commands="Verbs", group_arguments=ARGUMENTS)
+    top = make(PROGRAM, ABOUT, f"Usage: {PROGRAM} VERB ...", help_epilogue=CODES, help_format="plaintext")
+    top.help_formatter = _print_panel
+    above = {"": top}
+    # Only those that can be meant are imported.
+    meant = [name for name in VERBS if name.split()[0] in words[:1]] or VERBS
+    for order, name in enumerate(meant):
+        group, _, last = name.rpartition(" ")
+        if group not in above:
+            explains = f"`{PROGRAM} {group} VERB --help` explains a verb."
+            usage = f"Usage: {PROGRAM} {group} VERB ..."
+            above[group] = make(group, GROUPS[group], usage, help_epilogue=explains, sort_key=order)
+            top.command(above[group])
+        verb = verb_named(name)
+        about, _, example = inspect.cleandoc(verb.run.__doc__ or "").partition("\n\nExample: ")
+        app = make(last, re.sub(r"(?<!\n)\n(?!\n)", " ", about), help_epilogue=f"Example: {example}", sort_key=order)
+        if name.split() == list(words[: len(name.split())]):
+            app.usage = verb.usage
+            app.default(verb.command)
+        above[group].command(app)
+    for app in above.values():
+        app["--help"].show = False
+    return top
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+
+def _help(top: App, asked: Sequence[str]) -> str:
+    """Help reads the same everywhere: no colours, as wide as the terminal, 100 columns where there is none."""
+    from rich.console import Console
+
+    file, width = io.StringIO(), shutil.get_terminal_size((100, 24)).columns
+    console = Console(file=file, width=width, color_system=None, highlight=False, markup=False, emoji=False)
+    top.help_print(list(asked), console=console)
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r" +$", "", file.getvalue(), flags=re.MULTILINE))
+
+
+def _print_panel(console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+    """One group of arguments, flags or verbs in two columns: names and words."""
+    rows = []
+    for entry in panel.entries:
+        names = entry.positional_label or ", ".join((*entry.positive_shorts, *entry.positive_names))
+        with console.capture() as words:
+            console.print(entry.description, soft_wrap=True)
+        rows.append((f"{names} {'' if entry.positional_label else entry.metavar or ''}".rstrip(), words.get().strip()))
+    column = max((len(name) for name, _ in rows), default=0) + 4
+    wrap = partial(textwrap.wrap, width=console.width, subsequent_indent=" " * column, break_on_hyphens=False)
+    lines = [line for name, words in rows for line in wrap(f"  {name:<{column - 2}}{words}")]
+    console.print("\n".join([f"\n{panel.title}:", *lines]) if rows else "", soft_wrap=True)

@@ -1,32 +1,27 @@
-"""The processes that torchrun has started for one command, connected."""
+"""The processes that torchrun has started for one command: they share its images, and the first speaks for all."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reinception.sharing import Peers
+    from reinception.inference.compute import Compute, Progress
 
 
 @contextmanager
-def connected() -> Iterator[Peers | None]:
-    """The others that share this command's work; None for a process alone, which loads nothing of this.
+def connected(compute: Compute, *, progress: Progress | None) -> Iterator[Compute]:
+    """`compute` as the command line means it: on the GPU where there is one, shared with the connected ranks, and with
+    the first of them showing its progress."""
+    from reinception.distributed import connected as connected_ranks
 
-    They leave together: none ends while another still needs it.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield None
-        return
-    import torch
+    with connected_ranks() as ranks:
+        own = progress if ranks is None or ranks.is_first else None
+        yield replace(compute, device=compute.device or "auto", ranks=ranks, progress=own)
 
-    from reinception.distributed import Ranks
-    from reinception.machine import choose_device
 
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    with Ranks(choose_device()) as ranks:
-        yield ranks
-        ranks.meet()
+def is_first(compute: Compute) -> bool:
+    """Whether this process writes and speaks."""
+    return compute.ranks is None or compute.ranks.is_first

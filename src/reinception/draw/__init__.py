@@ -1,4 +1,4 @@
-"""A network as a picture that looks like the paper's figures: a function of the spec, written as SVG text."""
+"""Draws a spec as SVG in the style of the paper's figures."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from reinception.spec import Arch
 def draw(arch: Arch, *, at: str | None = None) -> str:
     """SVG text of `arch`, or of its module or auxiliary classifier `at`; the same spec gives the same bytes.
 
-    A whole network flows from top to bottom: that is the order of reading, of Table 1 and of `reinception show`. One
-    module flows upwards from its base to its filter concatenation, so that it can be laid beside the paper's figures.
-    The text refers to nothing outside itself, and its colours follow the reader's light or dark mode.
-    UsageError when there is no `at`, or when a layer's window does not fit the network's input size.
+    A whole network flows from top to bottom, as in Table 1 and in `reinception show`; one module flows upwards from its
+    base to its filter concatenation, as in the paper's figures. The SVG refers to nothing outside itself, and its
+    colours follow light or dark mode. UsageError when there is no `at`, SpecError when a layer's kernel does not fit
+    the network's input size.
+
+        draw(ri.family.network("inception_v3"), at="grid17.0")
     """
     return write_svg(arrange(arch) if at is None else arrange_part(arch, at))

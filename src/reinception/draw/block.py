@@ -1,12 +1,13 @@
-"""A branch or a module laid out on its own: boxes and the arrows between them, top-down, its corner at the origin."""
+"""Lays out a branch or a module by itself: boxes and arrows from top to bottom, its upper left corner at the origin."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from reinception.draw.boxes import Words, bar, bar_width, classifier_words, words
+from reinception.draw.boxes import LayerLabel, bar, bar_width, classifier_labels, layer_label
 from reinception.draw.drawing import Arrow, Box, Point
 from reinception.spec import Aux, Chain, Concat, Conv, Layer, Shape, Step
 
@@ -18,7 +19,7 @@ LEAST_BOX_WIDTH = 90  # room for `7x1` and three digits: columns of one module s
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Boxes and arrows with the points where arrows come in and go out; a bar takes and gives them anywhere."""
+    """Boxes and arrows with the points where arrows enter and leave; a bar takes and gives them anywhere."""
 
     width: int
     height: int
@@ -33,14 +34,12 @@ class Block:
         return max(box.bottom for box in self.boxes)
 
     def moved(self, dx: float, dy: float) -> Block:
-        return Block(
-            width=self.width,
-            height=self.height,
+        return dataclasses.replace(
+            self,
             boxes=tuple(box.moved(dx, dy) for box in self.boxes),
             arrows=tuple(arrow.moved(dx, dy) for arrow in self.arrows),
             entries=tuple(Point(x + dx, y + dy) for x, y in self.entries),
             exits=tuple(Point(x + dx, y + dy) for x, y in self.exits),
-            is_bar=self.is_bar,
         )
 
 
@@ -66,12 +65,12 @@ class Blocks:
     def _some_normalised(self) -> bool:
         return any(isinstance(step.layer, Conv) and step.layer.batch_norm is not None for step in self.steps.values())
 
-    def words(self, path: str, *, says_channels: bool = False) -> Words:
-        """What the box of the layer at `path` says; where some convolutions are normalised, one that is not says so."""
-        return words(self.steps[path], says_unnormalised=self._some_normalised, says_channels=says_channels)
+    def label(self, path: str, *, with_channels: bool = False) -> LayerLabel:
+        """The label of the layer at `path`; where some convolutions are normalised, one that is not says so."""
+        return layer_label(self.steps[path], mark_unnormalised=self._some_normalised, with_channels=with_channels)
 
     def module(self, module: Concat, path: str) -> Block:
-        """The branches side by side, first layers in one row; where arrows leave, the concatenation must follow."""
+        """The branches side by side, first layers in one row; the bar of the concatenation must follow."""
         branches = [self.branch(branch, f"{path}.{name}") for name, branch in module.branches]
         placed: list[Block] = []
         x = 0
@@ -90,25 +89,24 @@ class Blocks:
     def branch(self, branch: Chain, path: str, *, least_width: int = LEAST_BOX_WIDTH, goes_on: bool = False) -> Block:
         """The layers one below the other, in boxes of one width, those of a concatenation side by side.
 
-        A concatenation in the middle ends on a bar; at the end it does so if the branch `goes_on`, and else hands its
-        own branches to whatever concatenates this one.
+        A concatenation ends on a bar, except at the end of a branch that does not `goes_on`: its branches then lead to
+        the concatenation outside.
         """
         layers = flat(branch, path)
         if not layers:
-            # A branch without layers hands on what it gets.
-            word = Words(kind="plain", label="identity", path=path)
-            return single(word.box(word.width))
+            identity = LayerLabel(kind="plain", label="identity", path=path)
+            return single(identity.box(identity.width))
         last = layers[-1][0]
-        said = {
-            place: self.words(place, says_channels=place == last)
+        labels = {
+            place: self.label(place, with_channels=place == last)
             for place, layer in layers
             if not isinstance(layer, Concat)
         }
-        box_width = max([least_width, *(word.width for word in said.values())])
+        box_width = max([least_width, *(label.width for label in labels.values())])
         rows: list[Block | Step] = []
         for place, layer in layers:
             if not isinstance(layer, Concat):
-                rows.append(single(said[place].box(box_width)))
+                rows.append(single(labels[place].box(box_width)))
                 continue
             rows.append(self.module(layer, place))
             if place != last or goes_on:
@@ -117,13 +115,13 @@ class Blocks:
         return stack([concat_bar(row, width) if isinstance(row, Step) else row for row in rows], width)
 
     def head(self, head: Aux, num_classes: int) -> tuple[Shape, Block]:
-        """The shape that an auxiliary classifier looks at, and its layers down to its logits."""
+        """The input shape of an auxiliary classifier, and its layers down to its logits."""
         body = self.steps[f"{head.name}.body"]
-        ends = classifier_words(f"{head.name}.classifier", body.output, head.dropout, num_classes)
-        least_width = max(word.width for word in ends)
+        ends = classifier_labels(f"{head.name}.classifier", body.output, head.dropout, num_classes)
+        least_width = max(label.width for label in ends)
         branch = self.branch(head.body, body.path, least_width=least_width, goes_on=True)
         width = max([least_width, *(int(box.width) for box in branch.boxes)])
-        return body.input, stack([branch, *(single(word.box(width)) for word in ends)], max(branch.width, width))
+        return body.input, stack([branch, *(single(label.box(width)) for label in ends)], max(branch.width, width))
 
 
 def concat_width(shape: Shape) -> int:
@@ -137,7 +135,7 @@ def concat_bar(step: Step, width: int) -> Block:
 
 
 def stack(rows: Sequence[Block], width: int) -> Block:
-    """Blocks one below the other around one middle line, joined by arrows."""
+    """Blocks one below the other around one centre line, joined by arrows."""
     boxes: list[Box] = []
     arrows: list[Arrow] = []
     placed: list[Block] = []
@@ -167,7 +165,7 @@ def gap_between(above: Block, below: Block) -> int:
 
 
 def join(above: Block, below: Block) -> list[Arrow]:
-    """Arrows from one placed block to the next: straight from and to a bar, over a fork from a box to several."""
+    """Arrows from one placed block to the next: straight from or to a bar, forked from one box to several."""
     if below.is_bar:
         top = below.entries[0].y
         return [Arrow((point, Point(point.x, top))) for point in above.exits]
@@ -186,7 +184,7 @@ def join(above: Block, below: Block) -> list[Arrow]:
 
 
 def flat(chain: Chain, path: str) -> list[tuple[str, Layer]]:
-    """The layers of a chain with their paths, those of chains within it among them."""
+    """The layers of a chain with their paths; chains within it are flattened."""
     found: list[tuple[str, Layer]] = []
     for index, layer in enumerate(chain.layers):
         place = f"{path}.{index}"

@@ -1,4 +1,4 @@
-"""How one layer is written: the words, the window and the colour of its box, in the notation of Table 1."""
+"""The box of one layer: label, kernel and colour, in the notation of Table 1."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from reinception.spec import AdaptivePool, Chain, Concat, Conv, Layer, LocalResp
 
 BOX_HEIGHT = 26
 _EDGE, _BEFORE_NOTE, _BEFORE_COUNT = 7, 5, 8
-_START = _EDGE + GLYPH + 5  # of the label; one line in a column of boxes, with a window before it or without
+_START = _EDGE + GLYPH + 5  # where every label begins, with a glyph before it or without
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
-    """What a box says: `3x3/2`, small beside it `V`, and at its end the channels it hands on."""
+class LayerLabel:
+    """The texts of a box: `3x3/2`, a small `V` beside it, and at its end the number of output channels."""
 
     kind: Kind
     label: str
@@ -34,7 +34,7 @@ class Words:
         return even(width)
 
     def box(self, width: int) -> Box:
-        """The box, its corner at the origin."""
+        """The box, its upper left corner at the origin."""
         middle = BOX_HEIGHT / 2
         texts = [Text(x=_START, y=middle, text=self.label, style="label")]
         if self.note:
@@ -59,17 +59,17 @@ class Words:
         )
 
 
-def words(step: Step, *, says_unnormalised: bool = False, says_channels: bool = False) -> Words:
-    """The words of a layer. A convolution says its channels; a pool, which passes them on, if `says_channels`.
+def layer_label(step: Step, *, mark_unnormalised: bool = False, with_channels: bool = False) -> LayerLabel:
+    """The label of a layer. A convolution shows its channels; a pool, which keeps their number, `with_channels` only.
 
-    `says_unnormalised` marks a convolution without batch normalisation, where the network has others with it.
+    `mark_unnormalised` marks a convolution without batch normalisation, where the network has others with it.
     """
     layer, count = step.layer, str(step.output.channels)
     if isinstance(layer, Conv):
         remarks = [_padding(layer), f"{layer.groups} groups" if layer.groups > 1 else ""]
         remarks.append("linear" if layer.activation == "linear" else "")
-        remarks.append("no BN" if says_unnormalised and layer.batch_norm is None else "")
-        return Words(
+        remarks.append("no BN" if mark_unnormalised and layer.batch_norm is None else "")
+        return LayerLabel(
             kind=_conv_kind(layer.kernel),
             label=by(layer.kernel) + _over(layer.stride),
             note=" ".join(filter(None, remarks)),
@@ -87,12 +87,12 @@ def words(step: Step, *, says_unnormalised: bool = False, says_channels: bool = 
         note, window = f"avg to {by(layer.output)}", None
     else:
         assert isinstance(layer, LocalResponseNorm)
-        return Words(kind="plain", label="LocalRespNorm", output=step.output, fact=_fact(step), path=step.path)
-    return Words(
+        return LayerLabel(kind="plain", label="LocalRespNorm", output=step.output, fact=_fact(step), path=step.path)
+    return LayerLabel(
         kind="pool",
         label="Pool",
         note=note,
-        count=count if says_channels else "",
+        count=count if with_channels else "",
         window=window,
         output=step.output,
         fact=_fact(step),
@@ -100,24 +100,26 @@ def words(step: Step, *, says_unnormalised: bool = False, says_channels: bool = 
     )
 
 
-def classifier_words(path: str, before: Shape, dropout: float, num_classes: int) -> tuple[Words, ...]:
-    """What every classifier ends on: an average over what grid is left, dropout if any, one fully connected layer."""
+def classifier_labels(path: str, before: Shape, dropout: float, num_classes: int) -> tuple[LayerLabel, ...]:
+    """The last layers of a classifier: average over the remaining grid, dropout if any, one fully connected layer."""
     found = []
     grid = before[:2]
     if grid != (1, 1):
         after = Shape(1, 1, before.channels)
         fact = f"global average, {by(before)} to {by(after)}"
-        found.append(Words(kind="pool", label="Pool", note=f"avg {by(grid)}", window=grid, output=after, fact=fact))
+        found.append(
+            LayerLabel(kind="pool", label="Pool", note=f"avg {by(grid)}", window=grid, output=after, fact=fact)
+        )
     if dropout > 0:
         fact = f"dropout while training, probability {dropout:g}"
-        found.append(Words(kind="plain", label="Dropout", note=f"{dropout:g}", fact=fact))
+        found.append(LayerLabel(kind="plain", label="Dropout", note=f"{dropout:g}", fact=fact))
     fact = f"{path}: fully connected, {before.channels} to {num_classes} logits"
-    found.append(Words(kind="linear", label="Linear", count=str(num_classes), fact=fact, path=path))
+    found.append(LayerLabel(kind="linear", label="Linear", count=str(num_classes), fact=fact, path=path))
     return tuple(found)
 
 
 def bar(kind: Kind, width: int, label: str, shape: Shape, *, fact: str = "") -> Box:
-    """A bar as wide as what stands on it: its name in the middle, the shape it hands on at its end."""
+    """A bar as wide as what is on it: its name in the middle, its output shape at its end."""
     middle = BOX_HEIGHT / 2
     texts = (
         Text(x=width / 2, y=middle, text=label, style="label", anchor="middle"),
@@ -128,12 +130,12 @@ def bar(kind: Kind, width: int, label: str, shape: Shape, *, fact: str = "") -> 
 
 
 def bar_width(label: str, shape: Shape) -> int:
-    """The least width of a bar, in pixels: its name stays in the middle, clear of the shape."""
+    """The least width of a bar, in pixels, with its name in the middle and clear of the shape."""
     return even(text_width(label, "label") + 2 * (text_width(by(shape), "count") + _EDGE + _BEFORE_COUNT))
 
 
 def source(label: str, shape: Shape, least_width: int = 0) -> Box:
-    """Where a column of boxes begins: a short bar with the name of what comes in before its shape."""
+    """The start of a column of boxes: a short bar with the name and the shape of the input."""
     middle = BOX_HEIGHT / 2
     name, size = text_width(label, "label"), text_width(by(shape), "count")
     width = max(least_width, even(name + size + 2 * _EDGE + _BEFORE_COUNT))
@@ -162,7 +164,7 @@ def _over(stride: Size) -> str:
 
 
 def _padding(layer: Conv | Pool) -> str:
-    """V for a window that never leaves the grid, nothing for zero padding that keeps it, else the padding in words."""
+    """V for no padding, nothing for zero padding that keeps the grid, else the padding in words."""
     if layer.padding == (0, 0):
         overhangs = isinstance(layer, Pool) and layer.ceil_mode
         return "" if layer.kernel == (1, 1) or overhangs else "V"

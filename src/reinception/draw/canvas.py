@@ -1,17 +1,17 @@
-"""Blocks put into their final places one below the other, with the arrows and notes between them."""
+"""Places blocks one below the other, with the arrows and notes between them."""
 
 from __future__ import annotations
 
 from reinception.draw.block import Block, gap_between, join
 from reinception.draw.boxes import by
-from reinception.draw.drawing import Anchor, Arrow, Band, Box, Bracket, Picture, Style, Text, even, text_width
+from reinception.draw.drawing import Anchor, Arrow, Band, Box, Bracket, Drawing, Style, Text, even, text_width
 
 MARGIN = 16
 NOTE_GAP = 8
 
 
 class Canvas:
-    """What is in its place so far; `y` is where the next block may begin, `last` the one an arrow leads from."""
+    """What has been placed so far; `y` is where the next block may begin, `last` where the next arrow starts."""
 
     def __init__(self, *, y: float) -> None:
         self.y = y
@@ -39,18 +39,18 @@ class Canvas:
         self.texts.append(Text(x=x, y=y, text=text, style=style, anchor=anchor))
 
     def put_column(self, block: Block, middle: float) -> None:
-        """Place boxes that stand one below the other, each with the grid it leaves beside it."""
+        """Place boxes one below the other, each with its output grid beside it."""
         boxes = self.put(block, middle).boxes
         if len({box.middle for box in boxes}) > 1:
-            return  # branches have no room beside them; the bar below them says the grid
+            return  # branches have no room beside them; the bar below them shows the grid
         for box in boxes:
             if box.output is not None:
                 self.say(box.area.right + NOTE_GAP, box.top + box.height / 2, by(box.output[:2]), "note")
 
-    def picture(self, title: str, description: str) -> Picture:
+    def drawing(self, title: str, description: str) -> Drawing:
         """Everything put so far, with a margin around it."""
         areas = [thing.area for thing in (*self.bands, *self.boxes, *self.texts)]
-        return Picture(
+        return Drawing(
             width=even(max(area.right for area in areas)) + MARGIN,
             height=even(max(area.bottom for area in areas)) + MARGIN,
             title=title,
@@ -64,6 +64,6 @@ class Canvas:
 
 
 def notes_width(*blocks: Block) -> float:
-    """The room, in pixels, that the notes right of these columns take."""
+    """The width, in pixels, of the notes right of these columns."""
     shapes = [box.output for block in blocks for box in block.boxes if box.output is not None]
     return max((NOTE_GAP + text_width(by(shape[:2]), "note") for shape in shapes), default=0)

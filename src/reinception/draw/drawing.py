@@ -1,4 +1,4 @@
-"""What a drawing is made of: boxes, texts, arrows and bands in their places, in CSS pixels, knowing nothing of SVG."""
+"""The parts of a drawing as values: boxes, texts, arrows and bands with positions in CSS pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Kind = Literal["pointwise", "square", "asymmetric", "pool", "plain", "linear", "
 Style = Literal["title", "text", "stage", "label", "count", "note", "times"]
 Anchor = Literal["start", "middle", "end"]
 
-# Font size in pixels and whether bold. Nothing is smaller than 11 pixels: the drawing is read at 100 %.
+# Font size in pixels and whether bold; nothing is smaller than 11 pixels.
 FONTS: dict[Style, tuple[float, bool]] = {
     "title": (22, True),
     "text": (12, False),
@@ -24,8 +24,8 @@ FONTS: dict[Style, tuple[float, bool]] = {
     "times": (15, True),
 }
 
-# Widths in em of the widest system font one meets (DejaVu Sans, as wide as Verdana); bold is a tenth wider.
-# Whatever font a reader has, a text is not wider than estimated.
+# Widths in em of the widest common system font (DejaVu Sans, as wide as Verdana), so that no text is wider than
+# estimated; bold is a tenth wider.
 _WIDTHS: dict[str, float] = {
     **dict.fromkeys("ijlI'|.,:;!/ ·", 0.34),
     **dict.fromkeys("ftr()[]-", 0.42),
@@ -87,7 +87,7 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Glyph:
-    """A layer's window at a fixed scale, left of its label: a lying bar is 1x7, a standing one 7x1."""
+    """A layer's kernel at a fixed scale, left of its label: a horizontal bar is 1x7, a vertical one 7x1."""
 
     x: float
     y: float
@@ -110,7 +110,7 @@ GLYPH_SCALE = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A layer, or a bar that layers stand on. `facts` has one line for every layer of the network it stands for."""
+    """A layer, or a bar under layers. `facts` has one line for every layer of the network that the box represents."""
 
     left: float
     top: float
@@ -119,7 +119,7 @@ class Box:
     kind: Kind
     texts: tuple[Text, ...]
     glyph: Glyph | None = None
-    # Not compared: two modules are the same picture when their boxes look alike, whatever their paths and inputs.
+    # Not compared: modules whose boxes look alike are drawn once, whatever their paths and inputs.
     output: Shape | None = field(default=None, compare=False)
     facts: tuple[str, ...] = field(default=(), compare=False)
     paths: tuple[str, ...] = field(default=(), compare=False)
@@ -159,7 +159,7 @@ class Arrow:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """The ground a stage stands on, or an auxiliary classifier."""
+    """The background of a stage or of an auxiliary classifier."""
 
     area: Area
     aside: bool = False
@@ -167,7 +167,7 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class Bracket:
-    """The mark beside a module that is drawn once and stands several times in the network."""
+    """The mark beside a module that is drawn once and occurs several times in the network."""
 
     x: float
     top: float
@@ -175,8 +175,8 @@ class Bracket:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """Everything a drawing shows, each thing with its own place."""
+class Drawing:
+    """Everything to draw, with positions."""
 
     width: int
     height: int
@@ -194,5 +194,5 @@ class Picture:
 
 
 def even(width: float) -> int:
-    """The next even number of pixels: then every centre lies on a whole pixel and straight arrows stay straight."""
+    """The next even number of pixels: then every centre lies on a whole pixel, and straight arrows stay straight."""
     return 2 * math.ceil(width / 2)

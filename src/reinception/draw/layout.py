@@ -1,4 +1,4 @@
-"""A whole network from the image at the top to the classifier at the bottom, its auxiliary classifiers aside."""
+"""Lays out a whole network from the image at the top to the classifier at the bottom, auxiliary classifiers aside."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from reinception.draw.block import ROW_GAP, Blocks, concat_bar, single, stack
-from reinception.draw.boxes import BOX_HEIGHT, Words, bar, by, classifier_words, source
+from reinception.draw.boxes import BOX_HEIGHT, LayerLabel, bar, by, classifier_labels, source
 from reinception.draw.canvas import MARGIN, NOTE_GAP, Canvas, notes_width
-from reinception.draw.drawing import Area, Arrow, Band, Box, Bracket, Picture, Point, even, text_width
+from reinception.draw.drawing import Area, Arrow, Band, Box, Bracket, Drawing, Point, even, text_width
 from reinception.draw.trunk import Element, elements, heads_by_path
 from reinception.spec import Arch, Aux, Shape, SpecError, Step, cost, trace
 
 LINE = 18
-BAND_PAD = 12  # between a band's edge and what stands on it
+BAND_PAD = 12  # between a band's edge and its content
 BAND_GAP = 6
 LEAST_BAND_HEIGHT = 58  # two lines of label
 LABEL_GAP = 14  # between the labels of a band and its boxes
@@ -23,12 +23,12 @@ ASIDE_GAP = 28  # between the bands and the auxiliary classifiers
 ASIDE_CAPTION = "auxiliary classifier"
 LEAST_CONTENT_WIDTH = 360
 
-SAMPLE = Words(kind="square", label="3x3/2", note="V", count="384", window=(3, 3))
+SAMPLE = LayerLabel(kind="square", label="3x3/2", note="V", count="384", window=(3, 3))
 KEY = ("one layer: its window to scale, kernel/stride, V where nothing is", "padded, and how many channels it hands on")
 
 
-def arrange(arch: Arch) -> Picture:
-    """The picture of `arch`.
+def arrange(arch: Arch) -> Drawing:
+    """The drawing of `arch`.
 
     Auxiliary classifiers that do not fit the network's input size are left out, and the header says so; SpecError when
     the trunk does not fit either.
@@ -54,9 +54,9 @@ class _Network:
         self.elements = elements(arch, self.blocks, self.heads)
 
         columns = [each.block for each in self.elements if not each.is_module]
-        ends = classifier_words("classifier", self.elements[-1].output, arch.dropout, arch.num_classes)
-        width = max([word.width for word in ends] + [block.width for block in columns])
-        self.ends = stack([single(word.box(width)) for word in ends], width)
+        ends = classifier_labels("classifier", self.elements[-1].output, arch.dropout, arch.num_classes)
+        width = max([label.width for label in ends] + [block.width for block in columns])
+        self.ends = stack([single(label.box(width)) for label in ends], width)
         notes = notes_width(self.ends, *columns)
         content_width = max(LEAST_CONTENT_WIDTH, even(width + 2 * notes), *(each.width for each in self.elements))
         self.left = MARGIN + BAND_PAD + self._label_width() + LABEL_GAP
@@ -64,7 +64,7 @@ class _Network:
         self.middle = self.left + content_width / 2
 
     def _label_width(self) -> int:
-        """The column left of the boxes: each stage's name and shape, and clear of them how often a module stands."""
+        """The width of the column left of the boxes: stage names, shapes, and how often a module is repeated."""
         heading = max(
             *(text_width(name, "stage") for name in [*dict(self.arch.stages), "classifier"]),
             *(text_width(f"to {by(each.output)}", "note") for each in self.elements),
@@ -74,7 +74,7 @@ class _Network:
         names = [text_width(each.name, "note") for each in self.elements if each.is_module]
         return even(max([heading + max([LABEL_GAP + width for width in repeats], default=0), *names]))
 
-    def drawn(self) -> Picture:
+    def drawn(self) -> Drawing:
         self._header()
         self.canvas.put(single(source("Image", self.image, self.ends.width)), self.middle)
         for stage, group in groupby(self.elements, key=lambda element: element.stage):
@@ -85,10 +85,10 @@ class _Network:
         least_y = 0.0
         for head, box in self.looked_at:
             least_y = self._aside(head, box, least_y)
-        return self.canvas.picture(self.arch.name, " ".join(self._sentences()))
+        return self.canvas.drawing(self.arch.name, " ".join(self._sentences()))
 
     def _header(self) -> None:
-        """The network's name, what it costs, and how to read a box."""
+        """The network's name, its cost, and how to read a box."""
         self.canvas.say(MARGIN, self.canvas.y + 11, self.arch.name, "title")
         self.canvas.y += 22 + LINE / 2
         for line in [_costs(self.arch), *self.remarks]:
@@ -122,7 +122,7 @@ class _Network:
             else:
                 self.canvas.put_column(part.block, self.middle)
                 if heads:
-                    self._base(part.output)  # what looks at a layer branches off a bar, as from a module
+                    self._base(part.output)  # an auxiliary classifier branches off a bar, as from a module
             self.looked_at += [(head, self.canvas.boxes[-1]) for head in heads]
         self._close_band(top)
 
@@ -142,11 +142,11 @@ class _Network:
         self.canvas.put(single(bar("base", int(self.right - self.left), "Base", shape), is_bar=True), self.middle)
 
     def _aside(self, head: Aux, looked_at: Box, least_y: float) -> float:
-        """Draw `head` right of the bar it looks at, or below `least_y`; returns where the next one may begin."""
+        """Draw `head` right of the bar it reads, or below `least_y`; returns where the next one may begin."""
         shape, block = self.blocks.head(head, self.arch.num_classes)
         base = source(head.name, shape, block.width)
         column = max(base.width, block.width)
-        # What is aside is a narrow column, so its notes need room on the right only.
+        # The column is narrow, so its notes need room on the right only.
         inner = even(max(column, (column + block.width) / 2 + notes_width(block), text_width(ASIDE_CAPTION, "note")))
         left = self.right + BAND_PAD + ASIDE_GAP
         middle = left + BAND_PAD + column / 2
@@ -161,7 +161,7 @@ class _Network:
         return bottom + ROW_GAP
 
     def _sentences(self) -> Iterator[str]:
-        """What the picture shows, for those who cannot see it."""
+        """The drawing in words, for screen readers."""
         yield f"{self.arch.name} from the image, {by(self.image)}, at the top to {self.arch.num_classes} logits below."
         for stage, group in groupby(self.elements, key=lambda element: element.stage):
             parts = list(group)

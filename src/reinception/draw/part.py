@@ -1,4 +1,4 @@
-"""One module or one auxiliary classifier, flowing upwards from its base as in the paper's figures."""
+"""Lays out one module or one auxiliary classifier, upwards from its base as in the paper's figures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import dataclasses
 from reinception.draw.block import Blocks, concat_bar, concat_width, single
 from reinception.draw.boxes import bar, bar_width, source
 from reinception.draw.canvas import MARGIN, Canvas
-from reinception.draw.drawing import FONTS, Arrow, Picture, Point, Text
+from reinception.draw.drawing import FONTS, Arrow, Drawing, Point, Text
 from reinception.errors import UsageError
 from reinception.spec import Arch, Aux, Concat, Step, endpoints, trace
 
 HEADER_HEIGHT = 34
 
 
-def arrange_part(arch: Arch, at: str) -> Picture:
+def arrange_part(arch: Arch, at: str) -> Drawing:
     """The part called `at`. UsageError when `arch` has no such module or auxiliary classifier."""
     heads = {head.name: head for head in arch.aux}
     modules = [path for path, layer in endpoints(arch) if isinstance(layer, Concat)]
@@ -48,7 +48,7 @@ def _head(canvas: Canvas, blocks: Blocks, head: Aux, num_classes: int) -> None:
     canvas.put_column(block, middle)
 
 
-def _upwards(canvas: Canvas, title: str) -> Picture:
+def _upwards(canvas: Canvas, title: str) -> Drawing:
     """The canvas upside down, its texts upright, under the title."""
     top = MARGIN + HEADER_HEIGHT
     fold = top + canvas.y
@@ -69,4 +69,4 @@ def _upwards(canvas: Canvas, title: str) -> Picture:
     canvas.texts = [up(text) for text in canvas.texts]
     canvas.say(MARGIN, MARGIN + FONTS["stage"][0] / 2, title, "stage")
     facts = [fact for box in reversed(canvas.boxes) for fact in box.facts]
-    return canvas.picture(title, f"From the base at the bottom to the top. {'; '.join(facts)}.")
+    return canvas.drawing(title, f"From the base at the bottom to the top. {'; '.join(facts)}.")

@@ -1,19 +1,18 @@
-"""A picture written as SVG: text as text in system fonts, colours by class for light and dark, nothing from outside."""
+"""Writes a drawing as SVG: text in system fonts, colours by CSS class for light and dark mode, nothing external."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from xml.sax.saxutils import escape
 
-from reinception.draw.drawing import FONTS, Arrow, Band, Box, Bracket, Glyph, Picture, Text
+from reinception.draw.drawing import FONTS, Arrow, Band, Box, Bracket, Drawing, Glyph, Text
 
 FAMILY = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 HEAD = 4  # half the width of an arrow's head, in pixels
 ROUND = 4
 
-# Class -> (fill, line), in light and in dark. A convolution is coloured by the shape of its window. In greyscale 1x1 is
-# the lightest, then the square windows, then the asymmetric ones (in dark mode from dark to light); pools have round
-# ends and hollow windows, and every box says in words what it is.
+# CSS class -> (fill, stroke). A convolution is coloured by the shape of its kernel: in greyscale 1x1 is the lightest,
+# then square kernels, then asymmetric ones (in dark mode from dark to light); pools have round ends and hollow glyphs.
 LIGHT: Mapping[str, tuple[str, str]] = {
     "ground": ("#ffffff", "none"),
     "band": ("#f3f4f6", "none"),
@@ -50,40 +49,40 @@ DARK: Mapping[str, tuple[str, str]] = {
 }
 
 
-def write_svg(picture: Picture) -> str:
-    """The picture as an SVG document, one thing a line."""
-    return "\n".join(_lines(picture)) + "\n"
+def write_svg(drawing: Drawing) -> str:
+    """The drawing as an SVG document, one element a line."""
+    return "\n".join(_lines(drawing)) + "\n"
 
 
-def _lines(picture: Picture) -> Iterator[str]:
-    width, height = picture.width, picture.height
+def _lines(drawing: Drawing) -> Iterator[str]:
+    width, height = drawing.width, drawing.height
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="drawn-network" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}">'
     )
-    yield f"<title>{escape(picture.title)}</title>"
-    yield f"<desc>{escape(picture.description)}</desc>"
+    yield f"<title>{escape(drawing.title)}</title>"
+    yield f"<desc>{escape(drawing.description)}</desc>"
     yield "<style>"
     yield from _style()
     yield "</style>"
     yield f'<rect class="ground" width="{width}" height="{height}"/>'
     yield '<g transform="translate(.5 .5)">'  # lines of one pixel lie on pixels
-    for band in picture.bands:
+    for band in drawing.bands:
         yield _band(band)
-    for bracket in picture.brackets:
+    for bracket in drawing.brackets:
         yield _bracket(bracket)
-    for arrow in picture.arrows:
+    for arrow in drawing.arrows:
         yield _arrow(arrow)
-    for box in picture.boxes:
+    for box in drawing.boxes:
         yield from _box(box)
-    for text in picture.texts:
+    for text in drawing.texts:
         yield _text(text)
     yield "</g>"
     yield "</svg>"
 
 
 def _style() -> Iterator[str]:
-    """The rules, each under the drawing's own class, so that a page that holds the drawing keeps its own."""
+    """The CSS rules, each under the drawing's own class, so that they do not change a page that contains it."""
     yield f".drawn-network text {{ font-family: {FAMILY}; font-variant-numeric: tabular-nums }}"
     for style, (size, bold) in FONTS.items():
         yield f".drawn-network .{style} {{ font-size: {size:g}px; font-weight: {600 if bold else 400} }}"
@@ -122,7 +121,7 @@ def _bracket(bracket: Bracket) -> str:
 def _arrow(arrow: Arrow) -> str:
     points = " ".join(f"{_number(x)},{_number(y)}" for x, y in arrow.points)
     (x0, y0), (x, y) = arrow.points[-2:]
-    # The head is drawn, not a marker: a marker needs an id, and ids of two drawings on one page would meet.
+    # The head is drawn, not a marker: a marker needs an id, and ids of two drawings on one page would collide.
     dx, dy = (x > x0) - (x < x0), (y > y0) - (y < y0)
     back_x, back_y = x - 7 * dx, y - 7 * dy
     head = " ".join(
@@ -154,7 +153,7 @@ def _glyph(glyph: Glyph, kind: str) -> str:
 def _text(text: Text, *, extra: str = "") -> str:
     size = FONTS[text.style][0]
     anchor = "" if text.anchor == "start" else f' text-anchor="{text.anchor}"'
-    # A third of the size below the middle, digits and capitals stand in the middle of their line.
+    # With the baseline a third of the size below the middle, digits and capitals are centred.
     x, y = _number(text.x), _number(text.y + 0.35 * size)
     return f'<text class="{text.style}{extra}" x="{x}" y="{y}"{anchor}>{escape(text.text)}</text>'
 

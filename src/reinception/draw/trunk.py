@@ -1,4 +1,4 @@
-"""The trunk of a network as a list: every layer and module between image and classifier, equal neighbours only once."""
+"""The trunk of a network as a list of its layers and modules, equal neighbours once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reinception.spec import Arch, Aux, Chain, Concat, Layer, Shape
 
 @dataclass(frozen=True, kw_only=True)
 class Element:
-    """One thing to draw on the trunk: a layer or a module, with every path it stands at."""
+    """One layer or module to draw on the trunk, with every path at which it occurs."""
 
     stage: str
     paths: tuple[str, ...]
@@ -35,7 +35,7 @@ class Element:
 
 
 def heads_by_path(arch: Arch) -> dict[str, list[Aux]]:
-    """The auxiliary classifiers by the path of the layer or module they look at; a stage means its last one."""
+    """The auxiliary classifiers by the path of the layer or module they read; a stage means its last one."""
     found: dict[str, list[Aux]] = {}
     stages = dict(arch.stages)
     for head in arch.aux:
@@ -47,14 +47,14 @@ def heads_by_path(arch: Arch) -> dict[str, list[Aux]]:
 def elements(arch: Arch, blocks: Blocks, watched: Iterable[str]) -> list[Element]:
     """Every layer and module of the stages. Neighbours that look the same, channel counts included, become one element.
 
-    An element never goes on past a `watched` path, where an auxiliary classifier looks at its output.
+    An element always ends at a `watched` path, whose output an auxiliary classifier reads.
     """
     parts = [(name, path, layer) for name, stage in arch.stages for path, layer in _parts(name, stage)]
-    box_width = max([blocks.words(path).width for _, path, layer in parts if not isinstance(layer, Concat)], default=0)
+    box_width = max([blocks.label(path).width for _, path, layer in parts if not isinstance(layer, Concat)], default=0)
     found: list[Element] = []
     for stage, path, layer in parts:
         is_module = isinstance(layer, Concat)
-        block = blocks.module(layer, path) if is_module else single(blocks.words(path).box(box_width))
+        block = blocks.module(layer, path) if is_module else single(blocks.label(path).box(box_width))
         output = blocks.steps[path].output
         element = Element(stage=stage, paths=(path,), is_module=is_module, block=block, output=output)
         before = found[-1] if found else None
@@ -76,7 +76,7 @@ def _same(one: Element, other: Element) -> bool:
 
 
 def _together(one: Block, other: Block) -> Block:
-    """A block whose boxes stand for the layers of both."""
+    """A block whose boxes represent the layers of both."""
     boxes: tuple[Box, ...] = tuple(
         dataclasses.replace(box, facts=box.facts + twin.facts, paths=box.paths + twin.paths)
         for box, twin in zip(one.boxes, other.boxes, strict=True)

@@ -144,47 +144,68 @@ def adaptive(head: Aux) -> Aux:
 
 
 def models() -> tuple[str, ...]:
-    """The names `create` knows."""
+    """The names of all networks, which `create` and the command line know.
+
+    Returns:
+        The names, in the order of their history.
+
+    Example:
+        >>> import reinception as ri
+        >>> "inception_v3" in ri.models()
+        True
+    """
     return tuple(NETWORKS)
 
 
-def create(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    width: float = 1.0,
-    input_size: int | None = None,
-    aux: AuxChoice = "own",
-    dropout: float | None = None,
-    seed: int | None = None,
-) -> Network:
-    """The network `name` with fresh parameters, in training mode; UsageError for an unknown name or too small an input.
-
-    `seed` draws the parameters from a generator of their own; without it they come from torch's global one. The other
-    arguments are those of `network`.
-    """
-    from reinception.model.build import build
-
-    arch = network(name, num_classes=num_classes, width=width, input_size=input_size, aux=aux, dropout=dropout)
-    return build(arch, seed=seed)
-
-
 class Factory(Protocol):
-    """What the review's code offers: a function from classes, auxiliary classifier and dropout to a network.
-
-    A call of the network returns logits in every mode, also where the review's returns a tuple. Its default dropout is
-    0.5; the published weights of Inception-v3 were trained with 0.2.
-    """
+    """A function from classes, auxiliary classifier and dropout to a network, as in the review's code."""
 
     def __call__(self, num_classes: int = 1000, use_aux: bool = True, dropout_prob: float = 0.5) -> Network: ...
 
 
+_DOCUMENTATION = """{summary}: a new network in training mode.
+
+Args:
+    num_classes: outputs.
+    use_aux: with the network's auxiliary classifiers, which only `network.outputs(images)` computes.
+    dropout_prob: before the classifier. The default is the review's; the published Inception-v3 was trained with 0.2.
+
+Returns:
+    A `Network`: called with images (n, 3, {size}, {size}) it gives logits (n, num_classes), in every mode.
+
+Raises:
+    UsageError: a dropout outside 0 to 1 or no classes.
+
+Source: {source}
+
+Example:
+    >>> import reinception as ri
+    >>> network = ri.{name}(num_classes=2, use_aux=False)
+    >>> network.arch.num_classes
+    2
+"""
+
+
+_SOURCES = {
+    "googlenet": "Szegedy et al. 2014 (arXiv 1409.4842).",
+    "bn_googlenet": "Table 3 of Szegedy et al. 2015 (arXiv 1512.00567).",
+    "bn_inception": "Ioffe and Szegedy 2015 (arXiv 1502.03167).",
+}
+
+
 def _factory(name: str) -> Factory:
     def build_it(num_classes: int = 1000, use_aux: bool = True, dropout_prob: float = 0.5) -> Network:
-        return create(name, num_classes=num_classes, aux="own" if use_aux else "none", dropout=dropout_prob)
+        from reinception.model.build import build
 
+        arch = network(name, num_classes=num_classes, aux="own" if use_aux else "none", dropout=dropout_prob)
+        return build(arch)
+
+    known = NETWORKS[name]
     build_it.__name__ = build_it.__qualname__ = name
-    build_it.__doc__ = f"{NETWORKS[name].summary}."
+    source = _SOURCES.get(name, "Szegedy et al. 2015 (arXiv 1512.00567).")
+    build_it.__doc__ = _DOCUMENTATION.format(
+        name=name, summary=known.summary, size=known.arch.input_size, source=source
+    )
     return build_it
 
 

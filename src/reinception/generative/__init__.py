@@ -7,90 +7,25 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from reinception.generative.classifier_score import InceptionScoreResult as InceptionScoreResult
-    from reinception.generative.classifier_score import inception_score as inception_score
-    from reinception.generative.extractor import Extractor as Extractor
-    from reinception.generative.extractor import load_extractor as load_extractor
-    from reinception.generative.frechet import Difference as Difference
-    from reinception.generative.frechet import FrechetResult as FrechetResult
-    from reinception.generative.frechet import compare_fid as compare_fid
-    from reinception.generative.frechet import fid as fid
-    from reinception.generative.frechet import frechet_distance as frechet_distance
-    from reinception.generative.kernel import KernelResult as KernelResult
-    from reinception.generative.kernel import kid as kid
-    from reinception.generative.modes import MODES as MODES
-    from reinception.generative.modes import Mode as Mode
-    from reinception.generative.moments import Moments as Moments
-    from reinception.generative.moments import moments_of as moments_of
-    from reinception.generative.neighbours import NeighbourResult as NeighbourResult
-    from reinception.generative.neighbours import precision_recall as precision_recall
-    from reinception.generative.score_config import ScoreConfig as ScoreConfig
-    from reinception.generative.scoring import ScoreReport as ScoreReport
-    from reinception.generative.scoring import score as score
-    from reinception.generative.statistics_file import FeatureRows as FeatureRows
-    from reinception.generative.statistics_file import Statistics as Statistics
-    from reinception.generative.statistics_file import read_file as read_file
-    from reinception.generative.statistics_file import save_statistics as save_statistics
-    from reinception.generative.streaming import GenerativeMetrics as GenerativeMetrics
-
-_MODULES = {
-    "frechet": (
-        "fid",
-        "compare_fid",
-        "frechet_distance",
-        "FrechetResult",
-        "Difference",
-    ),
-    "kernel": (
-        "kid",
-        "KernelResult",
-    ),
-    "classifier_score": (
-        "inception_score",
-        "InceptionScoreResult",
-    ),
-    "neighbours": (
-        "precision_recall",
-        "NeighbourResult",
-    ),
-    "moments": (
-        "Moments",
-        "moments_of",
-    ),
-    "modes": (
-        "MODES",
-        "Mode",
-    ),
-    "streaming": ("GenerativeMetrics",),
-    "statistics_file": (
-        "FeatureRows",
-        "Statistics",
-        "read_file",
-        "save_statistics",
-    ),
-    "score_config": ("ScoreConfig",),
-    "scoring": (
-        "score",
-        "ScoreReport",
-    ),
-    "extractor": (
-        "load_extractor",
-        "Extractor",
-    ),
+# name -> the module that defines it, read from the one list of them, which type checkers read too
+_HOMES = {
+    name: home
+    for home, name in re.findall(
+        r"^from (\S+) import (\w+) as", Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"), re.MULTILINE
+    )
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [*_HOMES]  # noqa: PLE0604 - the names above
+__all__ = [*_HOMES]  # noqa: PLE0604 - the keys are the names
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'reinception.generative' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"reinception.generative.{_HOMES[name]}"), name)
-    globals()[name] = value
+    globals()[name] = value = getattr(importlib.import_module(_HOMES[name]), name)
     return value
 
 

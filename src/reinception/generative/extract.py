@@ -17,20 +17,23 @@ from reinception import machine
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
 from reinception.data.loading.loader import normalise
-from reinception.data.loading.read import bytes_of, pixels_of
-from reinception.data.loading.workers import in_order, turn_to
+from reinception.data.loading.read import bytes_of, pixels_of, watched
+from reinception.data.loading.workers import Watchdog, ordered_map
+from reinception.data.sources.class_folders import image_files
 from reinception.data.sources.manifest import SUFFIXES as MANIFESTS
-from reinception.data.sources.open_source import open_source, pictures
+from reinception.data.sources.manifest import listed_images
+from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import is_address
 from reinception.data.sources.shards import holds_shards
+from reinception.distributed import require_same
 from reinception.errors import BadImage, ReinceptionError
 from reinception.generative import feature_cache
 from reinception.generative.extractor import Extractor
 from reinception.generative.feature_cache import Chunk
 from reinception.generative.modes import Mode, network_input
-from reinception.inference.compute import Compute
-from reinception.inference.engine import block_size, evaluating, prepare
+from reinception.inference.compute import Compute, Progress
+from reinception.inference.engine import Engine
 from reinception.preprocess import Preprocessing
 
 # -- images ------------------------------------------------------------------------------------------------------------
@@ -42,12 +45,14 @@ def records_of(data: str | Path) -> Sequence[Record]:
     ReinceptionError, each its own sentence, for a path that is not there, a folder without images, and a single file.
     """
     path = Path(data)
-    if data == "elpv" or (isinstance(data, str) and is_address(data)) or path.suffix.lower() in MANIFESTS:
+    if data == "elpv" or (isinstance(data, str) and is_address(data)):
         return open_source(data).records
+    if path.suffix.lower() in MANIFESTS and path.is_file():
+        return list(listed_images(path))
     if path.is_dir():
         if holds_shards(path):
             return open_source(data).records
-        found = [Record(path=one, name=one.relative_to(path).as_posix(), target=0) for one in pictures(path)]
+        found = [Record(path=one, name=one.relative_to(path).as_posix(), target=0) for one in image_files(path)]
         if not found:
             raise ReinceptionError(f"{path}: there is no image in this folder: name another")
         return found
@@ -57,7 +62,7 @@ def records_of(data: str | Path) -> Sequence[Record]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ImageFeatures:
+class SetFeatures:
     """Features (n, d) float32 of the usable images of one set, ordered by the SHA-256 of their files (copies beside
     each other); `errors` name the others. `num_cached` rows were computed before, the last of them at `cached_on`.
     `num_full_range` counts images whose values span exactly 0 to 255. `device` and `precision` computed them."""
@@ -75,7 +80,7 @@ class ImageFeatures:
 
 def features_of_records(
     extractor: Extractor, records: Sequence[Record], compute: Compute, cache: Path | None = None
-) -> ImageFeatures:
+) -> SetFeatures:
     """The features of every image once; those whose files are equal are computed once and count as often as they are.
 
     With `cache`, a folder, blocks of images are kept there as soon as they are computed, so that work that was killed
@@ -100,14 +105,14 @@ def features_of_records(
             where = places[digest]
             if row in chunk.bad:
                 kind, reason = chunk.bad[row]
-                errors += [BadImage(kind, reason, records[index].name) for index in where]
+                errors += [BadImage(records[index].name, kind, reason) for index in where]
                 continue
             rows += [chunk.features[row]] * len(where)
             num_distinct += 1
             num_full_range += len(where) * bool(chunk.full_range[row])
             num_cached += len(where) * (chunk.cached_on is not None)
         dates |= {chunk.cached_on} if chunk.cached_on else set()
-    return ImageFeatures(
+    return SetFeatures(
         features=np.stack(rows) if rows else np.empty((0, extractor.num_features), dtype=np.float32),
         num_found=len(records),
         num_distinct=num_distinct,
@@ -115,8 +120,8 @@ def features_of_records(
         num_cached=num_cached,
         cached_on=max(dates, default=None),
         num_full_range=num_full_range,
-        device=str(runner.device),
-        precision="fp32" if runner.dtype == torch.float32 else "bf16",
+        device=str(runner.engine.device),
+        precision=runner.engine.precision,
     )
 
 
@@ -135,9 +140,7 @@ class _Runner:
 
     def __init__(self, extractor: Extractor, compute: Compute) -> None:
         self.extractor, self.compute = extractor, compute
-        self.device = machine.choose_device() if compute.device == "auto" else torch.device(compute.device)
-        self.dtype = machine.precision(compute.precision, self.device)
-        self.network = prepare(extractor.network, self.device)
+        self.engine = Engine(extractor.network, extractor.preprocessing, compute)
         self.input_of = partial(_input_of, extractor.mode, extractor.preprocessing)
 
     def chunks(
@@ -163,7 +166,7 @@ class _Runner:
         self, part: Sequence[bytes], records: Sequence[Record], cache: Path | None, report: Callable[[int], None] | None
     ) -> Chunk:
         key = feature_cache.key_of(
-            part, {**self.extractor.provenance(), "device": self.device.type, "dtype": str(self.dtype)}
+            part, {**self.extractor.provenance(), "device": self.engine.device.type, "precision": self.engine.precision}
         )
         found = None if cache is None else feature_cache.read(cache, key, len(part), self.extractor.num_features)
         if found is not None:
@@ -176,7 +179,8 @@ class _Runner:
         tasks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
 
         def loaded() -> Iterator[npt.NDArray[Any]]:
-            for task, (images, spans, refused) in zip(tasks, in_order(job, tasks, self.compute.workers), strict=True):
+            done = ordered_map(job, tasks, self.compute.workers)
+            for task, (images, spans, refused) in zip(tasks, done, strict=True):
                 bad.update({index: (why.kind, why.reason) for index, why in refused.items()})
                 good = [index for index in task if index not in refused]
                 full_range[good] = spans
@@ -196,16 +200,17 @@ class _Runner:
     def rows(self, batches: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Features of what `input_of` made of images, in order."""
         found = [np.empty((0, self.extractor.num_features), dtype=np.float32)]
-        with evaluating(self.network), machine.autocast(self.dtype, self.device):
-            for images, num in _blocks(batches, block_size(self.device)):
-                values = self.network.features(self._tensor(images)).float()[:num]
+        engine = self.engine
+        for images, num in _blocks(batches, engine.block_size):
+            with torch.inference_mode(), machine.autocast(engine.dtype, engine.device):
+                values = engine.network.features(self._tensor(images)).float()[:num]
                 if not bool(values.isfinite().all()):
                     raise ReinceptionError("the extractor's features are not finite: its weights are damaged")
                 found.append(values.cpu().numpy())
         return np.concatenate(found)
 
     def _tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
-        tensor = torch.from_numpy(images).to(self.device)
+        tensor = torch.from_numpy(images).to(self.engine.device)
         if tensor.dtype == torch.uint8:
             return normalise(tensor.permute(0, 3, 1, 2), self.extractor.preprocessing)
         return tensor.to(memory_format=torch.channels_last)
@@ -217,7 +222,7 @@ def _input_of(mode: Mode | None, preprocessing: Preprocessing, pixels: Pixels) -
 
 
 def _load(
-    input_of: Callable[[Pixels], npt.NDArray[Any]], records: Sequence[Record], task: range
+    input_of: Callable[[Pixels], npt.NDArray[Any]], records: Sequence[Record], task: range, watchdog: Watchdog
 ) -> tuple[npt.NDArray[Any], list[bool], dict[int, BadImage]]:
     """The inputs of the usable images of `task`, whether each spans 0 to 255, and why the others cannot be used."""
     images: list[npt.NDArray[Any]] = []
@@ -225,9 +230,9 @@ def _load(
     bad: dict[int, BadImage] = {}
     for index in task:
         try:
-            turn_to(index)
-            pixels = pixels_of(records[index])
-            images.append(input_of(pixels))
+            with watched(records[index], index, watchdog) as record:
+                pixels = pixels_of(record, watchdog.pause)
+                images.append(input_of(pixels))
             spans.append(int(pixels.min()) == 0 and int(pixels.max()) == 255)
         except BadImage as error:
             bad[index] = error
@@ -254,12 +259,10 @@ def _digests(records: Sequence[Record], compute: Compute) -> list[bytes | BadIma
     world_size, rank = (1, 0) if ranks is None else (ranks.world_size, ranks.rank)
     mine = range(rank, len(records), world_size)
     tasks = [mine[start : start + 256] for start in range(0, len(mine), 256)]
-    found = [one for part in in_order(partial(_hash, records), tasks, compute.workers) for one in part]
-    every = [found] if ranks is None else ranks.gather_json([len(records), found])
+    found = [one for part in ordered_map(partial(_hash, records), tasks, compute.workers) for one in part]
     if ranks is not None:
-        if len({num for num, _ in every}) > 1:
-            raise ReinceptionError("the processes do not all see the same images; give each of them the same files")
-        every = [part for _, part in every]
+        require_same(ranks, str(len(records)))
+    every = [found] if ranks is None else ranks.all_gather_objects(found)
     digests: list[bytes | BadImage] = []
     for index in range(len(records)):
         one = every[index % world_size][index // world_size]
@@ -267,13 +270,13 @@ def _digests(records: Sequence[Record], compute: Compute) -> list[bytes | BadIma
     return digests
 
 
-def _hash(records: Sequence[Record], task: range) -> list[str | tuple[str, str, str]]:
+def _hash(records: Sequence[Record], task: range, watchdog: Watchdog) -> list[str | tuple[str, str, str]]:
     found: list[str | tuple[str, str, str]] = []
     for index in task:
         try:
-            found.append(hashlib.sha256(bytes_of(records[index])).hexdigest())
+            found.append(hashlib.sha256(bytes_of(records[index], watchdog.pause)).hexdigest())
         except BadImage as error:
-            found.append((error.kind, error.reason, records[index].name))
+            found.append((records[index].name, error.kind, error.reason))
     return found
 
 
@@ -286,10 +289,10 @@ def _exchanged(own: Chunk | None, num: int, compute: Compute) -> Iterator[Chunk]
         return
     width = 0 if own is None else own.features.shape[1]
     told = None if own is None else [len(own.features), own.full_range.tolist(), list(own.bad.items()), own.cached_on]
-    every = ranks.gather_json([width, told])
+    every = ranks.all_gather_objects([width, told])
     width = max(one[0] for one in every)
     rows = np.zeros((0, width), dtype=np.float32) if own is None else own.features
-    features = ranks.gather(torch.from_numpy(rows)).numpy()
+    features = ranks.all_gather_rows(torch.from_numpy(rows)).numpy()
     start = 0
     for _, (count, full_range, bad, cached_on) in every[:num]:
         yield Chunk(
@@ -301,5 +304,5 @@ def _exchanged(own: Chunk | None, num: int, compute: Compute) -> Iterator[Chunk]
         start += count
 
 
-def _shifted(told: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+def _shifted(told: Progress, before: int, total: int, done: int) -> None:
     told(before + done, total)

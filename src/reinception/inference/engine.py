@@ -1,49 +1,139 @@
-"""The fastest correct way to run a network on this machine: device, precision, layout, images to probabilities."""
+"""The engine: one stream of image batches through a copy of a network, each image's row in order."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
+from reinception import machine
 from reinception.data.loading.crop_stream import crop_batches
 from reinception.data.loading.loader import evaluation_batches, normalise
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
-from reinception.machine import autocast, keep_freed_memory
-from reinception.metrics import Probabilities
+from reinception.inference.compute import HERE, Compute, Progress
 from reinception.model.build import Network
 from reinception.preprocess import Crops, Preprocessing
 
 _CPU_BLOCK, _CUDA_BLOCK = 16, 32
 
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
+Row = npt.NDArray[np.float32]
+"""What the network computed of one image: (k,) probabilities or (num_features,) features."""
 
 
-def block_size(device: torch.device) -> int:
-    """How many pictures the network always computes together, so that its numbers do not depend on how many there are.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageBatch:
+    """`images` uint8 (n or more, 3, s, s); of which image of the stream each of the first n is (n,), ascending; its
+    weight in the average of that image's crops (n,); and the images found unusable since the batch before."""
 
-    With fewer than 16 on one thread torch takes its own convolution for kernels of 1 x 1 and oneDNN's otherwise, and
-    oneDNN has several; they add in other orders. What else is in the block changes no bit. On a processor 16 were as
-    cheap as 32 to within 3 % for Inception-v3 at 299 pixels, and waste less where there are few pictures.
+    images: Tensor
+    indices: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    bad: Sequence[tuple[int, BadImage]] = ()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def batches_of(
+    records: Iterable[Record], preprocessing: Preprocessing, *, crops: Crops | None = None, compute: Compute = HERE
+) -> Iterator[ImageBatch]:
+    """The single crop of each record, or its distinct `crops` less their mirror images."""
+    loading = {"batch_size": compute.batch_size, "workers": compute.workers}
+    if crops is None:
+        for batch, bad in evaluation_batches(records, preprocessing, **loading):
+            yield ImageBatch(
+                images=batch.images, indices=batch.indices.numpy(), weights=np.ones(len(batch.indices)), bad=bad
+            )
+    else:
+        for cut, bad in crop_batches(records, preprocessing, crops, **loading):
+            yield ImageBatch(images=cut.images, indices=cut.indices, weights=cut.weights, bad=bad)
+
+
+class Engine:
+    """A network as it is computed: a copy of its modules in evaluation mode, weights channels last on one device.
+
+    The network given is never changed: its device, layout, mode and gradients stay. Tensors that lie on the device in
+    that layout already are shared with it, the others are copied once and belong to the engine. Float32 results depend
+    on nothing but the image: not on batches, neighbours, or the layout that the network given has.
+
+    Args:
+        network: the network, in any mode, on any device.
+        preprocessing: what becomes of an image's pixels.
+        compute: device (None: the network's), precision, batches. UsageError for a device or precision that is not
+            there.
     """
-    return _CUDA_BLOCK if device.type == "cuda" else _CPU_BLOCK
 
+    def __init__(self, network: Network, preprocessing: Preprocessing, compute: Compute = HERE) -> None:
+        own = next(network.parameters()).device
+        self.device = own if compute.device is None else machine.choose_device(compute.device)
+        self.dtype = machine.precision(compute.precision, self.device)
+        self.preprocessing = preprocessing
+        self.compute = compute
+        self.network = _copy(network, self.device, self.dtype)
 
-def prepare(network: Network, device: torch.device) -> Network:
-    """The same network on `device` with weights laid out channels last, as the convolutions want them.
+    @property
+    def precision(self) -> str:
+        """What it computes in: fp32 or bf16."""
+        return "fp32" if self.dtype == torch.float32 else "bf16"
 
-    On a processor, freed memory stays with the process from now on (`keep_freed_memory`).
-    """
-    if device.type == "cpu":
-        keep_freed_memory()
-    return network.to(device).to(memory_format=torch.channels_last)
+    @property
+    def block_size(self) -> int:
+        """How many images the network always computes together, so its numbers do not depend on how many there are.
+
+        With fewer than 16 on one thread torch takes its own convolution for kernels of 1 x 1 and oneDNN's otherwise,
+        and oneDNN has several; they add in other orders. What else is in the block changes no bit. On a processor 16
+        were as cheap as 32 to within 3 % for Inception-v3 at 299 pixels, and waste less where there are few images.
+        """
+        return _CUDA_BLOCK if self.device.type == "cuda" else _CPU_BLOCK
+
+    def probabilities(
+        self, batches: Iterable[ImageBatch], *, mirrored: bool = False, block: int | None = None
+    ) -> Iterator[Row | BadImage]:
+        """For each image in order the softmax (k,) float32 of its logits, or why there is none.
+
+        `mirrored` adds the mirror image of each crop. `block` is how many are computed together, if not `block_size`.
+        ReinceptionError where the network's output is not finite.
+        """
+
+        def softmax(images: Tensor) -> Tensor:
+            return _logits(self.network, images).float().softmax(dim=1)
+
+        size = block or self.block_size
+        return _in_order(self._computed(batches, softmax, size=size // 2 or 1 if mirrored else size, mirrored=mirrored))
+
+    def features(self, batches: Iterable[ImageBatch], *, block: int | None = None) -> Iterator[Row | BadImage]:
+        """For each image in order its pooled features (num_features,) float32, or why there are none."""
+
+        def pooled(images: Tensor) -> Tensor:
+            return self.network.features(images).float()
+
+        return _in_order(self._computed(batches, pooled, size=block or self.block_size, mirrored=False))
+
+    def _computed(
+        self, batches: Iterable[ImageBatch], function: Callable[[Tensor], Tensor], *, size: int, mirrored: bool
+    ) -> Iterator[tuple[ImageBatch, npt.NDArray[np.float64]]]:
+        """Each block with its rows (n, columns), weighted."""
+        for block in _blocks(batches, size):
+            if not len(block):
+                yield block, np.empty((0, 0))
+                continue
+            num = len(block)
+            images = torch.cat([block.images, block.images.flip(3)]) if mirrored else block.images
+            with torch.inference_mode(), machine.autocast(self.dtype, self.device):
+                values = function(normalise(images.to(self.device), self.preprocessing))
+                if not bool(values[:num].isfinite().all()):
+                    raise ReinceptionError("the network's output is not finite: its weights are damaged or diverged")
+                rows = values.cpu().numpy().astype(np.float64)
+            pairs = rows[:num] + rows[len(block.images) :][:num] if mirrored else rows[:num]
+            yield block, pairs * block.weights[:, None]
 
 
 @contextmanager
@@ -60,10 +150,12 @@ def evaluating(network: Network) -> Iterator[Network]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """One row of probabilities per record (n, k) float32, and by record index why a row is empty (all zero)."""
+    """One row of probabilities per record (n, k) float32, by record index why a row is empty (all zero), and the
+    precision they were computed in, fp32 or bf16."""
 
-    probabilities: Probabilities
-    refused: Mapping[int, BadImage]
+    probabilities: npt.NDArray[np.float32]
+    bad: Mapping[int, BadImage]
+    precision: str
 
 
 def score(
@@ -72,148 +164,109 @@ def score(
     records: Sequence[Record],
     *,
     crops: Crops | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
-    dtype: torch.dtype = torch.float32,
-    block: int | None = None,
-    progress: Progress | None = None,
+    compute: Compute = HERE,
 ) -> Scored:
-    """Softmax of the network's logits for each record once, on the device the network is on.
+    """Softmax of the network's logits for each record once; with `crops` the average of their probabilities.
 
-    Without `crops` the single crop of `preprocessing`; with them the average of their probabilities, whichever pictures
-    share a block. `batch_size` pictures are made ready at a time; the network computes `block` of them (block_size
-    where it is None), so neither batches nor neighbours change a bit. An image that cannot be read is listed in
-    `refused`, the rest go on. ReinceptionError where the network itself gives something that is no number.
+    An image that cannot be read is listed in `bad`, the rest go on. ReinceptionError where the network's output is not
+    finite.
     """
-
-    def probabilities(images: torch.Tensor) -> torch.Tensor:
-        return _logits(network, images).float().softmax(dim=1)
-
-    device = next(network.parameters()).device
-    refused: dict[int, BadImage] = {}
-    if crops is None:
-        parts = _single(records, preprocessing, batch_size=batch_size, workers=workers, refused=refused)
-    else:
-        parts = _many(records, preprocessing, crops, batch_size=batch_size, workers=workers, refused=refused)
-    sums = np.zeros((len(records), network.arch.num_classes), dtype=np.float32 if crops is None else np.float64)
-    size = block or block_size(device)
-    with evaluating(network), autocast(dtype, device):
-        for pictures in _blocks(parts, size if crops is None else max(1, size // 2)):
-            if crops is None:
-                sums[pictures.indices] = _rows(probabilities, pictures.images, preprocessing, device, pictures.num)
-            else:  # half of a block are crops, the other half their mirror images
-                both = torch.cat([pictures.images, pictures.images.flip(3)])
-                rows = _rows(probabilities, both, preprocessing, device, len(both)).astype(np.float64)
-                pairs = rows[: pictures.num] + rows[len(pictures.images) :][: pictures.num]
-                np.add.at(sums, pictures.indices, pairs * pictures.shares[:, None])
-            if progress and pictures.indices[-1] + 1 < len(records):
-                progress(int(pictures.indices[-1]) + 1, len(records))
-    if progress:
-        progress(len(records), len(records))
-    return Scored(probabilities=sums.astype(np.float32), refused=refused)
+    engine = Engine(network, preprocessing, compute)
+    batches = batches_of(records, preprocessing, crops=crops, compute=compute)
+    rows = engine.probabilities(batches, mirrored=crops is not None)
+    values, bad = table(rows, len(records), network.arch.num_classes, compute.progress)
+    return Scored(probabilities=values, bad=bad, precision=engine.precision)
 
 
-def features(
-    network: Network,
-    preprocessing: Preprocessing,
-    records: Sequence[Record],
-    *,
-    batch_size: int = 32,
-    workers: int = 0,
-    dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
+def table(
+    rows: Iterable[Row | BadImage], num: int, columns: int, progress: Progress | None = None
 ) -> tuple[npt.NDArray[np.float32], Mapping[int, BadImage]]:
-    """The pooled features (n, num_features) of each record's single crop, and which rows stayed zero, and why."""
-
-    def pooled(images: torch.Tensor) -> torch.Tensor:
-        return network.features(images).float()
-
-    device = next(network.parameters()).device
-    rows = np.zeros((len(records), network.num_features), dtype=np.float32)
-    refused: dict[int, BadImage] = {}
-    parts = _single(records, preprocessing, batch_size=batch_size, workers=workers, refused=refused)
-    with evaluating(network), autocast(dtype, device):
-        for pictures in _blocks(parts, block_size(device)):
-            rows[pictures.indices] = _rows(pooled, pictures.images, preprocessing, device, pictures.num)
-            if progress and pictures.indices[-1] + 1 < len(records):
-                progress(int(pictures.indices[-1]) + 1, len(records))
-    if progress:
-        progress(len(records), len(records))
-    return rows, refused
+    """The rows (num, columns) of a stream below each other, and by index why a row is empty (all zero)."""
+    values = np.zeros((num, columns), dtype=np.float32)
+    bad: dict[int, BadImage] = {}
+    for index, row in enumerate(rows):
+        if isinstance(row, BadImage):
+            bad[index] = row
+        else:
+            values[index] = row
+        if progress:
+            progress(index + 1, num)
+    return values, bad
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Pictures:
-    """`images` uint8 (n or more, 3, s, s); of which record each of the first n is (n,), and its part in its average."""
+def _copy(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    """The same modules on `device`, channels last, in evaluation mode, without gradients.
 
-    images: torch.Tensor
-    indices: npt.NDArray[np.int64]
-    shares: npt.NDArray[np.float64]
-
-    @property
-    def num(self) -> int:
-        return len(self.indices)
-
-
-def _single(
-    records: Sequence[Record],
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int,
-    workers: int,
-    refused: dict[int, BadImage],
-) -> Iterator[_Pictures]:
-    for batch, bad in evaluation_batches(records, preprocessing, batch_size=batch_size, workers=workers):
-        refused.update(bad)
-        yield _Pictures(images=batch.images, indices=batch.indices.numpy(), shares=np.ones(len(batch.indices)))
+    Weights of convolutions and linear layers are of `dtype`, to which autocast would convert them for each batch.
+    """
+    known: dict[int, object] = {id(network.arch): network.arch}
+    for module in network.modules():
+        kind = dtype if isinstance(module, (nn.Conv2d, nn.Linear)) else None
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+            own = tensor.detach().to(device=device, dtype=kind, memory_format=layout)
+            known[id(tensor)] = nn.Parameter(own, requires_grad=False) if isinstance(tensor, nn.Parameter) else own
+    return copy.deepcopy(network, known).eval()
 
 
-def _many(
-    records: Sequence[Record],
-    preprocessing: Preprocessing,
-    crops: Crops,
-    *,
-    batch_size: int,
-    workers: int,
-    refused: dict[int, BadImage],
-) -> Iterator[_Pictures]:
-    for cut, bad in crop_batches(records, preprocessing, crops, batch_size=batch_size, workers=workers):
-        refused.update(bad)
-        yield _Pictures(images=cut.images, indices=cut.indices, shares=cut.shares)
+def _in_order(parts: Iterable[tuple[ImageBatch, npt.NDArray[np.float64]]]) -> Iterator[Row | BadImage]:
+    """The sum of each image's weighted rows, as soon as a later image shows that it is whole."""
+    sums: dict[int, npt.NDArray[np.float64]] = {}
+    bad: dict[int, BadImage] = {}
+    done, last = 0, -1
+
+    def ready() -> Iterator[Row | BadImage]:
+        nonlocal done
+        while done in bad or (done in sums and done < last):
+            yield bad.pop(done) if done in bad else sums.pop(done).astype(np.float32)
+            done += 1
+
+    for batch, rows in parts:
+        bad.update(batch.bad)
+        for index, row in zip(batch.indices.tolist(), rows, strict=True):
+            sums[index] = sums[index] + row if index in sums else row
+            last = index
+        yield from ready()
+    last += 1
+    yield from ready()
 
 
-def _blocks(parts: Iterable[_Pictures], size: int) -> Iterator[_Pictures]:
-    """The same pictures in the same order, `size` at a time; the last block is filled up with its last picture."""
-    waiting: list[_Pictures] = []
-    for part in parts:
-        waiting.append(part)
-        if sum(one.num for one in waiting) < size:
+def _blocks(batches: Iterable[ImageBatch], size: int) -> Iterator[ImageBatch]:
+    """The same images in the same order, `size` at a time; the last block is filled up with its last image.
+
+    What is unusable comes at once, in a block without images.
+    """
+    waiting: list[ImageBatch] = []
+    for batch in batches:
+        if batch.bad:
+            yield replace(_cut(batch, 0, 0), bad=batch.bad)
+        waiting = [*waiting, batch] if len(batch) else waiting
+        if sum(map(len, waiting)) < size:
             continue
         joined = _joined(waiting)
-        whole = joined.num - joined.num % size
+        whole = len(joined) - len(joined) % size
         for start in range(0, whole, size):
             yield _cut(joined, start, start + size)
-        waiting = [_cut(joined, whole, joined.num)]
-    rest = _joined(waiting) if waiting else None
-    if rest is not None and rest.num:
-        images = torch.cat([rest.images, rest.images[-1:].expand(size - rest.num, -1, -1, -1)])
-        yield _Pictures(images=images, indices=rest.indices, shares=rest.shares)
+        waiting = [_cut(joined, whole, len(joined))]
+    if sum(map(len, waiting)):
+        rest = _joined(waiting)
+        yield replace(rest, images=torch.cat([rest.images, rest.images[-1:].expand(size - len(rest), -1, -1, -1)]))
 
 
-def _joined(parts: Sequence[_Pictures]) -> _Pictures:
-    return _Pictures(
-        images=torch.cat([one.images for one in parts]),
-        indices=np.concatenate([one.indices for one in parts]),
-        shares=np.concatenate([one.shares for one in parts]),
+def _joined(batches: Sequence[ImageBatch]) -> ImageBatch:
+    return ImageBatch(
+        images=torch.cat([one.images for one in batches]),
+        indices=np.concatenate([one.indices for one in batches]),
+        weights=np.concatenate([one.weights for one in batches]),
     )
 
 
-def _cut(pictures: _Pictures, start: int, end: int) -> _Pictures:
+def _cut(batch: ImageBatch, start: int, end: int) -> ImageBatch:
     part = slice(start, end)
-    return _Pictures(images=pictures.images[part], indices=pictures.indices[part], shares=pictures.shares[part])
+    return ImageBatch(images=batch.images[part], indices=batch.indices[part], weights=batch.weights[part])
 
 
-def _logits(network: Network, images: torch.Tensor) -> torch.Tensor:
+def _logits(network: Network, images: Tensor) -> Tensor:
     """The network's logits, of which no row depends on its place in the block.
 
     MKL adds up a row of features in another order when it begins at another place within 64 bytes. Those of the
@@ -222,18 +275,3 @@ def _logits(network: Network, images: torch.Tensor) -> torch.Tensor:
     classifier = network.classifier
     missing = (0, -classifier.in_features % 16)
     return F.linear(F.pad(network.features(images), missing), F.pad(classifier.weight, missing), classifier.bias)
-
-
-def _rows(
-    compute: Callable[[torch.Tensor], torch.Tensor],
-    images: torch.Tensor,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    num: int,
-) -> npt.NDArray[np.float32]:
-    """What `compute` makes of the normalised images, of the first `num`: float32 (num, columns)."""
-    pixels = normalise(images.to(device), preprocessing, dtype=torch.float32, memory_format=torch.channels_last)
-    values = compute(pixels)[:num]
-    if not bool(values.isfinite().all()):
-        raise ReinceptionError("the network's output is not a number: its weights are damaged or diverged")
-    return values.cpu().numpy()

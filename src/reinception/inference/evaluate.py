@@ -3,58 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reinception import machine, metrics
-from reinception.data.sources.records import Record
+from reinception import metrics
+from reinception.data.sources.open_source import open_source
+from reinception.data.sources.records import Record, Source, listed
+from reinception.distributed import collect, shard
 from reinception.errors import BadImage, ReinceptionError, UsageError
-from reinception.inference.engine import Progress, prepare, score
-from reinception.machine import Precision, choose_device
+from reinception.inference.compute import HERE, Compute
+from reinception.inference.engine import score
+from reinception.inference.evaluation_split import select
 from reinception.metrics import PredictionTable, Probabilities, Rate, calibration, significance
-from reinception.metrics.roc import rankings
-from reinception.model.artifact import Manifest
-from reinception.model.build import Network
+from reinception.metrics.roc import one_vs_rest
+from reinception.model.artifact import Model, load
 from reinception.preprocess import Crops, Preprocessing, SingleCrop, many_crops, single_crop
-from reinception.sharing import Peers, own_share, put_together
 
 SINGLE_CROP = "single crop"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """An image that was listed but could not be scored."""
+class CropProtocol:
+    """Which pixels of each image are scored: the model's own single crop, another rule for it, or many crops.
 
-    path: str
-    kind: str
-    reason: str
+    Args: each is a field, explained below.
+
+    Raises:
+        UsageError: `scales` for a single crop, or `resize` for many.
+
+    Source: 10 crops are Krizhevsky et al. 2012's, 144 are GoogLeNet's (arXiv 1409.4842, section 7).
+
+    Example:
+        >>> import reinception as ri
+        >>> ten = ri.CropProtocol(crops=10)
+        >>> ri.evaluate("model.safetensors", "images", protocol=ten).protocol["protocol"]
+        '10 crops (scale 86)'
+    """
+
+    crops: int = 1
+    """1, or 10, 12 or 144 crops whose probabilities are averaged"""
+
+    scales: tuple[int, ...] | None = None
+    """pixels of the shorter side, one for 10 and 12 crops and four for 144 (default: GoogLeNet's, in proportion)"""
+
+    resize: SingleCrop | None = None
+    """the resize rule of a well-known evaluation in place of the model's own, for a single crop"""
+
+    def __post_init__(self) -> None:
+        if self.crops == 1 and self.scales is not None:
+            raise UsageError("scales are for 10, 12 or 144 crops; a single crop has its resize rule")
+        if self.crops != 1 and self.resize is not None:
+            raise UsageError(
+                f"the resize rule {self.resize!r} is for a single crop; {self.crops} crops have their scales"
+            )
+
+    def apply(self, preprocessing: Preprocessing) -> tuple[Preprocessing, Crops | None]:
+        """What a model with this preprocessing is scored on; None for a single crop."""
+        if self.crops != 1:
+            return preprocessing, many_crops(self.crops, preprocessing.input_size, self.scales)
+        return (preprocessing if self.resize is None else single_crop(self.resize, preprocessing)), None
+
+
+OWN_CROP = CropProtocol()
+"""The single crop that each model was made for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """`num_listed` images were asked for, `table` holds those that could be read, `refused` the others."""
+    """`num_listed` images were asked for, `table` holds those that could be read, `bad` the others."""
 
     num_listed: int
-    refused: tuple[Refusal, ...]
+    bad: tuple[BadImage, ...]
     table: PredictionTable
     protocol: Mapping[str, Any]
 
     @property
     def num_images(self) -> int:
-        """Images that were scored; with the refused ones they are those listed."""
+        """Images that were scored; with the bad ones they are those listed."""
         return len(self.table)
 
     def summary(self) -> dict[str, Any]:
-        """The JSON of `evaluate`: errors and their 95 % Wilson intervals in percent, shares of classes from 0 to 1.
+        """The JSON of `evaluate`: errors and their 95 % Wilson intervals in percent, fractions from 0 to 1.
 
         `top5_error` is 0 by definition with five classes or fewer.
         """
         table = self.table
         majority, baseline = metrics.majority(table)
-        ranked = rankings(table)
+        ranked = one_vs_rest(table)
         return {
             "num_listed": self.num_listed,
             "num_images": self.num_images,
@@ -91,7 +129,7 @@ class Evaluation:
                 for one, rank in zip(metrics.per_class(table), ranked, strict=True)
             ],
             "confusion": metrics.confusion(table).tolist(),
-            "refused": [{"path": bad.path, "kind": bad.kind, "reason": bad.reason} for bad in self.refused],
+            "refused": [bad.to_json() for bad in self.bad],
         }
 
     def save_csv(self, path: str | Path) -> Path:
@@ -100,67 +138,91 @@ class Evaluation:
 
 
 def evaluate(
-    models: Sequence[tuple[Network, Manifest]],
+    model: Model | str | Path | Sequence[Model | str | Path],
+    data: str | Path | Source,
+    *,
+    split: str | None = None,
+    protocol: CropProtocol = OWN_CROP,
+    compute: Compute = HERE,
+) -> Evaluation:
+    """How often a model, or the average of several, is right on labelled images.
+
+    The split that the model's own training held out is found again where the data are the same.
+
+    Args:
+        model: a `Model`, the path of one, or a list of these, whose probabilities are averaged.
+        data: a folder of class folders, a manifest, tar shards or their address, the word `elpv`, or a `Source`.
+        split: the split to judge on; by default test, or every image where the data are not split.
+        protocol: which crops of an image are scored.
+        compute: device, precision, batches. The networks given are not changed.
+
+    Returns:
+        The `Evaluation`: its `summary()` is a JSON object with errors in percent, its `table` one row per image.
+
+    Raises:
+        ReinceptionError: where no image can be read, labels do not match the model's classes, or there is no such
+            split. Images that cannot be read are in `bad`.
+
+    Source: Szegedy et al. 2015 (arXiv 1512.00567), section 8, for the error rates and the many crops.
+
+    Example:
+        >>> import reinception as ri
+        >>> evaluation = ri.evaluate("model.safetensors", "images")
+        >>> evaluation.num_images
+        4
+    """
+    models = [as_model(one) for one in ([model] if isinstance(model, Model | str | Path) else model)]
+    source = data if isinstance(data, Source) else open_source(data)
+    records = select(source, [one.manifest for one in models], split).records
+    return evaluate_records(models, records, source.classes, protocol=protocol, compute=compute)
+
+
+def as_model(model: Model | str | Path) -> Model:
+    """The model itself, or the one at a path, without auxiliary classifiers."""
+    return model if isinstance(model, Model) else load(model, with_aux=False)
+
+
+def evaluate_records(
+    models: Sequence[Model],
     records: Sequence[Record],
     classes: Sequence[str],
     *,
-    crops: int = 1,
-    scales: tuple[int, ...] | None = None,
-    resize: SingleCrop | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
-    precision: Precision = "fp32",
-    progress: Progress | None = None,
-    peers: Peers | None = None,
+    protocol: CropProtocol = OWN_CROP,
+    compute: Compute = HERE,
 ) -> Evaluation:
     """Score `records` (whose targets index `classes`) with one model, or with the average of several.
 
     Labels are matched to the models' classes by name, so a data set that lacks a class of the model, or lists them in
     another order, is scored right; a class that no model knows is a ReinceptionError, and so are models that disagree
-    about the classes. Each model prepares the pixels its own way, or with one crop by the named rule `resize`, or by
-    many `crops` at `scales` (protocol.py). Probabilities are averaged in a fixed order, so the order of the models
-    changes nothing. Float32 by default: a published error should not depend on the processor. With `peers`, which all
-    call this with the same arguments, each scores its share, once, and all get the whole evaluation; `progress` counts
-    this one's share.
+    about the classes. Probabilities are averaged in a fixed order, so the order of the models changes nothing. Float32
+    by default: a published error should not depend on the processor. With ranks, which all call this with the same
+    arguments, each scores its shard, once, and all get the whole evaluation; `progress` counts this one's shard.
     """
     if not models:
         raise ReinceptionError("evaluate: name at least one model")
-    known = models[0][1].classes
-    for _, manifest in models[1:]:
-        _require_equal(manifest.classes, known)
+    known = models[0].classes
+    for model in models[1:]:
+        _require_equal(model.classes, known)
     targets = _targets(records, classes, known)
-    protocols = [_protocol(manifest.preprocessing, crops, scales, resize) for _, manifest in models]
-    device = choose_device()
-    dtype = machine.precision(precision, device)
-    mine = own_share(records, peers)
-    total = len(models) * len(mine)
+    protocols = [protocol.apply(model.preprocessing) for model in models]
+    mine = shard(records, compute.ranks, batch_size=compute.batch_size)
     scored = []
-    refused: dict[int, BadImage] = {}
-    for index, ((network, _), (preprocessing, cut)) in enumerate(zip(models, protocols, strict=True)):
-        offset = index * len(mine)
-        one = score(
-            prepare(network, device),
-            preprocessing,
-            mine,
-            crops=cut,
-            batch_size=batch_size,
-            workers=workers,
-            dtype=dtype,
-            progress=None if progress is None else lambda done, _, before=offset: progress(before + done, total),
-        )
-        rows, bad = put_together(one.probabilities, one.refused, peers)
+    precision = ""
+    bad: dict[int, BadImage] = {}
+    for index, (model, (preprocessing, crops)) in enumerate(zip(models, protocols, strict=True)):
+        counted = _counted(compute, before=index * len(mine), total=len(models) * len(mine))
+        own = score(model.network, preprocessing, mine, crops=crops, compute=counted)
+        rows, found = collect(own.probabilities, own.bad, compute.ranks, batch_size=compute.batch_size)
         scored.append(rows)
-        refused |= bad
-    kept = [index for index in range(len(records)) if index not in refused]
+        precision = own.precision
+        bad |= found
+    kept = [index for index in range(len(records)) if index not in bad]
     if not kept:
-        first = f": {refused[min(refused)]}" if refused else ""
+        first = f": {bad[min(bad)]}" if bad else ""
         raise ReinceptionError(f"evaluate: none of the {len(records)} images could be scored{first}")
     return Evaluation(
         num_listed=len(records),
-        refused=tuple(
-            Refusal(path=records[index].name, kind=refused[index].kind, reason=refused[index].reason)
-            for index in sorted(refused)
-        ),
+        bad=tuple(bad[index].named(records[index].name) for index in sorted(bad)),
         table=PredictionTable(
             names=tuple(records[index].name for index in kept),
             targets=targets[kept],
@@ -168,33 +230,21 @@ def evaluate(
             classes=known,
         ),
         protocol={
-            "protocol": _in_words([cut for _, cut in protocols], resize),
-            "crops": [None if cut is None else cut.to_json() for _, cut in protocols],
+            "protocol": _in_words([crops for _, crops in protocols], protocol.resize),
+            "crops": [None if crops is None else crops.to_json() for _, crops in protocols],
             "num_models": len(models),
-            "precision": "bf16" if dtype.itemsize == 2 else "fp32",
+            "precision": precision,
             "preprocessing": [preprocessing.to_json() for preprocessing, _ in protocols],
         },
     )
 
 
-def without(records: Sequence[Record], names: frozenset[str]) -> tuple[Record, ...]:
-    """`records` less those on an exclusion list, by name or by file name; a name on it that is nobody's is an error."""
-    known = {name for record in records for name in (record.name, record.path.name)}
-    if unknown := sorted(names - known):
-        raise ReinceptionError(f"the exclusion list names images that are not there: {_listed(unknown)}")
-    return tuple(record for record in records if not {record.name, record.path.name} & names)
-
-
-def _protocol(
-    preprocessing: Preprocessing, crops: int, scales: tuple[int, ...] | None, resize: SingleCrop | None
-) -> tuple[Preprocessing, Crops | None]:
-    if crops == 1:
-        if scales is not None:
-            raise UsageError("scales are for 10, 12 or 144 crops; a single crop has its resize rule")
-        return (preprocessing if resize is None else single_crop(resize, preprocessing)), None
-    if resize is not None:
-        raise UsageError(f"the resize rule {resize!r} is for a single crop; {crops} crops have their scales")
-    return preprocessing, many_crops(crops, preprocessing.input_size, scales)
+def _counted(compute: Compute, *, before: int, total: int) -> Compute:
+    """`compute` whose progress counts the images of all models, `before` of which are done."""
+    progress = compute.progress
+    if progress is None:
+        return compute
+    return replace(compute, progress=lambda done, _: progress(before + done, total))
 
 
 def _in_words(crops: Sequence[Crops | None], resize: SingleCrop | None) -> str:
@@ -216,7 +266,7 @@ def _targets(records: Sequence[Record], classes: Sequence[str], known: Sequence[
     foreign = sorted({classes[record.target] for record in records} - set(known))
     if foreign:
         raise ReinceptionError(
-            f"evaluate: the model does not know {_listed(foreign)}; its classes are {_listed(known)}: "
+            f"evaluate: the model does not know {listed(foreign)}; its classes are {listed(known)}: "
             "evaluate it on data with the classes it was trained for"
         )
     return np.array([position[classes[record.target]] for record in records], dtype=np.int64)
@@ -226,14 +276,9 @@ def _require_equal(one: Sequence[str], other: Sequence[str]) -> None:
     if tuple(one) != tuple(other):
         raise ReinceptionError(
             f"evaluate: models of one ensemble must have the same classes in the same order; "
-            f"got {_listed(other)} and {_listed(one)}"
+            f"got {listed(other)} and {listed(one)}"
         )
 
 
 def _error(name: str, rate: Rate) -> dict[str, Any]:
     return {name: rate.percent, f"{name}_interval": list(rate.interval()), f"{name}_count": rate.count}
-
-
-def _listed(names: Sequence[str], limit: int = 6) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reinception.data.sources.open_source import Record, Source
+from reinception.data.sources.records import Record, Source
 from reinception.data.sources.split import assign_splits
 from reinception.errors import ReinceptionError
 from reinception.model.artifact import Manifest

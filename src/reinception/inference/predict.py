@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reinception import machine
-from reinception.data.sources.open_source import pictures
 from reinception.data.sources.records import Record
-from reinception.errors import UsageError
-from reinception.files import new_text_file, write_json
-from reinception.inference import engine
-from reinception.inference.engine import Progress, prepare, score
-from reinception.machine import Precision, choose_device
+from reinception.errors import BadImage, UsageError
+from reinception.files import new_text_file
+from reinception.inference.compute import HERE, Compute
+from reinception.inference.engine import Engine, Row, batches_of
+from reinception.inference.evaluate import as_model
+from reinception.inference.stream import expand, rows_in_order
 from reinception.metrics import Probabilities, csv_line
-from reinception.model.artifact import Manifest
-from reinception.model.build import Network
-from reinception.sharing import Peers, own_share, put_together
+from reinception.model.artifact import Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """One class with its probability."""
+    """One class with its probability, from 0 to 1."""
 
     label: str
     probability: float
@@ -35,113 +34,152 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """One file: its labels, the most probable first, or the reason why there are none."""
+    """One image: its labels, the most probable first, or the reason why there are none."""
 
     path: str
+    """the file, or `image N` for an image that has no name"""
+
     labels: tuple[Label, ...]
+    """the most probable classes, the first first; empty with an error"""
+
     error: str | None
+    """why the image could not be used, in one line"""
+
     probabilities: Probabilities | None
-    """(k,) float32 over all classes of the model, in its order; None with an error."""
+    """(k,) float32 over all classes of the model, in its order; None with an error"""
+
+    @property
+    def label(self) -> str | None:
+        """The name of the most probable class."""
+        return self.labels[0].label if self.labels else None
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of `label`."""
+        return self.labels[0].probability if self.labels else None
 
     def to_json(self) -> dict[str, Any]:
+        """`{"path", "labels": [{"label", "probability"}], "error"}`."""
         labels = [{"label": one.label, "probability": one.probability} for one in self.labels]
         return {"path": self.path, "labels": labels, "error": self.error}
 
 
 def predict(
-    network: Network,
-    manifest: Manifest,
-    paths: Sequence[str | Path],
+    model: Model | str | Path,
+    paths: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
-    batch_size: int = 32,
-    workers: int = 0,
-    precision: Precision = "fp32",
-    progress: Progress | None = None,
-    peers: Peers | None = None,
+    compute: Compute = HERE,
 ) -> list[Prediction]:
-    """The `top` labels of every file that `paths` (files, folders, globs) mean, in the order given.
+    """What is in images: the `top` labels of each, in the order given.
 
-    A folder means the pictures in it at any depth, by name; a glob its matches, by name. A path that means nothing, and
-    a file that is no readable picture, is a `Prediction` with an `error`. Equal probabilities keep the classes' order.
-    Fewer files than a block of the network's (engine.block_size) are computed one by one: sooner done, and the same
-    but for the rounding of float32. With `peers`, which all call this with the same arguments, each computes its share,
-    and all get the whole.
+    Args:
+        model: a `Model` or the path of one. Its network is not changed.
+        paths: one or several files, folders (the images in them at any depth, by name), globs (their matches, by name)
+            or manifests (`.csv`, `.jsonl`: the images of their column `path`, relative to the manifest).
+        top: labels for each image. Equal probabilities keep the classes' order.
+        compute: device, precision, batches.
+
+    Returns:
+        One `Prediction` for each image; one that cannot be read, and a path that leads to none, has an `error`. Fewer
+        than a block of images (`Engine.block_size`) are computed one by one: sooner done, and the same but for the
+        rounding of float32.
+
+    Raises:
+        UsageError: `top` is less than 1, or there is no such device or precision.
+        ReinceptionError: a damaged model or manifest.
+
+    Example:
+        >>> import reinception as ri
+        >>> [one.label is not None for one in ri.predict("model.safetensors", "images")]
+        [True, True, True, True]
+    """
+    return list(predict_stream(model, paths, top=top, compute=compute))
+
+
+def predict_stream(
+    model: Model | str | Path,
+    paths: str | Path | Sequence[str | Path],
+    *,
+    top: int = 5,
+    compute: Compute = HERE,
+) -> Iterator[Prediction]:
+    """`predict`, one at a time: a million images need no more memory than a thousand.
+
+    With ranks, which all call this with the same arguments, each computes its shard, and all get every prediction.
     """
     if top < 1:
         raise UsageError(f"predict: top must be at least 1, got {top}")
-    found = list(expand(paths))
-    files = [item for item in found if isinstance(item, Path)]
-    records = [Record(path=path, name=str(path), target=0) for path in files]
-    device = choose_device()
-    dtype = machine.precision(precision, device)
-    is_full = len(files) >= engine.block_size(device)
-    scored = score(
-        prepare(network, device),
-        manifest.preprocessing,
-        own_share(records, peers),
-        batch_size=batch_size,
-        workers=workers,
-        dtype=dtype,
-        block=None if is_full else 1,
-        progress=progress,
-    )
-    probabilities, refusals = put_together(scored.probabilities, scored.refused, peers)
-    predictions = []
-    index = 0
-    for item in found:
-        if not isinstance(item, Path):
-            predictions.append(Prediction(path=item.path, labels=(), error=item.reason, probabilities=None))
-            continue
-        if (refused := refusals.get(index)) is not None:
-            predictions.append(Prediction(path=str(item), labels=(), error=refused.reason, probabilities=None))
-        else:
-            row = probabilities[index]
-            labels = _ranked(row, manifest.classes, top)
-            predictions.append(Prediction(path=str(item), labels=labels, error=None, probabilities=row))
-        index += 1
-    return predictions
+    model = as_model(model)
+    engine = Engine(model.network, model.preprocessing, compute)
+    items = expand([paths] if isinstance(paths, str | Path) else paths)
+    first = []
+    for item in items:
+        first.append(item)
+        if sum(isinstance(one, Record) for one in first) == engine.block_size:
+            break
+    is_full = sum(isinstance(one, Record) for one in first) >= engine.block_size
+
+    def function(records: Iterable[Record]) -> Iterator[Row | BadImage]:
+        batches = batches_of(records, model.preprocessing, compute=compute)
+        return engine.probabilities(batches, block=None if is_full else 1)
+
+    named = rows_in_order(chain(first, items), function, len(model.classes), compute)
+    return (prediction(name, row, model.classes, top) for name, row in named)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Nothing:
-    """A path that leads to no picture, and why."""
-
-    path: str
-    reason: str
-
-
-def expand(paths: Sequence[str | Path]) -> Iterator[Path | Nothing]:
-    """The files that `paths` mean: a file is itself, whatever its name; folders and globs give their pictures."""
-    for given in paths:
-        path = Path(given)
-        if path.is_dir():
-            found = pictures(path)
-            yield from found or [Nothing(path=str(given), reason="there is no picture in this folder: name another")]
-        elif os.path.lexists(path) or not glob.has_magic(str(given)):
-            yield path  # when it is missing, reading it says so
-        else:
-            matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
-            found = [file for match in matches for file in (pictures(match) if match.is_dir() else [match])]
-            yield from found or [Nothing(path=str(given), reason="nothing matches this pattern: check it")]
-
-
-def write_predictions_json(predictions: Sequence[Prediction], path: str | Path) -> None:
-    """A list of `{"path", "labels": [{"label", "probability"}], "error"}` in the order given."""
-    write_json([prediction.to_json() for prediction in predictions], path)
-
-
-def write_predictions_csv(predictions: Sequence[Prediction], classes: Sequence[str], path: str | Path) -> None:
-    """`path,label,predicted,p_<class>...,error`: an evaluation's table with an empty label, and the reasons last."""
-    with new_text_file(path) as file:
-        file.write(csv_line(["path", "label", "predicted", *(f"p_{name}" for name in classes), "error"]))
-        for one in predictions:
-            predicted = one.labels[0].label if one.labels else ""
-            shares = [""] * len(classes) if one.probabilities is None else [str(p) for p in one.probabilities]
-            file.write(csv_line([one.path, "", predicted, *shares, one.error or ""]))
-
-
-def _ranked(row: Probabilities, classes: Sequence[str], top: int) -> tuple[Label, ...]:
+def prediction(name: str, row: Row | BadImage, classes: Sequence[str], top: int) -> Prediction:
+    """The prediction that a row of probabilities (k,), or its lack, stands for."""
+    if isinstance(row, BadImage):
+        return Prediction(path=name, labels=(), error=row.reason, probabilities=None)
     order = np.argsort(-row, kind="stable")[:top]
     # float() of the float32's shortest text: 0.7 stays 0.7 in JSON instead of 0.699999988079071.
-    return tuple(Label(label=classes[index], probability=float(str(row[index]))) for index in order)
+    labels = tuple(Label(label=classes[index], probability=float(str(row[index]))) for index in order)
+    return Prediction(path=name, labels=labels, error=None, probabilities=row)
+
+
+Write = Callable[[Prediction], None]
+
+
+@contextmanager
+def json_writer(path: str | Path) -> Iterator[Write]:
+    """Writes predictions as they come: a list of `{"path", "labels": [{"label", "probability"}], "error"}`.
+
+    The file appears, whole, when the block ends; `-` is the standard output. An existing file is refused.
+    """
+    with new_text_file(path) as file:
+        num = 0
+
+        def write(one: Prediction) -> None:
+            nonlocal num
+            file.write(("[\n" if num == 0 else ",\n") + _indented(one.to_json()))
+            num += 1
+
+        yield write
+        file.write("\n]\n" if num else "[]\n")
+
+
+@contextmanager
+def csv_writer(path: str | Path, classes: Sequence[str]) -> Iterator[Write]:
+    """Writes predictions as they come: `path,label,predicted,p_<class>...,error`, an evaluation's table with an empty
+    label, and the reasons last. The file appears, whole, when the block ends; `-` is the standard output."""
+    with new_text_file(path) as file:
+        file.write(csv_line(["path", "label", "predicted", *(f"p_{name}" for name in classes), "error"]))
+
+        def write(one: Prediction) -> None:
+            cells = [""] * len(classes) if one.probabilities is None else map(str, one.probabilities)
+            file.write(csv_line([one.path, "", one.label or "", *cells, one.error or ""]))
+
+        yield write
+
+
+def _indented(value: Any) -> str:
+    """Strict JSON, indented as an element of a list; a file name that is not UTF-8 is escaped."""
+    dump = partial(json.dumps, value, indent=2, allow_nan=False)
+    text = dump(ensure_ascii=False)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = dump()
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at their word: calibration, temperature, thresholds, conformal sets."""
+"""Calibration of probabilities: reliability, temperature scaling, confidence thresholds, conformal sets."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from reinception.metrics import PredictionTable, Rate
 
 NUM_BINS = 15
 
-_LEAST = float(np.finfo(np.float32).tiny)
-"""What a probability of zero is taken for in a logarithm: the least that float32 holds at full precision."""
+_SMALLEST = float(np.finfo(np.float32).tiny)
+"""Stands for a probability of zero in a logarithm: the smallest normal float32."""
 
 
 def negative_log_likelihood(table: PredictionTable) -> float:
@@ -25,7 +25,7 @@ def negative_log_likelihood(table: PredictionTable) -> float:
 
 def losses(table: PredictionTable) -> npt.NDArray[np.float64]:
     """(n,) -log p(target); a probability of zero counts as 1.2e-38."""
-    return -np.log(np.maximum(_own(table).astype(np.float64), _LEAST))
+    return -np.log(np.maximum(_own(table).astype(np.float64), _SMALLEST))
 
 
 def brier_score(table: PredictionTable) -> float:
@@ -34,14 +34,14 @@ def brier_score(table: PredictionTable) -> float:
 
 
 def squared_distances(table: PredictionTable) -> npt.NDArray[np.float64]:
-    """(n,) what `brier_score` is the mean of."""
+    """(n,) the Brier score of each image."""
     wide = table.probabilities.astype(np.float64)
     return (wide**2).sum(axis=1) - 2 * _own(table) + 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Images whose highest probability is above `low` and at most `high`: how sure the model was, how often right."""
+    """Images whose confidence is above `low` and at most `high`: mean confidence, and how many are right."""
 
     low: float
     high: float
@@ -55,16 +55,16 @@ class Bin:
 
 
 def reliability(table: PredictionTable, *, num_bins: int = NUM_BINS) -> tuple[Bin, ...]:
-    """The bins of equal width that hold an image, from the least sure."""
-    sure = _confidence(table)
+    """The bins of equal width that hold an image, by growing confidence (the highest probability of an image)."""
+    confidence = _confidence(table)
     edges = np.linspace(0, 1, num_bins + 1)
-    place = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, num_bins - 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
     return tuple(
         Bin(
             low=float(edges[i]),
             high=float(edges[i + 1]),
             n=int(inside.sum()),
-            confidence=float(sure[inside].mean()),
+            confidence=float(confidence[inside].mean()),
             right=int(table.correct[inside].sum()),
         )
         for i in range(num_bins)
@@ -79,7 +79,7 @@ def calibration_error(table: PredictionTable, *, num_bins: int = NUM_BINS) -> fl
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCalibration:
-    """The images that were called `name`: how many, how sure the model was of it, how many are, and in bins."""
+    """The images predicted as `name`: number, mean confidence, number that are right, calibration error, and bins."""
 
     name: str
     n: int
@@ -88,12 +88,15 @@ class ClassCalibration:
     error: float
     bins: tuple[Bin, ...]
 
+    @property
+    def accuracy(self) -> Rate:
+        return Rate(count=self.right, n=self.n)
 
-def by_called(table: PredictionTable) -> tuple[ClassCalibration, ...]:
-    """Whether each answer keeps its word, in the order of `classes`; a class that was never answered is left out.
 
-    By the answer and not by the truth: it is what one has when one must decide how far to believe it. `error` is
-    `calibration_error` on those images.
+def by_predicted_class(table: PredictionTable) -> tuple[ClassCalibration, ...]:
+    """Calibration of each predicted class, in the order of `classes`; a class never predicted is left out.
+
+    By the predicted and not the actual class, since the predicted one is known when a prediction is used.
     """
     predicted = table.predicted
     found: list[ClassCalibration] = []
@@ -125,8 +128,8 @@ def by_called(table: PredictionTable) -> tuple[ClassCalibration, ...]:
 def fit_temperature(validation: PredictionTable) -> float:
     """The T for which p^(1/T), normalised, has the least negative log-likelihood on `validation` (Guo et al. 2017).
 
-    Between 0.01 and 100; above 1 where the model is too sure of itself. Fit it on images that are not the ones it is
-    judged on: on those it flatters.
+    Between 0.01 and 100; above 1 for an overconfident model. Fit it on other images than those it is evaluated on.
+    ReinceptionError where there is no image.
     """
     if not len(validation):
         raise ReinceptionError("temperature: there is no validation image to fit it on")
@@ -135,11 +138,11 @@ def fit_temperature(validation: PredictionTable) -> float:
     # The loss is convex in 1/T, so its slope crosses zero once: Newton's steps, kept inside a shrinking bracket.
     low, high, inverse = 0.01, 100.0, 1.0
     for _ in range(60):
-        shares = _softmax(logs * inverse)
-        mean = (shares * logs).sum(axis=1)
+        probabilities = _softmax(logs * inverse)
+        mean = (probabilities * logs).sum(axis=1)
         slope = float((mean - own).mean())
         low, high = (low, inverse) if slope > 0 else (inverse, high)
-        curve = float(((shares * logs**2).sum(axis=1) - mean**2).mean())
+        curve = float(((probabilities * logs**2).sum(axis=1) - mean**2).mean())
         step = inverse - slope / curve if curve > 0 else low
         if abs(step - inverse) <= 1e-9 * inverse:
             break
@@ -154,12 +157,12 @@ def with_temperature(table: PredictionTable, temperature: float) -> PredictionTa
     return dataclasses.replace(table, probabilities=_softmax(_logs(table) / temperature).astype(np.float32))
 
 
-# -- when not to answer ------------------------------------------------------------------------------------------------
+# -- selective prediction ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """What happens when only images with a top probability of at least `threshold` are answered."""
+class SelectivePrediction:
+    """Answering only images with a confidence of at least `threshold`: how many of `n` are answered, and right."""
 
     threshold: float
     answered: int
@@ -168,50 +171,52 @@ class Answered:
 
     @property
     def coverage(self) -> float:
-        """The share that is answered."""
+        """The fraction that is answered."""
         return self.answered / self.n
 
     @property
     def precision(self) -> Rate | None:
-        """Of the answered, those that are right; None where nothing is answered."""
+        """The fraction of the answered that is right; None where nothing is answered."""
         return Rate(count=self.right, n=self.answered) if self.answered else None
 
 
-def risk_coverage(table: PredictionTable) -> tuple[Answered, ...]:
-    """One point for each distinct top probability, from the surest: more is answered, and more of it is wrong."""
-    sure = _confidence(table)
-    order = np.argsort(-sure, kind="stable")
-    last_of_its_value = np.flatnonzero(np.append(np.diff(sure[order]) != 0, True))
+def risk_coverage(table: PredictionTable) -> tuple[SelectivePrediction, ...]:
+    """The risk-coverage curve: one point for each distinct confidence, from the highest."""
+    confidence = _confidence(table)
+    order = np.argsort(-confidence, kind="stable")
+    last_of_its_value = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))
     right = np.cumsum(table.correct[order])
     return tuple(
-        Answered(threshold=float(sure[order[i]]), answered=int(i) + 1, right=int(right[i]), n=len(table))
+        SelectivePrediction(
+            threshold=float(confidence[order[i]]), answered=int(i) + 1, right=int(right[i]), n=len(table)
+        )
         for i in last_of_its_value
     )
 
 
-def threshold_for(table: PredictionTable, precision: float) -> Answered | None:
-    """The threshold that answers most of `table` while the wanted share of the answers is right; None where none does.
+def threshold_for(table: PredictionTable, precision: float) -> SelectivePrediction | None:
+    """The threshold with the largest coverage of `table` that reaches `precision`; None where none does.
 
-    It is a choice made on these images: what it keeps of its promise must be seen on others (`answered_at`).
+    It is chosen on these images; measure the precision that it reaches on others (`answered_at`).
     """
     good = [point for point in risk_coverage(table) if point.right >= precision * point.answered]
     return good[-1] if good else None
 
 
-def answered_at(table: PredictionTable, threshold: float) -> Answered:
-    """What a threshold chosen elsewhere does on `table`."""
+def answered_at(table: PredictionTable, threshold: float) -> SelectivePrediction:
+    """A given threshold applied to `table`."""
     chosen = _confidence(table) >= threshold
-    return Answered(
+    return SelectivePrediction(
         threshold=threshold, answered=int(chosen.sum()), right=int(table.correct[chosen].sum()), n=len(table)
     )
 
 
 def conformal_threshold(calibration: PredictionTable, coverage: float) -> float:
-    """The probability from which on a class belongs to an image's set, for sets that hold the truth `coverage` often.
+    """The smallest probability of a class in an image's prediction set, for sets that contain the target at `coverage`.
 
-    Split-conformal, with one less the target's probability as the score: whatever the model, a new image drawn like
-    those of `calibration` has its class in its set with at least that probability. 0 (every class) where the images are
-    too few for the promise.
+    Split conformal prediction with 1 - p(target) as the score: whatever the model, the set of a new image drawn like
+    those of `calibration` contains its class with at least that probability. 0 (every class) where the images are too
+    few for that guarantee. ReinceptionError for a coverage that is not between 0 and 1.
     """
     if not 0 < coverage < 1:
         raise ReinceptionError(f"conformal: coverage must be between 0 and 1, got {coverage}")
@@ -220,7 +225,7 @@ def conformal_threshold(calibration: PredictionTable, coverage: float) -> float:
 
 
 def conformal_sets(table: PredictionTable, threshold: float) -> npt.NDArray[np.bool_]:
-    """(n, k) whether the class is in the image's set; a set may be empty."""
+    """(n, k) whether the class is in the image's prediction set; a set may be empty."""
     return table.probabilities >= np.float32(threshold)
 
 
@@ -237,7 +242,7 @@ def _confidence(table: PredictionTable) -> npt.NDArray[np.float32]:
 
 
 def _logs(table: PredictionTable) -> npt.NDArray[np.float64]:
-    return np.log(np.maximum(table.probabilities.astype(np.float64), _LEAST))
+    return np.log(np.maximum(table.probabilities.astype(np.float64), _SMALLEST))
 
 
 def _softmax(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -32,7 +32,7 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class against the rest. A quotient with nothing below the line is None, never zero and never NaN."""
+    """One class against the rest. A quotient whose denominator is zero is None."""
 
     name: str
     support: int
@@ -41,12 +41,17 @@ class ClassScore:
 
     @property
     def precision(self) -> float | None:
-        """Of the images called so, the share that are; None where none was called so."""
+        """Of the images predicted as this class, the fraction that are right; None where there is none."""
         return self.correct / self.predicted if self.predicted else None
 
     @property
+    def right(self) -> Rate | None:
+        """`recall` with its counts."""
+        return Rate(count=self.correct, n=self.support) if self.support else None
+
+    @property
     def recall(self) -> float | None:
-        """Of the images that are, the share called so; None where there is none."""
+        """Of the images of this class, the fraction that are right; None where there is none."""
         return self.correct / self.support if self.support else None
 
     @property
@@ -57,13 +62,13 @@ class ClassScore:
 
 
 def wilson(successes: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a share of `successes` in `n`, as fractions (Wilson 1927, uncorrected)."""
+    """Wilson's score interval for `successes` of `n`, as fractions (Wilson 1927, uncorrected)."""
     if not (0 <= successes <= n and n > 0 and 0 < confidence < 1):
         raise ValueError(f"wilson: {successes} of {n} at confidence {confidence}")
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    share = successes / n
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    fraction = successes / n
+    centre = (fraction + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (fraction * (1 - fraction) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     # At the two ends the formula is exactly 0 or 1; rounding is not.
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
 
@@ -89,7 +94,7 @@ def accuracy(table: PredictionTable) -> Rate:
 
 
 def majority(table: PredictionTable) -> tuple[str, Rate]:
-    """The accuracy of always answering the most frequent class of this very table, and that class."""
+    """The most frequent class of this table, and the accuracy of always predicting it."""
     _refuse_empty(table)
     support = np.bincount(table.targets, minlength=len(table.classes))
     return table.classes[int(support.argmax())], Rate(count=int(support.max()), n=len(table))

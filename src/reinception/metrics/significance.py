@@ -1,10 +1,11 @@
-"""How much a figure would vary on other images of the same kind: bootstrap intervals, and paired comparison."""
+"""Bootstrap and Student intervals, and the exact tests of McNemar and Fisher with Holm's correction; numpy only."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ NUM_RESAMPLES = 2000
 _CELLS_AT_ONCE = 4_000_000
 
 Interval = tuple[float, float]
-Draws = npt.NDArray[np.float64]
+Resampled = npt.NDArray[np.float64]
 
 
 def bootstrap(
@@ -25,30 +26,31 @@ def bootstrap(
 ) -> Mapping[str, Interval]:
     """Percentile intervals of `accuracy`, `balanced_accuracy`, `macro_f1`, `negative_log_likelihood`, `brier_score`.
 
-    `num` times, as many images are drawn with replacement as there are. The first three are functions of the confusion
-    matrix, so its cells are drawn instead of images: the same distribution, and fewer numbers.
+    `num` resamples of as many images as there are, with replacement. The first three are functions of the confusion
+    matrix, so its cells are resampled instead of the images: the same distribution from fewer numbers.
+    ReinceptionError where the table is empty.
     """
     if not len(table):
         raise ReinceptionError("prediction table: there is no image to score")
     rng = np.random.default_rng(seed)
-    draws = _of_confusion(metrics.confusion(table), num, rng)
+    resampled = _resample_confusion(metrics.confusion(table), num, rng)
     for name, values in (
         ("negative_log_likelihood", calibration.losses(table)),
         ("brier_score", calibration.squared_distances(table)),
     ):
         n = len(values)
-        draws[name] = np.array([values[rng.integers(0, n, n)].mean() for _ in range(num)])
-    return {name: _percentiles(values, confidence) for name, values in draws.items()}
+        resampled[name] = np.array([values[rng.integers(0, n, n)].mean() for _ in range(num)])
+    return {name: _percentiles(values, confidence) for name, values in resampled.items()}
 
 
-def _of_confusion(counts: metrics.Counts, num: int, rng: np.random.Generator) -> dict[str, Draws]:
-    """`num` draws of accuracy, balanced accuracy and macro F1 from a confusion matrix."""
+def _resample_confusion(counts: metrics.Counts, num: int, rng: np.random.Generator) -> dict[str, Resampled]:
+    """`num` resampled values of accuracy, balanced accuracy and macro F1 from a confusion matrix."""
     rows, columns = np.nonzero(counts)
     cells, n = counts[rows, columns], int(counts.sum())
     at_once = max(1, _CELLS_AT_ONCE // (len(cells) + 3 * len(counts)))
     parts = []
     for start in range(0, num, at_once):
-        drawn = rng.multinomial(n, cells / n, size=min(at_once, num - start)).T  # (cells, draws)
+        drawn = rng.multinomial(n, cells / n, size=min(at_once, num - start)).T  # (cells, resamples)
         shape = (len(counts), drawn.shape[1])
         support, predicted, right = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         np.add.at(support, rows, drawn)
@@ -63,15 +65,15 @@ def _of_confusion(counts: metrics.Counts, num: int, rng: np.random.Generator) ->
     return {"accuracy": accuracy, "balanced_accuracy": balanced, "macro_f1": macro}
 
 
-def _percentiles(draws: Draws, confidence: float) -> Interval:
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+def _percentiles(values: Resampled, confidence: float) -> Interval:
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def student_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
-    """Of the mean of what a few independent repetitions gave, by Student's t; at least two `values`."""
+    """Student's t interval of the mean of a few independent repetitions. ValueError for fewer than two `values`."""
     if len(values) < 2:
-        raise ValueError(f"an interval by repetition needs two values or more, got {len(values)}")
+        raise ValueError(f"a t interval needs two values or more, got {len(values)}")
     mean = math.fsum(values) / len(values)
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
     reach = _student_quantile(len(values) - 1, confidence) * math.sqrt(variance / len(values))
@@ -79,7 +81,7 @@ def student_interval(values: Sequence[float], *, confidence: float = 0.95) -> In
 
 
 def _student_quantile(degrees: int, confidence: float) -> float:
-    """The t that |T| stays below with that probability, by bisection of the angle atan(t / sqrt(degrees))."""
+    """The t with P(|T| < t) = confidence, by bisection of the angle atan(t / sqrt(degrees))."""
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
@@ -104,7 +106,7 @@ def _student_within(angle: float, degrees: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two models on the same images; `difference` is A's accuracy less B's in percent, `interval` its bootstrap's."""
+    """Two models on the same images; `difference` is A's accuracy less B's in percentage points, with `interval`."""
 
     n: int
     both_right: int
@@ -134,17 +136,16 @@ class Comparison:
 
 
 def compare(a: PredictionTable, b: PredictionTable, *, num: int = 10 * NUM_RESAMPLES, seed: int = 0) -> Comparison:
-    """Paired: what both get right or wrong says nothing about which is better, and is left to cancel.
+    """Paired comparison on the same images, matched by name: McNemar's exact test and a bootstrap of the difference.
 
-    Images are matched by name. ReinceptionError where the tables are of different images, or call their labels
-    otherwise: a comparison on different images would mix the models with the images.
+    ReinceptionError where the tables are of different images or have different labels for them.
     """
     labels_a, labels_b = _labels(a), _labels(b)
     if labels_a.keys() != labels_b.keys():
         shared = len(labels_a.keys() & labels_b.keys())
         raise ReinceptionError(
-            f"compare: the two judged different images ({len(labels_a)} and {len(labels_b)}, {shared} in common); "
-            "evaluate both on the same images with --predictions and compare those files"
+            f"compare: the two were evaluated on different images ({len(labels_a)} and {len(labels_b)}, {shared} in "
+            "common); evaluate both on the same images with --predictions and compare those files"
         )
     if not labels_a:
         raise ReinceptionError("compare: there is no image to compare on")
@@ -168,32 +169,31 @@ def compare(a: PredictionTable, b: PredictionTable, *, num: int = 10 * NUM_RESAM
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p of McNemar's test: that images only one gets right fall to either with even odds."""
+    """Exact two-sided p of McNemar's test: twice the lower tail of a binomial with probability one half."""
     n, fewer = only_a + only_b, min(only_a, only_b)
-    logs = (
-        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(fewer + 1)
-    )
-    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+    choices = accumulate(range(fewer), lambda choose, i: choose * (n - i) // (i + 1), initial=1)  # n over 0 to fewer
+    return min(1.0, 2 * sum(choices) / 2**n)
 
 
 def fisher(right: int, n: int, other_right: int, other_n: int) -> float:
-    """Exact two-sided p of Fisher's test that two shares, `right` of `n` and `other_right` of `other_n`, are one.
+    """Exact two-sided p of Fisher's test that two fractions, `right` of `n` and `other_right` of `other_n`, are equal.
 
-    The probability, given how many are right in all, of a split that is as improbable as this one or more.
+    The probability, given the margins, of a table that is at most as probable as this one.
     """
-    hits, total = right + other_right, n + other_n
+    hits = right + other_right
     low, high = max(0, hits - other_n), min(n, hits)
-    logs = [_log_choices(n, i) + _log_choices(other_n, hits - i) for i in range(low, high + 1)]
-    # Equally probable splits must count as such whatever rounding does to them.
-    bound, whole = logs[right - low] + 1e-7, _log_choices(total, hits)
-    return min(1.0, math.fsum(math.exp(log - whole) for log in logs if log <= bound))
+    i = np.arange(low, high, dtype=np.float64)
+    # Logarithms of the hypergeometric probabilities, up to a constant: each from the ratio to the one before.
+    logs = np.cumsum([0.0, *np.log((n - i) * (hits - i) / ((i + 1) * (other_n - hits + i + 1)))])
+    weights = np.exp(logs - logs.max())
+    # Equally probable tables must count as such whatever rounding does to them.
+    return float(min(1.0, weights[logs <= logs[right - low] + 1e-7].sum() / weights.sum()))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """The p values corrected for their number by Holm's step-down method (1979), in the order given.
 
-    Taking those below 0.05 for real is wrong about any of them in at most one of twenty such lists, however they
-    depend on one another.
+    Rejecting those below 0.05 keeps the family-wise error rate at 5 %, however the tests depend on one another.
     """
     m, largest = len(p_values), 0.0
     corrected = [0.0] * m
@@ -201,10 +201,6 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         largest = max(largest, min(1.0, (m - place) * p_values[index]))
         corrected[index] = largest
     return tuple(corrected)
-
-
-def _log_choices(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _labels(table: PredictionTable) -> dict[str, tuple[str, bool]]:

@@ -26,10 +26,10 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PredictionTable:
-    """One row per scored image; every metric is a function of this.
+    """One row per evaluated image; every metric is a function of this.
 
     `names` (n) are the paths shown to people, `targets` (n) int64 index into `classes` (k), `probabilities` are (n, k)
-    float32. BadImage: shapes that disagree, targets outside the classes, NaN, and rows that do not sum to one.
+    float32. ReinceptionError: shapes that disagree, targets outside the classes, NaN, and rows that do not sum to one.
     """
 
     names: tuple[str, ...]

@@ -1,19 +1,20 @@
-"""One .safetensors file is a model: its tensors, and a manifest that says what they are. Nothing in it can run code."""
+"""The model file: one .safetensors file with the tensors and a manifest; nothing in it can run code."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
+from reinception.documents import Documents
 from reinception.errors import ReinceptionError
+from reinception.files import write_bytes
 from reinception.model.build import Network, skeleton
 from reinception.preprocess import Preprocessing
 from reinception.spec import Arch, current_path
@@ -25,8 +26,25 @@ MODEL_NAME = "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a model file says about itself: the whole spec, the classes in the order of the logits, the pixels it
-    expects, how it was trained and where its weights come from."""
+    """What a model file says about itself.
+
+    Args:
+        arch: the whole architecture.
+        classes: the names of the classes, in the order of the logits.
+        preprocessing: the pixels that the network expects.
+        training: how it was trained: recipe, data, metrics; whatever JSON can hold.
+        origin: where its weights come from, and their licence.
+
+    Raises:
+        ReinceptionError: not as many classes as the architecture has outputs.
+
+    Example:
+        >>> import reinception as ri
+        >>> network = ri.create("inception_v3", num_classes=2, width=0.1, input_size=75, aux="none")
+        >>> preprocessing = ri.Preprocessing(input_size=75)
+        >>> manifest = ri.Manifest(arch=network.arch, classes=("cat", "dog"), preprocessing=preprocessing)
+        >>> ri.save(network, "pets.safetensors", manifest)
+    """
 
     arch: Arch
     classes: tuple[str, ...]
@@ -39,49 +57,105 @@ class Manifest:
             raise ReinceptionError(f"{len(self.classes)} class names for {self.arch.num_classes} outputs")
 
     def to_json(self) -> dict[str, Any]:
+        """Every field as plain JSON values, and the number of this format."""
         return {
             "format": FORMAT,
+            **_DOCUMENTS.encode(self),
             "arch": self.arch.to_json(),
-            "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_json(),
-            "training": dict(self.training),
-            "origin": dict(self.origin),
         }
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Manifest:
-        """ReinceptionError names the first thing that does not fit."""
+        """The manifest of `to_json`. Raises ReinceptionError that names the first field that does not fit."""
         version = document.get("format")
         if version != FORMAT:
             raise ReinceptionError(f"manifest format {version!r} is not the {FORMAT} this version reads")
-        missing = {"arch", "classes", "preprocessing"} - set(document)
-        if missing:
-            raise ReinceptionError(f"the manifest lacks {', '.join(sorted(missing))}")
-        classes = document["classes"]
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ReinceptionError("the manifest's classes are not a list of names")
-        return Manifest(
-            arch=Arch.from_json(document["arch"]),
-            classes=tuple(classes),
-            preprocessing=Preprocessing.from_json(document["preprocessing"]),
-            training=_mapping(document, "training"),
-            origin=_mapping(document, "origin"),
-        )
+        return _DOCUMENTS.decode({name: document[name] for name in document if name != "format"}, Manifest, "manifest")
 
 
-def save(network: Network, path: str | Path, manifest: Manifest) -> None:
-    """Writes `path` whole or not at all: to a temporary file beside it, to the disk, then renamed over it."""
+_DOCUMENTS = Documents(readers={Arch: Arch.from_json, Preprocessing: Preprocessing.from_json})
+
+
+class Model(NamedTuple):
+    """A network and the manifest that belongs to it; `network, manifest = model` unpacks them.
+
+    Args:
+        network: the network; `load` gives it in evaluation mode on the processor.
+        manifest: its classes, preprocessing, training and origin.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> network, manifest = model
+        >>> model.classes == manifest.classes, model.preprocessing.input_size
+        (True, 75)
+    """
+
+    network: Network
+    manifest: Manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.manifest.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pixels become what the network reads."""
+        return self.manifest.preprocessing
+
+
+def save(network: Network | Model, path: str | Path, manifest: Manifest | None = None) -> None:
+    """Writes a model file, in place of one that is there, whole or not at all.
+
+    Args:
+        network: the network, or a `Model` with its manifest.
+        path: the `.safetensors` file.
+        manifest: the classes and the preprocessing, which a network alone does not know.
+
+    Raises:
+        ReinceptionError: no manifest, or one with another number of classes.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> ri.save(model, "copy.safetensors")
+        >>> ri.load("copy.safetensors").manifest == model.manifest
+        True
+    """
+    if isinstance(network, Model):
+        network, manifest = network.network, manifest or network.manifest
+    if manifest is None:
+        raise ReinceptionError(f"{path}: a network is saved with a manifest, which names its classes and preprocessing")
     manifest = dataclasses.replace(manifest, arch=network.arch)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps(manifest.to_json(), sort_keys=True)}
-    write_atomically(Path(path), serialise(tensors, metadata))
+    write_bytes(path, serialise(tensors, metadata), replace=True)
 
 
-def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]:
-    """The network, in evaluation mode, and the manifest of a model file or of a run folder's best weights.
+def load(path: str | Path, *, with_aux: bool = True) -> Model:
+    """The model in a file, or the best weights of a run folder; its network is in evaluation mode on the processor.
 
-    `with_aux=False` leaves the auxiliary classifiers out. ReinceptionError, one line, for a file that is missing,
-    truncated, not a model, or whose tensors are not exactly those its architecture asks for.
+    The tensors are copies: what becomes of the file afterwards does not change them.
+
+    Args:
+        path: a `.safetensors` file that `save` or a training wrote, or a run folder.
+        with_aux: False leaves the auxiliary classifiers out, which only training needs.
+
+    Returns:
+        The `Model`, which also unpacks as `(network, manifest)`.
+
+    Raises:
+        ReinceptionError: in one line, for a file that is missing, truncated or no model, or whose tensors are not
+            exactly those its architecture asks for.
+
+    Example:
+        >>> import reinception as ri
+        >>> model = ri.load("model.safetensors")
+        >>> model.classes
+        ('defective', 'functional')
     """
     file = resolve(path)
     try:
@@ -94,7 +168,7 @@ def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]
                 {name: tuple(tensors.get_slice(own).get_shape()) for name, own in stored.items()},
                 {name: tuple(tensor.shape) for name, tensor in expected.items()},
             )
-            values = {name: tensors.get_tensor(own).to(expected[name].dtype) for name, own in stored.items()}
+            values = {name: tensors.get_tensor(own).to(expected[name].dtype, copy=True) for name, own in stored.items()}
     except SafetensorError as error:
         raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
     except ReinceptionError as error:
@@ -105,7 +179,7 @@ def load(path: str | Path, *, with_aux: bool = True) -> tuple[Network, Manifest]
     if not with_aux and network.arch.aux:
         network.drop_auxiliary()
         manifest = dataclasses.replace(manifest, arch=network.arch)
-    return network.eval(), manifest
+    return Model(network=network.eval(), manifest=manifest)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -117,10 +191,10 @@ def read_manifest(path: str | Path) -> Manifest:
     except SafetensorError as error:
         raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
     if METADATA_KEY not in metadata:
-        raise ReinceptionError("has no reinception manifest, so its classes and pixels are unknown")
+        raise ReinceptionError("has no reinception manifest, so its classes and preprocessing are unknown")
     try:
         document = json.loads(metadata[METADATA_KEY])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReinceptionError(f"the manifest is not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ReinceptionError("the manifest is not a JSON object")
@@ -139,25 +213,6 @@ def resolve(path: str | Path) -> Path:
     return file
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """`content` at `path`, or the old file: nobody ever sees half of it, not even after a loss of power."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing:
@@ -167,10 +222,3 @@ def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, 
     for name, shape in expected.items():
         if found[name] != shape:
             raise ReinceptionError(f"tensor {name} has shape {found[name]}, its architecture asks for {shape}")
-
-
-def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = document.get(name, {})
-    if not isinstance(value, dict):
-        raise ReinceptionError(f"the manifest's {name} is not an object")
-    return value

@@ -1,4 +1,4 @@
-"""An architecture becomes a network: one module, one return type, parameters named by the spec, endpoints by name."""
+"""Build the torch network of an architecture: one return type, parameters named by the spec, endpoints by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reinception.spec import Arch, Aux, SpecError, endpoints, minimum_input_size
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What training asks for: `logits` (n, classes), and each auxiliary classifier's (n, classes), earliest first."""
+    """The outputs for training: `logits` (n, classes), and each auxiliary classifier's (n, classes), earliest first."""
 
     logits: Tensor
     auxiliaries: tuple[Tensor, ...]
@@ -150,6 +150,8 @@ class Network(nn.Module):
     def _check(self, images: Tensor, *, with_aux: bool) -> None:
         """One clear line instead of an error from deep inside a pooling layer."""
         arch = self.arch
+        if torch.jit.is_tracing():  # shapes are tensors then, and a check of theirs would be part of the trace
+            return
         if images.dim() != 4 or images.shape[1] != arch.input_channels:
             shape = tuple(images.shape)
             raise SpecError(f"{arch.name} takes images of shape (n, {arch.input_channels}, height, width), got {shape}")
@@ -158,6 +160,37 @@ class Network(nn.Module):
         if side < least:
             head = " with its strict auxiliary classifier" if side >= minimum_input_size(arch, with_aux=False) else ""
             raise SpecError(f"{arch.name}{head} needs images of at least {least} pixels, got {tuple(images.shape[2:])}")
+
+
+class WithAuxiliary(nn.Module):
+    """A network whose call gives `outputs`: logits and auxiliary logits, for wrappers that only see `forward`.
+
+    Args:
+        network: the network; it is shared, not copied, as `.network`.
+
+    Returns:
+        A module: called with images (n, 3, h, w) it gives `Outputs` with `logits` (n, classes) and `auxiliary`, so
+        DistributedDataParallel and torch.compile see every parameter that training uses.
+
+    Raises:
+        SpecError: on a call, for images that are too small for the auxiliary classifier.
+
+    Source: the auxiliary classifier is Szegedy et al. 2015 (arXiv 1512.00567), section 4.
+
+    Example:
+        >>> import torch, reinception as ri
+        >>> module = ri.WithAuxiliary(ri.create("inception_v3", num_classes=2, width=0.1))
+        >>> outputs = module(torch.zeros(2, 3, 299, 299))
+        >>> outputs.logits.shape, outputs.auxiliary.shape
+        (torch.Size([2, 2]), torch.Size([2, 2]))
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Outputs:
+        return self.network.outputs(images)
 
 
 def build(arch: Arch, *, seed: int | None = None, device: torch.device | str = "cpu") -> Network:

@@ -1,4 +1,4 @@
-"""The few final modules a spec node becomes; nothing here knows a channel count."""
+"""Torch modules for the layers of a spec; channel counts come from the spec alone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ class ConvNorm(nn.Module):
         window = (spec.kernel, spec.stride, spec.padding)
         self.conv = nn.Conv2d(in_channels, spec.channels, *window, groups=spec.groups, bias=spec.bias)
         norm = spec.batch_norm
-        self.bn = nn.Identity() if norm is None else BatchNorm(spec.channels, epsilon=norm.epsilon, scale=norm.scale)
+        self.bn = (
+            nn.Identity() if norm is None else BatchNormLayer(spec.channels, epsilon=norm.epsilon, scale=norm.scale)
+        )
         self.act = nn.ReLU(inplace=True) if spec.activation == "relu" else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(images)))
 
 
-class BatchNorm(nn.BatchNorm2d):
+class BatchNormLayer(nn.BatchNorm2d):
     """Batch normalisation that may leave gamma out (TF-slim's `scale=False`): then it has a beta and no `weight`."""
 
     def __init__(self, channels: int, *, epsilon: float, scale: bool) -> None:

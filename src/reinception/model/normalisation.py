@@ -1,4 +1,4 @@
-"""The input's normalisation folded into the first convolution, so that a network takes pixels scaled to [0, 1]."""
+"""Fold the input's normalisation into the first convolution, so that a network takes pixels scaled to [0, 1]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from reinception.errors import ReinceptionError
 from reinception.model.build import Network
-from reinception.model.layers import BatchNorm, ConvNorm
+from reinception.model.layers import BatchNormLayer, ConvNorm
 from reinception.preprocess import Preprocessing
 from reinception.spec import Conv, trace
 
@@ -23,7 +23,7 @@ def fold_normalisation(network: Network, preprocessing: Preprocessing) -> tuple[
     and ReinceptionError refuses such a network. Computed in float64, stored in the network's own type.
     """
     if preprocessing.scaling != "fixed":
-        raise ReinceptionError("each picture is normalised by its own mean and deviation: no fixed weights can do that")
+        raise ReinceptionError("each image is normalised by its own mean and deviation, which fixed weights cannot do")
     first = next(trace(network.arch, with_aux=False))
     layer = first.layer
     if not isinstance(layer, Conv) or layer.padding != (0, 0):
@@ -40,7 +40,7 @@ def fold_normalisation(network: Network, preprocessing: Preprocessing) -> tuple[
         weight = module.conv.weight.double().cpu() / std[:, None, None]
         constant = (weight * mean[:, None, None]).sum((1, 2, 3))
         module.conv.weight.copy_(weight)
-        if isinstance(module.bn, BatchNorm):
+        if isinstance(module.bn, BatchNormLayer):
             assert module.bn.running_mean is not None
             module.bn.running_mean.copy_(module.bn.running_mean.double().cpu() + constant)
         elif module.conv.bias is not None:

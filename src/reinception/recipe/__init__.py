@@ -1,7 +1,7 @@
-"""How to train, as frozen values: optimizer, rate schedule, regularisation and averaging, every number with its source.
+"""How to train, as frozen values, every number with its source: optimizer, schedule, regularisation, averaging.
 
-A recipe decides nothing about the network or the data. `paper_2015` is one named value among several: what section 8 of
-the paper says, and, where the paper is silent, what its authors' published TensorFlow trainer does.
+A recipe decides nothing about the network or the data. `paper_2015` is one named value among several: section 8 of the
+paper, and, where that gives no number, its authors' published TensorFlow trainer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reinception.recipe.parts import (
     RMSPropTF,
     Schedule,
 )
-from reinception.recipe.value import Augmentation, Recipe, Resize, Row, Scaling
+from reinception.recipe.value import Augmentation, Recipe, RecipeRow
 
 __all__ = [
     "FINE_TUNE",
@@ -40,9 +40,7 @@ __all__ = [
     "RMSPropTF",
     "Recipe",
     "RecipeError",
-    "Resize",
-    "Row",
-    "Scaling",
+    "RecipeRow",
     "Schedule",
     "named",
 ]

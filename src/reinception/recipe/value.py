@@ -1,13 +1,14 @@
-"""A recipe as one frozen value: its rows for people, its JSON for files."""
+"""Recipe: how to train, as one frozen value with rows to print and JSON to store."""
 
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from reinception.documents import Documents
+from reinception.preprocess import ResizeRule, Scaling
 from reinception.recipe.parts import (
     SGD,
     AdamW,
@@ -17,19 +18,18 @@ from reinception.recipe.parts import (
     Mixing,
     OneCycle,
     Optimizer,
+    RecipeError,
     RMSPropTF,
     Schedule,
-    check_share,
+    check_fraction,
     require,
 )
 
 Augmentation = Literal["inception", "crop", "gentle", "none"]
-Resize = Literal["central_crop", "shorter_side", "whole"]
-Scaling = Literal["fixed", "per_image"]
 
 
-class Row(NamedTuple):
-    """One line of a recipe: where the value stands, the value, what it means, and where it comes from."""
+class RecipeRow(NamedTuple):
+    """One line of a recipe: the value's path, the value, its meaning and its source."""
 
     path: str
     value: float | bool | str | None
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 class Recipe:
     """Everything training needs to know besides the network, the images and the machine.
 
-    `sources` says for each path (`schedule.base_rate`) where its value comes from.
+    `sources` gives for each path (`schedule.base_rate`) the source of its value.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Recipe:
     clip_norm: Annotated[float | None, "largest global norm of the gradient; longer ones are scaled to it"]
     label_smoothing: Annotated[float, "epsilon of q' = (1 - epsilon) q + epsilon u"]
     auxiliary_weight: Annotated[float, "weight of each auxiliary classifier's loss"]
-    dropout: Annotated[float, "share of the features dropped before the classifier"]
+    dropout: Annotated[float, "fraction of the features dropped before the classifier"]
     parameter_average: Averaging
-    batch_norm_decay: Annotated[float, "share of the running batch-norm statistics kept at each batch"]
+    batch_norm_decay: Annotated[float, "fraction of the running batch-norm statistics kept at each batch"]
     augmentation: Annotated[Augmentation, "how training images are distorted"]
-    mixing: Annotated[Mixing | None, "how the pictures of a batch are mixed with each other, and their labels"]
-    resize: Annotated[Resize, "how an image becomes a square at evaluation"]
-    crop_fraction: Annotated[float, "share of each side that evaluation keeps, where its resize rule crops"]
+    mixing: Annotated[Mixing | None, "how the images of a batch are mixed with each other, and their labels"]
+    resize: Annotated[ResizeRule, "how an image becomes a square at evaluation"]
+    crop_fraction: Annotated[float, "fraction of each side that evaluation keeps, where its resize rule crops"]
     scaling: Annotated[Scaling, "values to numbers: by a fixed mean and deviation, or by each image's own"]
     sources: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
@@ -70,23 +70,23 @@ class Recipe:
         require(self.replicas > 0, f"replicas must be positive, got {self.replicas}")
         require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm must be positive, got {self.clip_norm}")
         require(self.auxiliary_weight >= 0, f"auxiliary_weight must not be negative, got {self.auxiliary_weight}")
-        check_share("label_smoothing", self.label_smoothing)
-        check_share("dropout", self.dropout)
-        check_share("batch_norm_decay", self.batch_norm_decay)
+        check_fraction("label_smoothing", self.label_smoothing)
+        check_fraction("dropout", self.dropout)
+        check_fraction("batch_norm_decay", self.batch_norm_decay)
         require(self.augmentation in get_args(Augmentation), f"unknown augmentation {self.augmentation!r}")
-        require(self.resize in get_args(Resize), f"unknown resize rule {self.resize!r}")
+        require(self.resize in get_args(ResizeRule), f"unknown resize rule {self.resize!r}")
         require(self.scaling in get_args(Scaling), f"unknown scaling {self.scaling!r}")
         require(0 < self.crop_fraction <= 1, f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}")
         unknown = set(self.sources) - {path for path, _, _ in _leaves(self)}
         require(not unknown, f"sources for values that do not exist: {sorted(unknown)}")
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[RecipeRow]:
         """Every value with its meaning and source, in the order of the fields."""
         for path, value, meaning in _leaves(self):
-            yield Row(path, value, meaning, self.sources.get(path, ""))
+            yield RecipeRow(path, value, meaning, self.sources.get(path, ""))
 
     def changed(self, path: str, value: float | bool | str | None, *, source: str) -> Recipe:
-        """This recipe with one value replaced; `path` is one of `rows`, `source` says who asked for it."""
+        """This recipe with one value replaced; `path` is one of `rows`, `source` is who asked for it."""
         require(path in {leaf for leaf, _, _ in _leaves(self)}, f"a recipe has no value {path!r}")
         outer, _, inner = path.partition(".")
         new: Any = value if not inner else dataclasses.replace(getattr(self, outer), **{inner: value})
@@ -95,71 +95,35 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values; parts carry their kind as `type`."""
-        document = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        document["sources"] = dict(self.sources)
-        for name, value in document.items():
-            if type(value) in _KIND_OF:
-                document[name] = {"type": _KIND_OF[type(value)], **dataclasses.asdict(value)}
-        return document
+        return _DOCUMENTS.encode(self)
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Recipe:
-        """The recipe of `to_json`. RecipeError names the first field that does not fit."""
-        recipe = _decode(document, Recipe, "recipe")
-        assert isinstance(recipe, Recipe)
-        return recipe
+        """The recipe of `to_json`. Raises RecipeError that names the first field that does not fit."""
+        return _DOCUMENTS.decode(document, Recipe, "recipe")
 
 
-_KINDS: dict[str, type[Any]] = {
-    "rmsprop_tf": RMSPropTF,
-    "sgd": SGD,
-    "adamw": AdamW,
-    "exponential": Exponential,
-    "one_cycle": OneCycle,
-    "cosine": Cosine,
-    "averaging": Averaging,
-    "mixing": Mixing,
-}
-_KIND_OF = {kind: name for name, kind in _KINDS.items()}
+_DOCUMENTS = Documents(
+    kinds={
+        "rmsprop_tf": RMSPropTF,
+        "sgd": SGD,
+        "adamw": AdamW,
+        "exponential": Exponential,
+        "one_cycle": OneCycle,
+        "cosine": Cosine,
+        "averaging": Averaging,
+        "mixing": Mixing,
+    },
+    error=RecipeError,
+)
 
 
 def _leaves(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
     """(path, value, meaning) of every field that means something, parts opened; a part's kind is its own row."""
     for outer, annotation in get_type_hints(Recipe, include_extras=True).items():
         value = getattr(recipe, outer)
-        if type(value) in _KIND_OF:
+        if dataclasses.is_dataclass(value):
             for inner, part_annotation in get_type_hints(type(value), include_extras=True).items():
                 yield f"{outer}.{inner}", getattr(value, inner), part_annotation.__metadata__[0]
         elif get_origin(annotation) is Annotated:
             yield outer, value, annotation.__metadata__[0]
-
-
-def _decode(document: Any, expected: Any, where: str) -> Any:
-    """`document` read as a value of the annotation `expected`: files come from anyone, so nothing is taken on trust."""
-    options = get_args(expected) if get_origin(expected) is types.UnionType else (expected,)
-    if get_origin(expected) is Literal:
-        require(document in get_args(expected), f"{where}: {document!r} is none of {list(get_args(expected))}")
-        return document
-    if get_origin(expected) is Mapping:
-        fits = isinstance(document, Mapping) and all(type(item) is str for pair in document.items() for item in pair)
-        require(fits, f"{where}: expected texts by path, found {document!r}")
-        return dict(document)
-    if document is None and type(None) in options:
-        return None
-    if any(dataclasses.is_dataclass(option) for option in options):
-        return _decode_part(document, options, where)
-    if float in options and type(document) in (int, float):
-        return float(document)
-    require(type(document) in options, f"{where}: expected {expected.__name__}, found {document!r}")
-    return document
-
-
-def _decode_part(document: Any, options: tuple[Any, ...], where: str) -> Any:
-    require(isinstance(document, Mapping), f"{where}: expected an object, found {document!r}")
-    fields_given = dict(document)
-    kind = Recipe if options == (Recipe,) else _KINDS.get(str(fields_given.pop("type", None)))
-    require(kind in options, f"{where}: unknown type {document.get('type')!r}")
-    assert kind is not None
-    hints = get_type_hints(kind)
-    require(set(fields_given) == set(hints), f"{where}: fields {sorted(set(fields_given) ^ set(hints))} missing or new")
-    return kind(**{name: _decode(value, hints[name], f"{where}.{name}") for name, value in fields_given.items()})

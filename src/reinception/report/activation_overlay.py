@@ -1,4 +1,4 @@
-"""What in a mistaken image spoke for the wrong class and what for the right one, as small pictures."""
+"""Class-activation overlays of mistaken images: which regions raise the predicted class over the actual one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
+from reinception.data.images.thumbnail import THUMBNAIL_SIDE, thumbnail
 from reinception.data.loading.loader import normalise
 from reinception.data.loading.read import pixels_of
 from reinception.errors import BadImage
@@ -19,23 +20,23 @@ from reinception.inference.engine import evaluating
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import MODEL_NAME, load
 from reinception.report.read_run import Run
-from reinception.report.thumbnails import SIDE, data_uri
 
 _BATCH = 8
-_FOR, _AGAINST = np.array([214, 96, 32], dtype=np.float32), np.array([43, 108, 176], dtype=np.float32)
-_STRONGEST = 0.6
-"""How much of the picture the colour hides where the evidence is strongest."""
+_PREDICTED, _ACTUAL = np.array([214, 96, 32], dtype=np.float32), np.array([43, 108, 176], dtype=np.float32)
+"""Orange where the predicted class's logit is higher, blue where the actual one's is."""
+
+_OPACITY = 0.6
+"""Of the colour where the difference is largest."""
 
 
-def evidence(run: Run, table: PredictionTable, rows: Sequence[int]) -> dict[int, str]:
-    """For each row whose image can be read: what the network saw of it, grey, under the two classes' evidence.
+def activation_overlays(run: Run, table: PredictionTable, rows: Sequence[int]) -> dict[int, str]:
+    """By row, a data URI of the image in grey under the difference of two exact class-activation maps.
 
-    Orange is where the logit of the class it was called exceeds that of the class it is, blue where it is the other way
-    round; the map is the difference of two exact class-activation maps. Empty where the run holds no model, and where
-    its last grid is a single position, so that there is no where to show.
+    Orange is where the logit of the predicted class exceeds that of the actual one, blue the reverse. Images that
+    cannot be read are left out. Empty where the run has no model, and where its last grid is a single position.
     """
     model = run.folder / MODEL_NAME
-    records = {row: record for row in rows if (record := run.originals.get(table.names[row])) is not None}
+    records = {row: record for row in rows if (record := run.records.get(table.names[row])) is not None}
     if not records or not model.is_file():
         return {}
     network, manifest = load(model, with_aux=False)
@@ -53,22 +54,23 @@ def evidence(run: Run, table: PredictionTable, rows: Sequence[int]) -> dict[int,
             batch = list(seen)[start : start + _BATCH]
             images = torch.from_numpy(np.stack([seen[row] for row in batch])).permute(0, 3, 1, 2)
             inputs = normalise(images, manifest.preprocessing)
-            called, true = (
+            predicted, actual = (
                 class_activation(network, inputs, torch.tensor([position[int(labels[row])] for row in batch]))
                 for labels in (table.predicted, table.targets)
             )
-            if called[0].numel() == 1:
+            if predicted[0].numel() == 1:
                 return {}
-            for row, difference in zip(batch, (called - true).numpy(), strict=True):
-                found[row] = data_uri(_coloured(seen[row], difference))
+            for row, difference in zip(batch, (predicted - actual).numpy(), strict=True):
+                found[row] = thumbnail(_overlay(seen[row], difference))
     return found
 
 
-def _coloured(pixels: Pixels, difference: npt.NDArray[np.float32]) -> Image.Image:
-    """The picture in grey at thumbnail size, tinted by the sign and strength of `difference` (h, w)."""
-    grey = np.asarray(Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
-    smooth = np.asarray(Image.fromarray(difference).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+def _overlay(pixels: Pixels, difference: npt.NDArray[np.float32]) -> Pixels:
+    """The image in grey at thumbnail size, tinted by the sign and strength of `difference` (h, w)."""
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    grey = np.asarray(Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.LANCZOS))
+    smooth = np.asarray(Image.fromarray(difference).resize(size, Image.Resampling.BICUBIC))
     strength = smooth / max(float(np.abs(smooth).max()), 1e-12)
-    share = (_STRONGEST * np.abs(strength))[:, :, None]
-    tint = np.where(strength[:, :, None] > 0, _FOR, _AGAINST)
-    return Image.fromarray((grey[:, :, None] * (1 - share) + tint * share).round().clip(0, 255).astype(np.uint8))
+    opacity = (_OPACITY * np.abs(strength))[:, :, None]
+    tint = np.where(strength[:, :, None] > 0, _PREDICTED, _ACTUAL)
+    return (grey[:, :, None] * (1 - opacity) + tint * opacity).round().clip(0, 255).astype(np.uint8)

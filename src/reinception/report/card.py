@@ -1,4 +1,4 @@
-"""The model card: Markdown filled from the run, in which a section without content does not exist."""
+"""The model card in Markdown; a section without content is left out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from reinception import __version__, metrics
 from reinception.metrics import PredictionTable, calibration
 from reinception.model.artifact import MODEL_NAME
-from reinception.report.baseline import Against
-from reinception.report.calibration_section import calibrated_classes
-from reinception.report.formatting import count, interval, percent
+from reinception.report.formatting import count, interval, percent, percent_or_dash
 from reinception.report.read_run import Run
-from reinception.report.slices import sliced
-from reinception.report.training_cost import changes, costs
+from reinception.report.sections.baseline import BaselineSection
+from reinception.report.sections.reliability import calibration_by_predicted_class
+from reinception.report.sections.slices import slice_section
+from reinception.report.sections.training_cost import changes, costs
 
 CARD_NAME = "MODEL_CARD.md"
 
@@ -22,30 +22,24 @@ _MOST_CLASSES = 50
 _MOST_SLICES = 8
 
 
-def card(run: Run, other: Against | None = None) -> str:
-    """The whole card, beside another run where there is one.
-
-    Every sentence in it is a fact of the run; what the run does not know is not asked for.
-    """
+def card(run: Run, baseline: BaselineSection | None = None) -> str:
+    """The whole card; `baseline` is the comparison with another run. Every sentence in it is a fact of the run."""
     parts = [_front_matter(run), f"# {_escaped(run.name)}", _summary(run)]
+    compared: list[str] = [] if baseline is None else [_escaped(baseline.verdict), "", _escaped(baseline.evidence)]
+    table = run.scored
     for title, lines in (
-        ("Result", _result(run)),
-        *(
-            [(f"Against {_escaped(other.name)}", [_escaped(other.verdict), "", _escaped(other.evidence)])]
-            if other
-            else []
-        ),
-        ("Classes", _classes(run)),
-        ("How far to trust it", _trust(run)),
-        ("Where it is weaker", _slices(run)),
+        ("Result", _result(run, table) if table else ()),
+        (f"Compared with {_escaped(baseline.name)}" if baseline else "", compared),
+        ("Classes", _classes(table) if table else ()),
+        ("Calibration and limits", _calibration(run, table) if table else ()),
+        ("Accuracy by slice", _slices(run, table) if table else ()),
         ("Data", _data(run)),
         ("Training", _training(run)),
         ("Cost", [f"- {_escaped(name)}: {_escaped(value)}" for name, value in costs(run)]),
         ("Use", _use(run)),
-        ("Do it again", _again(run)),
+        ("Reproduce", _reproduce(run)),
     ):
-        written = [line for line in lines if line is not None]
-        if written:
+        if written := list(lines):
             parts.append("\n".join([f"## {title}", "", *written]))
     return "\n\n".join(parts) + f"\n\nWritten by reinception {__version__} from the run's own files.\n"
 
@@ -61,18 +55,11 @@ def _summary(run: Run) -> str:
     config = run.config
     what = f"{config['model']}" if config.get("model") else "An image classifier"
     classes = config.get("classes") or (run.table.classes if run.table else ())
-    between = f" that tells {count(len(classes), 'class', 'classes')} apart" if classes else ""
-    return f"{_escaped(what)}{between}."
+    classes_in_words = f" for {count(len(classes), 'class', 'classes')}" if classes else ""
+    return f"{_escaped(what)}{classes_in_words}."
 
 
-def _scored(run: Run) -> PredictionTable | None:
-    return run.table if run.table is not None and len(run.table) else None
-
-
-def _result(run: Run) -> Iterator[str | None]:
-    table = _scored(run)
-    if table is None:
-        return
+def _result(run: Run, table: PredictionTable) -> Iterator[str]:
     right, (name, base) = metrics.accuracy(table), metrics.majority(table)
     yield f"On {count(len(table), 'image')} of the {run.split_in_words} split, single crop:"
     yield ""
@@ -90,59 +77,50 @@ def _result(run: Run) -> Iterator[str | None]:
         yield "The same images chose the weights that were kept, so expect somewhat less on others."
 
 
-def _classes(run: Run) -> Iterator[str | None]:
-    table = _scored(run)
-    if table is None:
-        return
+def _classes(table: PredictionTable) -> Iterator[str]:
     scores = sorted(metrics.per_class(table), key=lambda one: (one.recall is None, one.recall))
     yield "| class | images | precision | recall | 95 % interval of recall |"
     yield "|---|---|---|---|---|"
     for one in scores[:_MOST_CLASSES]:
-        precision = "–" if one.precision is None else percent(100 * one.precision)
-        recall, ends = "–", "–"
-        if one.recall is not None:
-            low, high = metrics.wilson(one.correct, one.support)
-            recall, ends = percent(100 * one.recall), interval(100 * low, 100 * high)
-        yield f"| {_escaped(one.name)} | {one.support:,} | {precision} | {recall} | {ends} |"
+        figures = f"{percent_or_dash(one.precision)} | {percent_or_dash(one.recall)}"
+        ends = interval(*one.right.interval()) if one.right else "–"
+        yield f"| {_escaped(one.name)} | {one.support:,} | {figures} | {ends} |"
     if len(scores) > _MOST_CLASSES:
         yield ""
         yield f"The {_MOST_CLASSES} weakest of {len(scores)} classes."
 
 
-def _trust(run: Run) -> Iterator[str | None]:
-    table = _scored(run)
-    if table is None:
-        return
-    sure = 100 * float(table.probabilities.max(axis=1).mean())
+def _calibration(run: Run, table: PredictionTable) -> Iterator[str]:
+    confidence = 100 * float(table.probabilities.max(axis=1).mean())
     yield (
-        f"- It claims {percent(sure)} on average and is right for {percent(metrics.accuracy(table).percent)}; "
+        f"- Mean confidence {percent(confidence)}, accuracy {percent(metrics.accuracy(table).percent)}, "
         f"calibration error {percent(100 * calibration.calibration_error(table))}."
     )
     if run.validation is not None and len(run.validation):
         temperature = calibration.fit_temperature(run.validation)
         after = calibration.calibration_error(calibration.with_temperature(table, temperature))
         yield f"- With temperature {temperature:.2f}, fitted on the validation split: {percent(100 * after)}."
-    yield f"- {calibrated_classes(table, run.validation).sentence}"
-    yield "- It names one of its classes for every picture, also for one that shows none of them."
-    yield "- These figures are for images like those it was judged on; other cameras, places or times are not covered."
+    yield f"- {calibration_by_predicted_class(table, run.validation).sentence}"
+    yield "- It assigns one of its classes to every image, also to one that shows none of them."
+    yield "- These figures are for images like those it was evaluated on, not for other cameras, places or times."
 
 
-def _slices(run: Run) -> Iterator[str | None]:
-    table = _scored(run)
-    found = None if table is None else sliced(run, table)
+def _slices(run: Run, table: PredictionTable) -> Iterator[str]:
+    found = slice_section(run, table)
     if found is None:
         return
-    yield found.sentence if not found.behind else f"By Fisher's exact test, corrected for {found.looked_at} (Holm):"
-    for row in found.behind[:_MOST_SLICES]:
+    yield found.sentence if not found.worse else f"By Fisher's exact test, corrected for {found.counted} (Holm):"
+    for row in found.worse[:_MOST_SLICES]:
+        expected = "" if row.expected is None else f"; {percent(100 * row.expected)} expected from its classes"
         yield (
-            f"- {_escaped(row.trait)}, {_escaped(row.value)}: {row.right} of {row.n:,} right ({row.interval}), "
-            f"{row.rest} of the rest" + (f"; {row.expected} expected from its classes" if row.expected else "")
+            f"- {_escaped(row.feature)}, {_escaped(row.value)}: {percent(row.accuracy.percent)} of {row.n:,} correct "
+            f"({interval(*row.accuracy.interval())}), {percent(row.rest.percent)} of the rest{expected}"
         )
-    if len(found.behind) > _MOST_SLICES:
-        yield f"- and {len(found.behind) - _MOST_SLICES} more"
+    if len(found.worse) > _MOST_SLICES:
+        yield f"- and {len(found.worse) - _MOST_SLICES} more"
 
 
-def _data(run: Run) -> Iterator[str | None]:
+def _data(run: Run) -> Iterator[str]:
     config = run.config
     if config.get("data"):
         yield f"- Images: {_escaped(Path(str(config['data'])).name)}"
@@ -154,7 +132,7 @@ def _data(run: Run) -> Iterator[str | None]:
         yield f"- Fingerprint of names, sizes and labels: `{config['fingerprint']}`"
 
 
-def _training(run: Run) -> Iterator[str | None]:
+def _training(run: Run) -> Iterator[str]:
     config = run.config
     recipe = config.get("recipe")
     if isinstance(recipe, dict) and recipe.get("name"):
@@ -172,16 +150,16 @@ def _training(run: Run) -> Iterator[str | None]:
             yield f"- {key.capitalize()}: {config[key]}"
 
 
-def _use(run: Run) -> Iterator[str | None]:
+def _use(run: Run) -> Iterator[str]:
     if (run.folder / MODEL_NAME).is_file():
         yield "```sh"
         yield f"reinception predict {MODEL_NAME} IMAGE..."
         yield "```"
         yield ""
-        yield "The file holds the weights, the classes and how pictures are prepared; nothing in it is executed."
+        yield "The file holds the weights, the classes and the preprocessing; nothing in it is executed."
 
 
-def _again(run: Run) -> Iterator[str | None]:
+def _reproduce(run: Run) -> Iterator[str]:
     if run.config.get("command"):
         yield "```sh"
         yield str(run.config["command"]).replace("```", "")
@@ -193,5 +171,5 @@ def _again(run: Run) -> Iterator[str | None]:
 
 
 def _escaped(text: str) -> str:
-    """Names are data: in Markdown, too, they must neither format nor be HTML."""
+    """A name must neither format the Markdown nor be HTML."""
     return text.translate(_IN_MARKDOWN)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 216
-"""Units of a chart. Small on purpose: on a phone one unit is one pixel, so the lettering stays readable."""
+"""Of a chart, in its own units: small, since on a phone one unit is one pixel and the text must stay readable."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 34
 _MOST_POINTS = 240
@@ -25,13 +25,33 @@ class Line:
     style: str
     """CSS class: `line-a`, `line-b` or `line-faint`."""
     dots: bool = False
-    """Mark every point, with its values as a tooltip: for few, exact values."""
+    """Mark every point, with its values as a tooltip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A line chart with its title, a note below it and its legend: (style, name) of each line."""
+
+    title: str
+    note: str
+    legend: tuple[tuple[str, str], ...]
+    svg: Markup
+
+
+def chart(
+    title: str, lines: Sequence[Line], *, x_label: str, note: str = "", from_zero: bool = False, log: bool = False
+) -> Chart:
+    """`line_chart` of the lines that have points; a legend only where there are several named ones."""
+    lines = [line for line in lines if line.points]
+    named = tuple((line.style, line.name) for line in lines if line.name)
+    svg = line_chart(lines, title=title, x_label=x_label, from_zero=from_zero, log=log)
+    return Chart(title=title, note=note, legend=named if len(named) > 1 else (), svg=svg)
 
 
 def line_chart(
     lines: Sequence[Line], *, title: str, x_label: str, from_zero: bool = False, log: bool = False
 ) -> Markup:
-    """A chart with axes, a grid and direct tooltips; values that are not finite are left out.
+    """A chart with axes, a grid and tooltips; values that are not finite are left out.
 
     `log` allows a logarithmic y axis, and it is used where the values span more than a factor of thirty.
     """
@@ -60,25 +80,21 @@ def line_chart(
         height = math.log10(y) if log else y
         return HEIGHT - _BOTTOM - (height - y_low) / (y_high - y_low) * (HEIGHT - _TOP - _BOTTOM)
 
-    out = [open_svg(WIDTH, HEIGHT, title)]
+    out = [_open_svg(WIDTH, HEIGHT, title)]
     for y in y_ticks:
         out.append(_rule(_LEFT, py(y), WIDTH - _RIGHT, py(y), "grid"))
-        out.append(text(_LEFT - 7, py(y) + 4, short(y), "tick end"))
+        out.append(_text(_LEFT - 7, py(y) + 4, short(y), "tick end"))
     for x in x_ticks:
         out.append(_rule(px(x), HEIGHT - _BOTTOM, px(x), HEIGHT - _BOTTOM + 4, "axis"))
-        out.append(text(px(x), HEIGHT - _BOTTOM + 17, short(x), "tick mid"))
+        out.append(_text(px(x), HEIGHT - _BOTTOM + 17, short(x), "tick mid"))
     out.append(_rule(_LEFT, HEIGHT - _BOTTOM, WIDTH - _RIGHT, HEIGHT - _BOTTOM, "axis"))
-    out.append(text(WIDTH - _RIGHT, HEIGHT - 3, x_label, "tick end"))
+    out.append(_text(WIDTH - _RIGHT, HEIGHT - 3, x_label, "tick end"))
     for line, points in shown:
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in points)
         out.append(Markup('<polyline class="{}" points="{}"/>').format(line.style, path))
         if line.dots:
-            out.extend(
-                Markup('<circle class="{}" cx="{}" cy="{}" r="2.6"><title>{} {}: {}</title></circle>').format(
-                    f"{line.style} dot", f"{px(x):.1f}", f"{py(y):.1f}", x_label, short(x), short(y, 4)
-                )
-                for x, y in points
-            )
+            dot = f"{line.style} dot"
+            out += [_circle(px(x), py(y), 2.6, dot, f"{x_label} {short(x)}: {short(y, 4)}") for x, y in points]
     return Markup("\n").join([*out, Markup("</svg>")])
 
 
@@ -93,41 +109,41 @@ def interval_chart(
     def px(x: float) -> float:
         return left + (x - start) / (100 - start) * (width - left - right)
 
-    out = [open_svg(width, height, title), _rule(left, axis_y, width - right, axis_y, "axis")]
+    out = [_open_svg(width, height, title), _rule(left, axis_y, width - right, axis_y, "axis")]
     for x in marks:
         out.append(_rule(px(x), axis_y, px(x), axis_y + 5, "axis"))
-        out.append(text(px(x), axis_y + 19, f"{short(x)}", "tick mid"))
+        out.append(_text(px(x), axis_y + 19, f"{short(x)}", "tick mid"))
     anchor = "end" if px(baseline) > width / 2 else "start"
     shift = -6 if anchor == "end" else 6
     out += [
         _rule(px(baseline), 14, px(baseline), axis_y, "baseline"),
-        text(px(baseline) + shift, 22, f"{baseline_name} {baseline:.1f}", f"tick {anchor}"),
+        _text(px(baseline) + shift, 22, f"{baseline_name} {baseline:.1f}", f"tick {anchor}"),
         _rule(px(low), 42, px(high), 42, "interval"),
-        Markup('<circle class="estimate" cx="{}" cy="42" r="6"/>').format(f"{px(percent):.1f}"),
-        text(width - right, height - 3, "percent correct", "tick end"),
+        _circle(px(percent), 42, 6, "estimate"),
+        _text(width - right, height - 3, "percent correct", "tick end"),
         Markup("</svg>"),
     ]
     return Markup("\n").join(out)
 
 
 def difference_chart(*, value: float, low: float, high: float, title: str) -> Markup:
-    """A difference in percentage points with its interval, on a scale with nothing in the middle."""
+    """A difference in percentage points with its interval, on a scale with zero in the middle."""
     width, height, margin, axis_y = 360, 88, 24, 46
     reach = ticks(0, max(abs(low), abs(high), 1.0), 3, cover=True)[-1]
 
     def px(x: float) -> float:
         return width / 2 + x / reach * (width / 2 - margin)
 
-    out = [open_svg(width, height, title), _rule(margin, axis_y, width - margin, axis_y, "axis")]
+    out = [_open_svg(width, height, title), _rule(margin, axis_y, width - margin, axis_y, "axis")]
     for mark in ticks(-reach, reach, 5):
         out.append(_rule(px(mark), axis_y, px(mark), axis_y + 5, "axis"))
-        out.append(text(px(mark), axis_y + 19, f"{mark:+g}" if mark else "0", "tick mid"))
+        out.append(_text(px(mark), axis_y + 19, f"{mark:+g}" if mark else "0", "tick mid"))
     out += [
         _rule(px(0), 6, px(0), axis_y, "baseline"),
         _rule(px(low), 26, px(high), 26, "interval"),
-        Markup('<circle class="estimate" cx="{}" cy="26" r="6"/>').format(f"{px(value):.1f}"),
-        text(margin, height - 3, "the other is better", "tick start"),
-        text(width - margin, height - 3, "this run is better, points", "tick end"),
+        _circle(px(value), 26, 6, "estimate"),
+        _text(margin, height - 3, "the other is better", "tick start"),
+        _text(width - margin, height - 3, "this run is better, points", "tick end"),
         Markup("</svg>"),
     ]
     return Markup("\n").join(out)
@@ -136,79 +152,80 @@ def difference_chart(*, value: float, low: float, high: float, title: str) -> Ma
 def reliability_chart(
     series: Sequence[tuple[str, Sequence[tuple[float, float, float, float, int]]]], *, title: str
 ) -> Markup:
-    """How often right (up) against how sure (across), 0 to 1, with the diagonal of perfect honesty.
+    """A reliability diagram: accuracy against confidence, 0 to 1, with the diagonal of perfect calibration.
 
-    Each series is a style and its bins: confidence, accuracy, the ends of its interval, and how many images.
+    Each series is a style and its bins: confidence, accuracy, the ends of its interval, and number of images.
     """
-    left, right, top, bottom = _LEFT, _RIGHT, _TOP, _BOTTOM
 
     def px(x: float) -> float:
-        return left + x * (WIDTH - left - right)
+        return _LEFT + x * (WIDTH - _LEFT - _RIGHT)
 
     def py(y: float) -> float:
-        return HEIGHT - bottom - y * (HEIGHT - top - bottom)
+        return HEIGHT - _BOTTOM - y * (HEIGHT - _TOP - _BOTTOM)
 
-    out = [open_svg(WIDTH, HEIGHT, title)]
+    out = [_open_svg(WIDTH, HEIGHT, title)]
     for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
-        out.append(_rule(left, py(mark), WIDTH - right, py(mark), "grid"))
-        out.append(text(left - 7, py(mark) + 4, f"{100 * mark:.0f}", "tick end"))
-        out.append(text(px(mark), HEIGHT - bottom + 17, f"{100 * mark:.0f}", "tick mid"))
+        out.append(_rule(_LEFT, py(mark), WIDTH - _RIGHT, py(mark), "grid"))
+        out.append(_text(_LEFT - 7, py(mark) + 4, f"{100 * mark:.0f}", "tick end"))
+        out.append(_text(px(mark), HEIGHT - _BOTTOM + 17, f"{100 * mark:.0f}", "tick mid"))
     out.append(_rule(px(0), py(0), px(1), py(1), "baseline"))
-    out.append(text(WIDTH - right, HEIGHT - 3, "percent claimed; upwards, percent right", "tick end"))
+    out.append(_text(WIDTH - _RIGHT, HEIGHT - 3, "confidence, percent; upwards, accuracy", "tick end"))
     for style, bins in series:
         for confidence, accuracy, low, high, n in bins:
             out.append(_rule(px(confidence), py(low), px(confidence), py(high), f"whisker {style}"))
-            hint = f"claims {100 * confidence:.0f} %, right {100 * accuracy:.0f} % of {n:,}"
-            out.append(
-                Markup('<circle class="{}" cx="{}" cy="{}" r="3"><title>{}</title></circle>').format(
-                    f"{style} dot", f"{px(confidence):.1f}", f"{py(accuracy):.1f}", hint
-                )
-            )
+            hint = f"confidence {100 * confidence:.0f} %, accuracy {100 * accuracy:.0f} % of {n:,}"
+            out.append(_circle(px(confidence), py(accuracy), 3, f"{style} dot", hint))
     return Markup("\n").join([*out, Markup("</svg>")])
 
 
-def bar(share: float, style: str = "bar") -> Markup:
-    """A horizontal bar filled to `share` (0 to 1) for a table cell."""
+def bar(fraction: float) -> Markup:
+    """A horizontal bar filled to `fraction` (0 to 1) for a table cell."""
     return Markup(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-        '<rect class="bar-rest" width="100" height="8"/><rect class="{}" width="{}" height="8"/></svg>'
-    ).format(style, f"{100 * share:.1f}")
+        '<rect class="bar-rest" width="100" height="8"/><rect class="bar" width="{}" height="8"/></svg>'
+    ).format(f"{100 * fraction:.1f}")
 
 
-def range_bar(low: float, value: float, high: float) -> Markup:
-    """A share with its interval (all 0 to 1) for a table cell."""
+def range_bar(low: float, high: float, value: float) -> Markup:
+    """A value with an interval, all in percent, for a table cell."""
     return Markup(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="bar-rest" y="3" width="100" height="2"/>'
         '<rect class="bar-range" x="{}" y="2" width="{}" height="4"/>'
         '<rect class="bar-point" x="{}" width="1.6" height="8"/></svg>'
-    ).format(f"{100 * low:.1f}", f"{max(100 * (high - low), 0.5):.1f}", f"{min(max(100 * value - 0.8, 0), 98.4):.1f}")
+    ).format(f"{low:.1f}", f"{max(high - low, 0.5):.1f}", f"{min(max(value - 0.8, 0), 98.4):.1f}")
 
 
 def heat_map(cells: Sequence[tuple[int, int, int, int]], *, size: int, title: str, names: Sequence[str]) -> Markup:
-    """A square matrix of `size` classes drawn from (row, column, count, level 0..9); what is not listed is empty.
+    """A square matrix of `size` classes drawn from (row, column, count, level 0..9); cells not listed are empty.
 
-    Only the cells that hold something are drawn, so a thousand classes cost as many marks as there are images at most.
+    Only filled cells are drawn, so a thousand classes cost at most as many marks as there are images.
     """
     unit = WIDTH / size
-    out = [open_svg(WIDTH, WIDTH, title)]
+    out = [_open_svg(WIDTH, WIDTH, title)]
     out.append(Markup('<rect class="heat-frame" width="{0}" height="{0}"/>').format(WIDTH))
     for row, column, count, level in cells:
         kind = "right" if row == column else "wrong"
         place = (f"{column * unit:.2f}", f"{row * unit:.2f}", f"{unit:.2f}", f"{unit:.2f}")
         mark = Markup('<rect class="{}" fill-opacity="{}" x="{}" y="{}" width="{}" height="{}">{}</rect>')
-        hint = Markup("<title>{} called {}: {}</title>").format(names[row], names[column], count)
+        hint = Markup("<title>{} predicted as {}: {}</title>").format(names[row], names[column], count)
         out.append(mark.format(kind, f"{(level + 1) / 10:.1f}", *place, hint))
     return Markup("\n").join([*out, Markup("</svg>")])
 
 
-def open_svg(width: int, height: int, title: str) -> Markup:
-    """The opening tag of a picture that scales with its column and says what it shows."""
+def _open_svg(width: int, height: int, title: str) -> Markup:
+    """The opening tag of an image that scales with its column, with `title` for screen readers."""
     return Markup('<svg viewBox="0 0 {} {}" role="img" class="chart" aria-label="{}">').format(width, height, title)
 
 
-def text(x: float, y: float, words: str, style: str) -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(style, f"{x:.1f}", f"{y:.1f}", words)
+def _text(x: float, y: float, label: str, style: str) -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(style, f"{x:.1f}", f"{y:.1f}", label)
+
+
+def _circle(x: float, y: float, radius: float, style: str, hint: str = "") -> Markup:
+    tooltip = Markup("<title>{}</title>").format(hint) if hint else ""
+    place = (style, f"{x:.1f}", f"{y:.1f}", f"{radius:g}", tooltip)
+    return Markup('<circle class="{}" cx="{}" cy="{}" r="{}">{}</circle>').format(*place)
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
@@ -244,9 +261,9 @@ def thin(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> lis
     return [*means, points[-1]]
 
 
-def smooth(points: Sequence[tuple[float, float]], share: float = 0.05) -> list[tuple[float, float]]:
-    """A centred running mean over about `share` of the line, so that noise does not hide the trend."""
-    half = int(len(points) * share / 2)
+def smooth(points: Sequence[tuple[float, float]], fraction: float = 0.05) -> list[tuple[float, float]]:
+    """A centred running mean over about `fraction` of the line, to show the trend under the noise."""
+    half = int(len(points) * fraction / 2)
     return [(points[i][0], _mean_point(points[max(0, i - half) : i + half + 1])[1]) for i in range(len(points))]
 
 

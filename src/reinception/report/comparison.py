@@ -1,4 +1,4 @@
-"""Two sets of predictions to compare: of run folders, or of the CSV files that `evaluate --predictions` writes."""
+"""Reads two prediction tables to compare: of run folders, or CSV files that `evaluate --predictions` writes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _SPLITS = ("test", "val")
 
 
 def read_pair(a: str | Path, b: str | Path) -> tuple[PredictionTable, PredictionTable, str]:
-    """The tables of A and B, and on what they are: of two runs the most honest split that both have predictions for."""
+    """The tables of A and B and which images they are of: of two runs the test split, or else the validation split."""
     one, other = Path(a), Path(b)
     split = next((split for split in _SPLITS if all(_file(path, split).is_file() for path in (one, other))), None)
     if split is None:
-        missing = next((path for path in (one, other) if not _any(path)), None)
+        missing = next((p for p in (one, other) if not any(_file(p, split).is_file() for split in _SPLITS)), None)
         if missing is not None:
             raise ReinceptionError(f"{missing}: neither a run folder with predictions nor a file of them")
         raise ReinceptionError(f"{a} and {b} hold predictions for different splits; evaluate both on the same images")
@@ -34,7 +34,3 @@ def read_split(path: str | Path, split: str) -> PredictionTable:
 
 def _file(path: Path, split: str) -> Path:
     return path / "predictions" / f"{split}.csv" if path.is_dir() else path
-
-
-def _any(path: Path) -> bool:
-    return any(_file(path, split).is_file() for split in _SPLITS)

@@ -1,4 +1,4 @@
-"""The images behind a run's predictions, found again where the run read them: in folders, by manifest, in tar files."""
+"""Finds the images behind a run's predictions where the run read them: in folders, by manifest, in tar files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from reinception.data.sources.shards import holds_shards
 from reinception.errors import ReinceptionError
 
 
-def originals(config: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Record]:
+def find_records(config: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Record]:
     """By name the records of those of `names` that the data of a run's `config` still list; none where they moved.
 
-    Only what lies in tar files or has columns needs its source opened; in a folder the name is the path.
+    Only tar files and manifests are opened; in a folder the name is the path.
     """
     root = config.get("root")
     if not root:

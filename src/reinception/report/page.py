@@ -1,12 +1,9 @@
-"""The page: sections put into the template under a policy that forbids every request and every script."""
+"""Renders the report page: sections in a template, under a content policy without requests or scripts."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import shlex
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,46 +12,38 @@ from markupsafe import Markup
 
 from reinception import __version__
 from reinception.files import new_text_file
-from reinception.report import calibration_section, sections
-from reinception.report.baseline import Against, against
+from reinception.metrics import Rate
 from reinception.report.card import CARD_NAME, card
-from reinception.report.confusion import MOST_CLASSES_IN_A_TABLE, confusion
-from reinception.report.formatting import count
+from reinception.report.charts import range_bar
+from reinception.report.curves import learning_curves
+from reinception.report.formatting import count, interval, number_or_dash, p_value, percent, percent_or_dash
 from reinception.report.read_run import Run, read_run
-from reinception.report.slices import MOST_SHOWN, sliced
-from reinception.report.training_cost import changes, costs
+from reinception.report.sections.baseline import BaselineSection, compare_with_baseline
+from reinception.report.sections.class_scores import class_rows, pr_and_roc_charts
+from reinception.report.sections.confusion_matrix import MOST_CLASSES_IN_A_TABLE, confusion_section
+from reinception.report.sections.dataset import dataset
+from reinception.report.sections.mistakes import mistakes
+from reinception.report.sections.reliability import calibration_by_predicted_class, overall_calibration
+from reinception.report.sections.reproduction import reproduction
+from reinception.report.sections.slices import MOST_SHOWN, slice_section
+from reinception.report.sections.summary import summary
+from reinception.report.sections.thresholds import thresholds
+from reinception.report.sections.training_cost import changes, costs
 
 REPORT_NAME = "report.html"
 
-_MACHINE = ("reinception", "python", "torch", "platform", "processor", "threads", "device", "precision")
-"""Keys of environment.json that the page prints, in this order, before whatever else is there."""
-
-
-_NOT_SHOWN = ("root", "arch")
-"""Keys of config.json that the page leaves out: a folder of somebody's machine, and the network layer by layer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reproduction:
-    """What someone else needs to get these numbers again."""
-
-    commands: tuple[tuple[str, str], ...]
-    facts: tuple[tuple[str, str], ...]
-    config: str
-
 
 def write_report(run: str | Path, out: str | Path | None = None, *, baseline: str | Path | None = None) -> Path:
-    """Write the page of a RUN folder to `out`, and say where it is; beside a `baseline`, a run or a file of
-    predictions for the same images.
+    """Write the report page of a RUN folder and return its path.
 
-    Without `out` it goes to RUN/report.html, and the model card to RUN/MODEL_CARD.md; both are renewed, as nothing in
-    them is anyone's own work. An `out` that exists is refused. Image files that have moved since are left out of the
-    page, everything else must be readable.
+    Without `out` it goes to RUN/report.html, and the model card to RUN/MODEL_CARD.md; both are replaced. `baseline` is
+    a run, or a CSV file of predictions, for the same images, to compare with. Image files that have moved are left out
+    of the page. ReinceptionError where `out` exists, or where anything else cannot be read.
     """
     folder = Path(run)
     path = folder / REPORT_NAME if out is None else Path(out)
     read = read_run(folder)
-    other = None if baseline is None else against(read, baseline)
+    other = None if baseline is None else compare_with_baseline(read, baseline)
     pages = {path: render(read, other)}
     if out is None:
         pages[folder / CARD_NAME] = card(read, other)
@@ -65,11 +54,11 @@ def write_report(run: str | Path, out: str | Path | None = None, *, baseline: st
     return path
 
 
-def render(run: Run, other: Against | None = None) -> str:
-    """The whole page as text. A section the run holds nothing for is left out."""
+def render(run: Run, baseline: BaselineSection | None = None) -> str:
+    """The whole page as text. A section without content is left out."""
     style = files("reinception.report").joinpath("report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    # Only this very style sheet and embedded pictures: nothing is fetched, nothing runs, nothing is sent.
+    # Only this very style sheet and embedded images: nothing is fetched, nothing runs, nothing is sent.
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     environment = Environment(
         loader=PackageLoader("reinception.report", "."),
@@ -78,27 +67,35 @@ def render(run: Run, other: Against | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    table = run.table if run.table is not None and len(run.table) else None
+    environment.filters |= {
+        "percent": percent,
+        "fraction": percent_or_dash,
+        "number": number_or_dash,
+        "p_value": p_value,
+        "interval": _interval,
+        "range_bar": _range_bar,
+    }
+    table = run.scored
     return environment.get_template("report.html.j2").render(
         run=run,
         policy=policy,
         style=Markup(style),
         title=run.name,
         subtitle=_subtitle(run),
-        verdict=sections.verdict(table, run.split) if table else None,
-        data=sections.data(run, table),
-        curves=sections.curves(run),
-        confusion=confusion(run, table) if table else None,
-        classes=sections.classes(table) if table else (),
-        rankings=sections.ranking_charts(table) if table else (),
+        summary=summary(table, run.split) if table else None,
+        dataset=dataset(run, table),
+        curves=learning_curves(run.log),
+        confusion=confusion_section(run, table) if table else None,
+        classes=class_rows(table) if table else (),
+        class_curves=pr_and_roc_charts(table) if table else (),
         most_classes=MOST_CLASSES_IN_A_TABLE,
-        against=other,
-        calibration=calibration_section.calibrated(table, run.validation) if table else None,
-        class_calibrations=calibration_section.calibrated_classes(table, run.validation) if table else None,
-        slices=sliced(run, table) if table else None,
+        baseline=baseline,
+        calibration=overall_calibration(table, run.validation) if table else None,
+        class_calibration=calibration_by_predicted_class(table, run.validation) if table else None,
+        slices=slice_section(run, table) if table else None,
         most_slices=MOST_SHOWN,
-        thresholds=calibration_section.thresholds(table, run.validation) if table else None,
-        mistakes=sections.mistakes(run, table) if table else (),
+        thresholds=thresholds(table, run.validation) if table else None,
+        mistakes=mistakes(run, table) if table else (),
         num_wrong=int((~table.correct).sum()) if table else 0,
         num_images=count(len(table), "image") if table else "",
         costs=costs(run),
@@ -108,21 +105,13 @@ def render(run: Run, other: Against | None = None) -> str:
     )
 
 
-def reproduction(run: Run) -> Reproduction:
-    """Commands, machine and configuration of the run; the folder of the images stays private."""
-    config, folder = run.config, shlex.quote(str(run.folder))
-    data = shlex.quote(str(config.get("data", "DATA")))
-    commands = [("train", str(config["command"]))] if config.get("command") else []
-    if run.split:
-        commands.append(("evaluate", f"reinception evaluate {folder} {data} --split {run.split}"))
-    commands.append(("use", f"reinception predict {folder} IMAGE..."))
-    known = [("seed", config.get("seed")), ("data fingerprint", config.get("fingerprint"))]
-    known += [(key, run.environment.get(key)) for key in _MACHINE]
-    return Reproduction(
-        commands=tuple(commands),
-        facts=tuple((name, str(value)) for name, value in known if value is not None),
-        config=json.dumps({k: v for k, v in config.items() if k not in _NOT_SHOWN}, indent=2, ensure_ascii=False),
-    )
+def _interval(rate: Rate) -> str:
+    return interval(*rate.interval())
+
+
+def _range_bar(rate: Rate, fraction: float) -> Markup:
+    low, high = rate.interval()
+    return range_bar(low, high, 100 * fraction)
 
 
 def _subtitle(run: Run) -> str:

@@ -1,6 +1,6 @@
 """The vocabulary of a network: frozen values for layers, heads and whole architectures, with shape arithmetic and JSON.
 
-Nothing here knows torch. A network is a tree of these values; its shapes, cost, drawing, module and exported files
+Nothing here imports torch. A network is a tree of these values; its shapes, cost, drawing, module and exported files
 are functions of that tree, so a channel count is written once.
 
 Paths name layers and, later, parameters: a chain counts its layers from zero, a concatenation names its branches,
@@ -9,7 +9,7 @@ Paths name layers and, later, parameters: a chain counts its layers from zero, a
 
 from __future__ import annotations
 
-from reinception.spec.changes import change_layers, change_stage, count_border, rebuild, scale_width
+from reinception.spec.changes import change_layers, change_stage, count_border, rebuild, scale_width, with_scale
 from reinception.spec.checks import Size, SpecError
 from reinception.spec.document import current_path
 from reinception.spec.shapes import Shape, Step, feature_shape, minimum_input_size, trace
@@ -54,4 +54,5 @@ __all__ = [
     "rebuild",
     "scale_width",
     "trace",
+    "with_scale",
 ]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from reinception.spec.checks import require
-from reinception.spec.values import Arch, Chain, Concat, Conv, Layer, Pool, as_chain
+from reinception.spec.values import Arch, BatchNorm, Chain, Concat, Conv, Layer, Pool, as_chain
 
 
 def rebuild(layer: Layer, change: Callable[[Layer], Layer]) -> Layer:
@@ -56,6 +56,17 @@ def count_border(arch: Arch, count_include_pad: bool) -> Arch:
     def change(layer: Layer) -> Layer:
         if isinstance(layer, Pool) and layer.kind == "average" and layer.padding != (0, 0):
             return dataclasses.replace(layer, count_include_pad=count_include_pad)
+        return layer
+
+    return change_layers(arch, change)
+
+
+def with_scale(arch: Arch, scale: bool) -> Arch:
+    """`arch` with a gamma in every batch norm, or in none."""
+
+    def change(layer: Layer) -> Layer:
+        if isinstance(layer, Conv) and layer.batch_norm is not None:
+            return dataclasses.replace(layer, batch_norm=BatchNorm(epsilon=layer.batch_norm.epsilon, scale=scale))
         return layer
 
     return change_layers(arch, change)

@@ -1,4 +1,4 @@
-"""What a field of a network may hold; SpecError says what does not fit."""
+"""Checks of the fields of a network; SpecError names what does not fit."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ class SpecError(UsageError):
     """A network that cannot exist: a bad field, a bad JSON document, or an input too small for a layer."""
 
 
-def require(condition: object, message: str) -> None:
-    if not condition:
-        raise SpecError(message)
+require = SpecError.require
+check_fraction = SpecError.require_fraction
 
 
 def check_name(name: str) -> None:
     require(name.isidentifier(), f"{name!r} cannot be a name: letters, digits and underscores only")
-
-
-def check_probability(what: str, value: float) -> None:
-    require(0 <= value < 1, f"{what} must be at least 0 and below 1, got {value}")
 
 
 def check_window(kernel: Size, stride: Size, padding: Size) -> None:

@@ -1,4 +1,4 @@
-"""What a network costs and sees: parameters, multiply-adds, activations, receptive field, cuts, folded over a spec."""
+"""Cost and receptive field of a network, folded over its spec: parameters, multiply-adds, activations, cuts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from reinception.spec import (
     Concat,
     Conv,
     Layer,
-    LocalResponseNorm,
     Pool,
     Shape,
     Size,
@@ -22,17 +21,17 @@ from reinception.spec import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LayerCost:
     """One layer's line in `reinception show`. `multiply_adds` counts one multiplication and its addition as one."""
 
     path: str
     kind: str
-    kernel: Size | None
-    stride: Size | None
-    padding: Size | None
+    kernel: Size | None = None
+    stride: Size | None = None
+    padding: Size | None = None
     output: Shape
-    parameters: int
-    multiply_adds: int
+    parameters: int = 0
+    multiply_adds: int = 0
 
     @property
     def stage(self) -> str:
@@ -59,7 +58,7 @@ class StageCost:
 class Cut:
     """The representation at a cut right after `path`: how many values carry the whole image there (principle 1).
 
-    `receptive_field` and `stride` are in input pixels along (height, width), as one unit of this grid sees them.
+    `receptive_field` and `stride` are in input pixels along (height, width), of one unit of this grid.
     """
 
     path: str
@@ -72,7 +71,7 @@ class Cut:
         return self.shape.height * self.shape.width * self.shape.channels
 
 
-def rows(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = True) -> Iterator[Row]:
+def rows(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = True) -> Iterator[LayerCost]:
     """Every layer that computes something, in order of execution; auxiliary classifiers where they branch off."""
     bodies = {f"{head.name}.body": head.name for head in arch.aux}
     for step in trace(arch, input_size, with_aux=with_aux):
@@ -83,14 +82,11 @@ def rows(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = T
     yield linear_row("classifier", step.output.channels, arch.num_classes)
 
 
-def linear_row(path: str, inputs: int, outputs: int) -> Row:
+def linear_row(path: str, inputs: int, outputs: int) -> LayerCost:
     """A fully connected layer with bias, on globally averaged channels."""
-    return Row(
+    return LayerCost(
         path=path,
         kind="linear",
-        kernel=None,
-        stride=None,
-        padding=None,
         output=Shape(1, 1, outputs),
         parameters=inputs * outputs + outputs,
         multiply_adds=inputs * outputs,
@@ -110,7 +106,7 @@ def multiply_adds(arch: Arch, input_size: int | Size | None = None, *, with_aux:
 
 def stages(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool = True) -> tuple[StageCost, ...]:
     """Cost by stage, in order of execution, the classifier last."""
-    sums: dict[str, list[Row]] = defaultdict(list)
+    sums: dict[str, list[LayerCost]] = defaultdict(list)
     outputs: dict[str, Shape] = {}
     for row in rows(arch, input_size, with_aux=with_aux):
         sums[row.stage].append(row)
@@ -129,19 +125,6 @@ def stages(arch: Arch, input_size: int | Size | None = None, *, with_aux: bool =
     )
 
 
-def weight_layers(arch: Arch) -> int:
-    """The longest chain of layers with weights from image to logits, the classifier included."""
-
-    def depth(layer: Layer) -> int:
-        if isinstance(layer, Chain):
-            return sum(depth(child) for child in layer.layers)
-        if isinstance(layer, Concat):
-            return max(depth(branch) for _, branch in layer.branches)
-        return int(isinstance(layer, Conv))
-
-    return sum(depth(stage) for _, stage in arch.stages) + 1
-
-
 def cuts(arch: Arch, input_size: int | Size | None = None) -> tuple[Cut, ...]:
     """Every cut of the main path where all information passes one tensor: after each layer or module of a stage."""
     shapes = {step.path: step.output for step in trace(arch, input_size, with_aux=False)}
@@ -156,20 +139,12 @@ def cuts(arch: Arch, input_size: int | Size | None = None) -> tuple[Cut, ...]:
     return tuple(found)
 
 
-def saving(before: Arch, after: Arch, stage: str) -> float:
-    """The share of a stage's multiply-adds that `after` saves against `before`: 0.28 for two 3x3 in place of a 5x5."""
-    costs = [
-        {cost.name: cost.multiply_adds for cost in stages(arch, with_aux=False)}[stage] for arch in (before, after)
-    ]
-    return 1 - costs[1] / costs[0]
-
-
 # A grid's (receptive field, stride) in input pixels, each along (height, width).
 Field = tuple[Size, Size]
 
 
 def _seen(layer: Layer, field: Field) -> Field:
-    """The field after `layer`; of parallel branches the widest, for a unit after the concatenation sees them all."""
+    """The field after `layer`; of parallel branches the widest, since a unit after the concatenation depends on all."""
     if isinstance(layer, Chain):
         for child in layer.layers:
             field = _seen(child, field)
@@ -185,13 +160,13 @@ def _seen(layer: Layer, field: Field) -> Field:
     return field
 
 
-def _row(path: str, layer: Layer, before: Shape, after: Shape) -> Row:
+def _row(path: str, layer: Layer, before: Shape, after: Shape) -> LayerCost:
     if isinstance(layer, Conv):
         weights = layer.kernel[0] * layer.kernel[1] * before.channels // layer.groups * layer.channels
         extra = layer.channels if layer.bias else 0
         if layer.batch_norm is not None:
             extra += layer.channels * (2 if layer.batch_norm.scale else 1)
-        return Row(
+        return LayerCost(
             path=path,
             kind="conv",
             kernel=layer.kernel,
@@ -201,21 +176,8 @@ def _row(path: str, layer: Layer, before: Shape, after: Shape) -> Row:
             parameters=weights + extra,
             multiply_adds=weights * after.height * after.width,
         )
-    window: tuple[Size | None, Size | None, Size | None] = (None, None, None)
     if isinstance(layer, Pool):
-        kind, window = f"{layer.kind}_pool", (layer.kernel, layer.stride, layer.padding)
-    elif isinstance(layer, AdaptivePool):
-        kind = "adaptive_average_pool"
-    else:
-        assert isinstance(layer, LocalResponseNorm)
-        kind = "local_response_norm"
-    return Row(
-        path=path,
-        kind=kind,
-        kernel=window[0],
-        stride=window[1],
-        padding=window[2],
-        output=after,
-        parameters=0,
-        multiply_adds=0,
-    )
+        window = {"kernel": layer.kernel, "stride": layer.stride, "padding": layer.padding}
+        return LayerCost(path=path, kind=f"{layer.kind}_pool", output=after, **window)
+    kind = "adaptive_average_pool" if isinstance(layer, AdaptivePool) else "local_response_norm"
+    return LayerCost(path=path, kind=kind, output=after)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from reinception.spec.checks import Size, check_name, check_probability, check_window, require
+from reinception.spec.checks import Size, check_fraction, check_name, check_window, require
 
 PoolKind = Literal["max", "average"]
 Activation = Literal["relu", "linear"]
@@ -16,7 +16,7 @@ RESERVED_NAMES = frozenset({"aux", "classifier", "dropout", "features", "logits"
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm:
-    """Batch normalisation. `scale` says whether it learns gamma (TF-slim and Keras Inception-v3 have none)."""
+    """Batch normalisation. `scale`: whether it learns gamma (TF-slim and Keras Inception-v3 have none)."""
 
     epsilon: float = 1e-3
     scale: bool = True
@@ -56,7 +56,7 @@ class Conv:
 class Pool:
     """Maximum or average pooling.
 
-    `count_include_pad` says whether an average divides by the whole window where it hangs over the border (torch's
+    `count_include_pad`: whether an average divides by the whole window where it hangs over the border (torch's
     default) or only by the pixels that exist (TensorFlow's SAME, and so the released weights). `ceil_mode` lets the
     last window start inside and end outside the grid, as Caffe and GoogLeNet do.
     """
@@ -134,7 +134,7 @@ class Aux:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        check_probability("auxiliary dropout", self.dropout)
+        check_fraction("auxiliary dropout", self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class Arch:
         for name, _ in self.stages:
             check_name(name)
             require(name not in RESERVED_NAMES, f"a stage cannot be called {name!r}")
-        check_probability("dropout", self.dropout)
+        check_fraction("dropout", self.dropout)
         places = {name for name, _ in endpoints(self)}
         for head in self.aux:
             require(head.at in places, f"auxiliary classifier {head.name!r} at unknown endpoint {head.at!r}")
@@ -164,21 +164,17 @@ class Arch:
         require(self.input_size > 0 and self.input_channels > 0, "the input needs a positive size and depth")
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, written out, as plain JSON values."""
+        """The whole spec as plain JSON values."""
         from reinception.spec.document import encode  # it reads and writes every value, so it stands above them
 
-        document = encode(self)
-        assert isinstance(document, dict)
-        return document
+        return encode(self)
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Arch:
-        """The architecture of `to_json`. SpecError names the first field that does not fit."""
+        """The architecture of `to_json`. Raises SpecError that names the first field that does not fit."""
         from reinception.spec.document import decode
 
-        value = decode(document, Arch, "arch")
-        assert isinstance(value, Arch)
-        return value
+        return decode(document)
 
 
 def endpoints(arch: Arch) -> tuple[tuple[str, Layer], ...]:
@@ -192,6 +188,6 @@ def endpoints(arch: Arch) -> tuple[tuple[str, Layer], ...]:
 
 
 def as_chain(layer: Layer) -> Chain:
-    """`layer`, which the caller knows to be a chain."""
+    """`layer`, checked to be a chain."""
     assert isinstance(layer, Chain)
     return layer

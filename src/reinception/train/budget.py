@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 MOST_VALIDATIONS = 10
-# Validations take at most this share of a time budget, whatever one of them costs.
-VALIDATION_SHARE = 0.05
-# Before the first validation is measured, one of its images is taken to cost this share of a training image.
+# Validations take at most this fraction of a time budget, whatever one of them costs.
+VALIDATION_FRACTION = 0.05
+# Before the first validation is measured, one of its images is taken to cost this fraction of a training image.
 VALIDATION_IMAGE_COST = 0.4
 
 
@@ -30,15 +30,15 @@ class StepBudget:
         return math.floor(step / self.steps_per_epoch) > math.floor((step - 1) / self.steps_per_epoch)
 
     def validated(self, seconds: float) -> None:
-        """A validation took `seconds`, which is all the same to a budget of steps."""
+        """A validation took `seconds`, which changes nothing for a budget of steps."""
 
 
 class TimeBudget:
     """`seconds` for steps and validations together, counted from the first look at `progress`.
 
-    Progress is the time spent over the time there is before the last validation, so that the rate has come all the way
-    down when the budget ends. Validations are evenly spread, and the fewer the more they cost. `spent` is what an
-    interrupted run has used already.
+    Progress is the time spent over the time there is before the last validation, so that the learning rate has come
+    all the way down when the budget ends. Validations are evenly spread, and the fewer the more they cost.
+    `spent_seconds` are those that an interrupted run has used already.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class TimeBudget:
         *,
         seconds: float,
         batches_per_validation: float,
-        spent: float = 0.0,
+        spent_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seconds = seconds
-        self.spent = spent
+        self.spent_seconds = spent_seconds
         self.batches_per_validation = batches_per_validation
         self._clock = clock
         self._started: float | None = None
@@ -58,12 +58,12 @@ class TimeBudget:
         self._progress = 0.0
         self._validation_seconds: float | None = None
         self._validating = 0.0
-        self._last_validation = spent
+        self._last_validation = spent_seconds
 
     @property
     def elapsed(self) -> float:
         """Seconds of the budget that are gone."""
-        return self.spent if self._started is None else self.spent + self._clock() - self._started
+        return self.spent_seconds if self._started is None else self.spent_seconds + self._clock() - self._started
 
     def progress(self, step: int) -> float:
         """How much of the run is done when `step` steps are: 1 where another step would overrun the budget."""
@@ -78,7 +78,7 @@ class TimeBudget:
     def validation_due(self, step: int) -> bool:
         """Whether enough was trained since the last validation, and there is time for one more besides the last."""
         cost, elapsed = self._cost_of_validation(step), self.elapsed
-        enough = elapsed - self._last_validation >= max(self.seconds / MOST_VALIDATIONS, cost / VALIDATION_SHARE)
+        enough = elapsed - self._last_validation >= max(self.seconds / MOST_VALIDATIONS, cost / VALIDATION_FRACTION)
         return enough and elapsed + self._cost_of_step(step) + 2 * cost <= self.seconds
 
     def validated(self, seconds: float) -> None:
@@ -89,7 +89,7 @@ class TimeBudget:
 
     def _cost_of_step(self, step: int) -> float:
         steps = step - self._first_step
-        return (self.elapsed - self.spent - self._validating) / steps if steps else 0.0
+        return (self.elapsed - self.spent_seconds - self._validating) / steps if steps else 0.0
 
     def _cost_of_validation(self, step: int) -> float:
         if self._validation_seconds is not None:

@@ -1,9 +1,10 @@
-"""TrainConfig: every option of training, written once; flags, help, defaults, JSON and `--resume` come from it."""
+"""Every option of training and of ablations, written once; flags, help, defaults, JSON and `--resume` come from it."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,14 @@ Reduction = Literal["exact", "fast"]
 Freeze = Literal["trunk", "stem", "none"]
 
 DEFAULT_MODEL = "inception_v3"
+FLAGS = {
+    "time_budget_seconds": "--time-budget",
+    "checkpoint_seconds": "--checkpoint-time",
+    "budget_seconds": "--budget",
+    "num_seeds": "--seeds",
+    "out": "-o",
+}
+"""The flags whose name is not their option's: a time is given with its unit, as 15m."""
 RESUMABLE = {"resumable": True}
 """Field metadata: `train --resume RUN` may change this option. Nothing else can be changed in the middle of a run."""
 
@@ -25,10 +34,18 @@ class TrainConfig:
     """What to train, on what, for how long and where. None means: as the recipe, the network or the model file has it.
 
     `epochs` and `time_budget_seconds` exclude each other.
+
+    Args: each is a field, explained below.
+
+    Example:
+        >>> import reinception as ri
+        >>> config = ri.TrainConfig(data="images", out="run", model="inception_v3", epochs=30)
+        >>> config.command()
+        'reinception train images -o run --model inception_v3 --epochs 30'
     """
 
     data: str | Path
-    """what to train on: a folder of class folders, a manifest, tar shards, an address of them, or the word elpv"""
+    """the images: a folder of class folders, a manifest, tar shards, an address of them, or the word elpv"""
 
     out: str | Path
     """the run folder to create; never overwritten"""
@@ -67,7 +84,7 @@ class TrainConfig:
     """pixels per side of the square the network sees (default: the network's own)"""
 
     width: float = 1.0
-    """channels of every layer times W, at least 16: a smaller W is faster"""
+    """factor on the channels of every layer, of which each keeps at least 16: smaller is faster"""
 
     aux: AuxMode = "auto"
     """the auxiliary classifier: strict takes only inputs its 5x5 pool fits, adaptive takes any, auto is strict where it
@@ -96,8 +113,8 @@ class TrainConfig:
     """write the metrics for TensorBoard too, into RUN/tensorboard; needs the extra track"""
 
     workers: int = field(default=0, metadata=RESUMABLE)
-    """processes that read images; the result is the same for any number. With 0 they are read in this one, and an image
-    that crashes the decoder ends it without a word; with 1 or more it is named"""
+    """processes that read images; any number gives the same result. With 0 this process reads them, and an image that
+    crashes the decoder ends it; with 1 or more such an image is named"""
 
     precision: Precision = "auto"
     """number format of the heavy layers; auto is bf16 where the hardware has it"""
@@ -107,17 +124,69 @@ class TrainConfig:
 
     def command(self) -> str:
         """The command line that asks for the same."""
-        words = ["reinception", "train", str(self.data), "-o", str(self.out)]
-        for one in dataclasses.fields(self):
-            value = getattr(self, one.name)
-            if one.name in {"data", "out"} or value == one.default:
-                continue
-            if one.name == "time_budget_seconds":
-                words += ["--time-budget", f"{value:g}s"]
-            elif one.name == "checkpoint_seconds":
-                words += ["--checkpoint-time", f"{value:g}s"]
-            elif isinstance(value, bool):
-                words.append(f"--{one.name.replace('_', '-')}")
-            else:
-                words += [f"--{one.name.replace('_', '-')}", value.name if isinstance(value, Recipe) else str(value)]
-        return shlex.join(words)
+        changed = [one.name for one in dataclasses.fields(self) if getattr(self, one.name) != one.default]
+        return _command("train", self, [name for name in changed if name != "data"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig:
+    """What to study, on what, and how much of it; None means: as the recipe or the network has it.
+
+    `budget_seconds` is ignored where `epochs` is given. Table 2 takes no `input_size`: its sizes are its subject.
+    """
+
+    data: str
+    """what train takes"""
+
+    out: str | Path
+    """the folder of the study: the runs and the table go there"""
+
+    study: str = "table_3"
+    """table_2, table_3 or an experiment of family.EXPERIMENTS"""
+
+    budget_seconds: float = 600.0
+    """training time of each row and seed, as 90s, 10m or 2h"""
+
+    epochs: int | None = None
+    """passes over the training images, instead of a time"""
+
+    num_seeds: int = 1
+    """repetitions of every row, each with another seed"""
+
+    batch_size: int | None = None
+    """images per step (default: the recipe's)"""
+
+    input_size: int | None = None
+    width: float = TrainConfig.width
+    workers: int = TrainConfig.workers
+
+    def command(self) -> str:
+        """The command line that asks for the same, and so goes on with it."""
+        length = "budget_seconds" if self.epochs is None else "epochs"
+        optional = [name for name in ("input_size", "batch_size") if getattr(self, name) is not None]
+        names = ["out", "study", length, "num_seeds", "width", *optional, *(["workers"] if self.workers else [])]
+        return _command("ablate", self, names)
+
+
+def flag(name: str) -> str:
+    """The flag of the option `name`."""
+    return FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def _command(verb: str, config: TrainConfig | AblateConfig, names: list[str]) -> str:
+    """`reinception VERB DATA` with a flag for each of the options `names`."""
+    return shlex.join(
+        ["reinception", verb, str(config.data), *(word for name in names for word in _words(config, name))]
+    )
+
+
+def _words(config: TrainConfig | AblateConfig, name: str) -> Iterator[str]:
+    value = getattr(config, name)
+    if name == "study":
+        yield from ("--table", value[-1]) if value.startswith("table_") else ("--experiment", value)
+        return
+    yield flag(name)
+    if name.endswith("_seconds"):
+        yield f"{value:g}s"
+    elif not isinstance(value, bool):
+        yield value.name if isinstance(value, Recipe) else str(value)

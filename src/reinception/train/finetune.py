@@ -1,8 +1,6 @@
-"""Training that starts from learned weights: their trunk kept, the classifiers new, part of it frozen if asked."""
+"""Fine-tuning: the trunk of learned weights under new classifiers, with a part that may be frozen."""
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 import torch
 from torch import nn
@@ -10,25 +8,18 @@ from torch import nn
 from reinception.model.build import Network, build
 from reinception.spec import Arch
 from reinception.train.config import Freeze
-from reinception.weights.convert import Conversion, obtain
 
 
-@lru_cache(maxsize=1)
-def learned(weights: str) -> Conversion:
-    """The network and manifest of a model file, a run, anyone's Inception-v3 weights, or `torchvision:TAG`."""
-    return obtain(weights)
+def start_from(learned: Network, arch: Arch, *, seed: int) -> Network:
+    """The network of `arch` with everything but its classifiers from `learned`, ready to train.
 
-
-def start_from(weights: str, arch: Arch, *, seed: int) -> Network:
-    """The network of `arch` with everything but its classifiers from `weights`, ready to train.
-
-    `arch` is the file's, save for input size, classes, dropout, and auxiliary heads made adaptive or left out: none of
-    these changes a tensor of the trunk.
+    `arch` is that of `learned`, save for input size, classes, dropout, and auxiliary heads made adaptive or left out:
+    none of these changes a tensor of the trunk.
     """
     network = build(arch, seed=seed)
     own = network.state_dict()
     with torch.no_grad():
-        for name, tensor in learned(weights).network.state_dict().items():
+        for name, tensor in learned.state_dict().items():
             if name in own and "classifier" not in name.split("."):
                 own[name].copy_(tensor)
     return network

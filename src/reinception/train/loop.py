@@ -1,148 +1,138 @@
-"""The loop, on one screen: fetch, step, log, validate, save."""
+"""The training loop: fetch, step, log, validate, save; what can go wrong in a step is handled around it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
-
 from reinception.data.loading.loader import Batch, TrainingStream
-from reinception.distributed import PeerLostError, Ranks
+from reinception.distributed import RankLostError
 from reinception.errors import Interrupted, ReinceptionError
-from reinception.model.build import Network
-from reinception.recipe import Recipe
+from reinception.metrics import PredictionTable
+from reinception.report.formatting import count
 from reinception.train.budget import Budget
-from reinception.train.config import Freeze
-from reinception.train.finetune import training_mode
-from reinception.train.optim import ParameterAverage, clip_by_global_norm, rate_at, set_rate
-from reinception.train.reduction import Replicas
-from reinception.train.run.checkpointer import Keeper
-from reinception.train.run.log import Journal, StepRecord
+from reinception.train.optim import learning_rate_at
+from reinception.train.run.checkpoint import Checkpointer
+from reinception.train.run.log import BestWeights, RunLogger, Score
 from reinception.train.run.out_of_memory import OutOfMemoryError, is_out_of_memory, out_of_memory
-from reinception.train.run.signals import Stop
+from reinception.train.run.signals import StopRequest
+from reinception.train.step import StepRecord, TrainState, train_step
+from reinception.train.waiting import ImageWait
 
 # So many steps in a row without a finite loss and gradient are no accident.
 MOST_SKIPPED = 10
 
 
 class DivergedError(ReinceptionError):
-    """Training has left the numbers; its state is not worth keeping."""
+    """The loss or the weights are not finite any more; the state is not worth saving."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Training:
-    """All that the loop works with. The network, its average and the optimizer change; the position is the step alone,
-    because batches, distortions, dropout and the rate are functions of it."""
+    """All that the loop works with. The position of a run is its step alone, because batches, distortions, dropout and
+    the learning rate are functions of it. `predict_validation` is None where there are no validation images."""
 
-    network: Network
-    average: ParameterAverage[Network]
-    optimizer: torch.optim.Optimizer
-    recipe: Recipe
-    replicas: Replicas
-    ranks: Ranks
+    state: TrainState
     stream: TrainingStream
     budget: Budget
-    journal: Journal
-    keeper: Keeper
-    stop: Stop
-    freeze: Freeze
+    logger: RunLogger
+    best: BestWeights
+    checkpointer: Checkpointer
+    stop: StopRequest
+    waiting: ImageWait
+    predict_validation: Callable[[], PredictionTable] | None
 
 
 def fit(training: Training, *, first_step: int = 0) -> int:
-    """Trains until the budget is spent; returns the number of steps done. The journal has kept the best network.
+    """Trains until the budget is spent; returns the number of steps done. The best network has been saved.
 
     Interrupted, and every error but DivergedError and OutOfMemoryError, leave a checkpoint of the last whole step.
     """
-    recipe, budget, journal, ranks = training.recipe, training.budget, training.journal, training.ranks
-    step, skipped, batches = first_step, 0, training.stream.numbered(_numbers(training, first_step))
+    budget, ranks, recipe = training.budget, training.state.ranks, training.state.recipe
+    step, skipped = first_step, 0
+    batches = training.waiting.batches(training.stream.numbered(_numbers(training.state, first_step)))
     try:
         if first_step:
             _validate_if_due(training, first_step)  # where the run was interrupted in the middle of it
-        while (progress := ranks.table(budget.progress(step))[0][0]) < 1.0:
-            ranks.meet()
-            rate = rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs)
-            record = careful_step(training, batches, rate=rate, step=step)
+        while (progress := ranks.from_first(budget.progress(step))) < 1.0:
+            ranks.barrier()
+            learning_rate = learning_rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs)
+            record = guarded_step(training, batches, learning_rate=learning_rate, step=step)
             step += 1
             skipped = skipped + 1 if record.skipped else 0
             if skipped == MOST_SKIPPED:
                 raise _diverged(step, skipped)
-            journal.stepped(step, progress, record)
+            training.logger.stepped(step, progress, record)
             if not _validate_if_due(training, step):
-                training.keeper.keep_if_due(step)
-        journal.validate(step)
+                training.checkpointer.save_if_due(step)
+        validate(training, step)
     except OutOfMemoryError:  # a checkpoint takes memory too, and safetensors ends the process where there is none
         raise
     except DivergedError:
         raise
     except (Interrupted, Exception) as error:
-        if skipped and isinstance(error, ReinceptionError) and not isinstance(error, PeerLostError):
-            raise _diverged(step, skipped) from error  # what was validated was no network any more
-        training.keeper.keep(step)
+        if skipped and isinstance(error, ReinceptionError) and not isinstance(error, RankLostError):
+            raise _diverged(step, skipped) from error  # the network that was validated had no finite weights
+        training.checkpointer.save(step)
         raise
-    training.keeper.keep(step)
+    training.checkpointer.save(step)
     return step
 
 
-def careful_step(training: Training, batches: Iterable[Batch], *, rate: float, step: int) -> StepRecord:
-    """`take_step`; OutOfMemoryError, one line with a smaller batch to try, where memory runs out."""
+def guarded_step(training: Training, batches: Iterable[Batch], *, learning_rate: float, step: int) -> StepRecord:
+    """`train_step`, timed; where memory runs out OutOfMemoryError, one line with a smaller batch to try."""
+    state = training.state
     try:
-        return take_step(training, batches, rate=rate, step=step)
+        with training.waiting.step():
+            return train_step(
+                state,
+                batches,
+                learning_rate=learning_rate,
+                step=step,
+                stop=training.stop,
+                changing=training.checkpointer.changing,
+            )
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-    raise out_of_memory(
-        training.recipe, training.ranks.device
-    )  # here the tensors are gone that the error's frames held
+    raise out_of_memory(state.recipe, state.ranks.device)  # here the tensors are gone that the error's frames held
 
 
-def take_step(training: Training, batches: Iterable[Batch], *, rate: float, step: int) -> StepRecord:
-    """One step: the gradients of all replicas, each with its own statistics and random numbers, averaged.
-
-    A loss, statistic or gradient that is not finite, on whatever rank, and the step changes nothing on any.
-    """
-    network, recipe = training_mode(training.network, training.freeze), training.recipe
-    combined = training.replicas.combine(batches, step=step, stop=training.stop)
-    norm = math.nan
-    if not combined.unhealthy:
-        norm = float(clip_by_global_norm(network.parameters(), recipe.clip_norm))
-    is_usable = math.isfinite(norm)
-    if is_usable:
-        set_rate(training.optimizer, rate)
-        with training.keeper.changing():
-            training.optimizer.step()
-            training.replicas.statistics.update(combined.statistics)
-            training.average.update()
-    return StepRecord(
-        loss=combined.main,
-        auxiliary_loss=combined.auxiliary,
-        rate=rate,
-        gradient_norm=norm,
-        clipped=recipe.clip_norm is not None and norm > recipe.clip_norm,
-        skipped=not is_usable,
-    )
+def validate(training: Training, step: int) -> float:
+    """Scores the parameter average after `step` steps and saves it where it is the best; returns the seconds taken."""
+    logger, table = training.logger, None
+    if step == logger.validated_step:
+        return 0.0
+    began = time.monotonic()
+    logger.flush(step)
+    if training.predict_validation is not None:
+        table = training.predict_validation()
+    score = None if table is None else Score.of(table)
+    is_best = training.best.offer(step, score)
+    logger.validated(step, score, num_images=0 if table is None else len(table), is_best=is_best)
+    return time.monotonic() - began
 
 
 def _validate_if_due(training: Training, step: int) -> bool:
-    """Validates where the budget says so and keeps a checkpoint: what was chosen and what is known then agree."""
-    due = training.budget.validation_due(step) and training.journal.validated_step != step
-    if not training.ranks.table(due)[0][0]:
+    """Validates where the budget says so and saves a checkpoint: the best weights and what is known of them agree."""
+    due = training.budget.validation_due(step) and training.logger.validated_step != step
+    if not training.state.ranks.from_first(due):
         return False
-    training.budget.validated(training.journal.validate(step))
-    training.keeper.keep(step)
+    training.budget.validated(validate(training, step))
+    training.checkpointer.save(step)
     return True
 
 
-def _numbers(training: Training, step: int) -> Iterator[int]:
+def _numbers(state: TrainState, step: int) -> Iterator[int]:
     """The batches of this rank's replicas from `step` on: replica r of step s trains on batch s * R + r."""
     while True:
-        yield from (step * training.replicas.num + replica for replica in training.replicas.share)
+        yield from (step * state.recipe.replicas + replica for replica in state.shard)
         step += 1
 
 
 def _diverged(step: int, skipped: int) -> DivergedError:
     return DivergedError(
-        f"training diverged at step {step}: {skipped} step{'s' * (skipped > 1)} in a row had a loss or gradient that "
-        "is not finite; train with a lower rate, or with --precision fp32"
+        f"training diverged at step {step}: {count(skipped, 'step')} in a row had a loss or gradient that is not "
+        "finite; train with a lower learning rate, or with --precision fp32"
     )

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, its labels smoothed with any prior, and the auxiliary classifiers' share."""
+"""The training loss: label-smoothed cross-entropy with any prior, and the weighted loss of auxiliary classifiers."""
 
 from __future__ import annotations
 
@@ -17,23 +17,66 @@ if TYPE_CHECKING:
 PRIOR_TOLERANCE = 1e-4  # a prior counted in float32 over thousands of classes does not sum to one exactly
 
 
-def smoothed_cross_entropy(logits: Tensor, target: Tensor, epsilon: float, prior: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy between q' = (1 - epsilon) q + epsilon u and the softmax of `logits` (paper, section 7).
+def smoothed_cross_entropy(  # noqa: PLR0917 - the order of torch.nn.functional.cross_entropy's users
+    logits: Tensor,
+    target: Tensor,
+    epsilon: float,
+    prior: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
+    """Mean cross-entropy between q' = (1 - epsilon) q + epsilon u and the softmax of `logits`.
 
-    `logits` (n, k); `target` (n,) class numbers, or (n, k) probabilities; `prior` u is (k,) and sums to one, uniform
-    when None. The true class gets its share of u as well, so the gradient of one row is p - q'. Returns a scalar,
-    computed in float32 or wider. UsageError where shapes, `epsilon` or `prior` make no sense.
+    The true class gets its part of u as well, so without `weight` the gradient of one row is p - q'.
+
+    Args:
+        logits: (n, k).
+        target: (n,) class numbers, or (n, k) probabilities.
+        epsilon: how much of the label is spread, from 0 to 1.
+        prior: u (k,), which sums to one; uniform when None.
+        weight: (k,) a factor for each class, as in torch.nn.functional.cross_entropy: with class numbers the mean is
+            weighted by those of the true classes.
+        ignore_index: rows with this class number do not count; NaN where none does.
+
+    Returns:
+        A scalar, computed in float32 or wider.
+
+    Raises:
+        UsageError: shapes, `epsilon` or `prior` that make no sense.
+
+    Source: Szegedy et al. 2015 (arXiv 1512.00567), section 7.
+
+    Example:
+        >>> import torch, reinception as ri
+        >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+        >>> round(float(ri.smoothed_cross_entropy(logits, target, 0.1)), 4)
+        0.2269
     """
     if logits.ndim != 2:
         raise UsageError(f"logits must have the shape (images, classes), got {tuple(logits.shape)}")
     if not 0 <= epsilon <= 1:
         raise UsageError(f"label smoothing must lie between 0 and 1, got {epsilon}")
+    is_probability = _is_probability(target, logits.shape)
     log_p = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
-    cross_entropy = (1 - epsilon) * _cross_entropy_of_target(log_p, target)
+    if ignore_index is not None:
+        if is_probability:
+            raise UsageError("ignore_index is for class numbers; the targets are probabilities")
+        kept = target != ignore_index
+        log_p, target = log_p[kept], target[kept]
+    row_weights = None
+    if weight is not None:
+        weight = _checked_weight(weight, like=log_p)
+        log_p = log_p * weight
+        row_weights = None if is_probability else weight[target.long()]
+    if is_probability:
+        right = (target.to(log_p.dtype) * log_p).sum(dim=1)
+    else:
+        right = log_p.gather(1, target.long().unsqueeze(1)).squeeze(1)
+    cross_entropy = (1 - epsilon) * -right
     if epsilon > 0:
         u = None if prior is None else _checked_prior(prior, like=log_p)
         cross_entropy = cross_entropy - epsilon * (log_p.mean(dim=1) if u is None else log_p @ u)
-    return cross_entropy.mean()
+    return cross_entropy.mean() if row_weights is None else cross_entropy.sum() / row_weights.sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +98,25 @@ def training_loss(outputs: Outputs, target: Tensor, recipe: Recipe) -> Losses:
     return Losses(main=main, auxiliary=auxiliary, total=main + recipe.auxiliary_weight * auxiliary)
 
 
-def _cross_entropy_of_target(log_p: Tensor, target: Tensor) -> Tensor:
-    """(n,) the cross-entropy of each row with its target, unsmoothed."""
-    n, k = log_p.shape
+def _is_probability(target: Tensor, shape: torch.Size) -> bool:
+    """Whether targets for logits of this shape are probabilities, not class numbers. UsageError for neither."""
+    n, k = shape
     if target.shape == (n,) and not target.is_floating_point():
-        return -log_p.gather(1, target.long().unsqueeze(1)).squeeze(1)
+        return False
     if target.shape == (n, k) and target.is_floating_point():
-        return -(target.to(log_p.dtype) * log_p).sum(dim=1)
+        return True
     raise UsageError(
         f"targets for logits {(n, k)} must be {n} class numbers or probabilities of that shape, "
         f"got {tuple(target.shape)} {target.dtype}"
     )
+
+
+def _checked_weight(weight: Tensor, *, like: Tensor) -> Tensor:
+    if weight.shape != (like.shape[1],):
+        raise UsageError(
+            f"weight must hold a factor for each of the {like.shape[1]} classes, got {tuple(weight.shape)}"
+        )
+    return weight.to(like)
 
 
 def _checked_prior(prior: Tensor, *, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: each picture of a batch mixed with its neighbour, and their labels in the same proportion."""
+"""Mixup and cutmix: each image of a batch mixed with its neighbour, and their labels in the same proportion."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ Box = tuple[int, int, int, int]
 
 
 def mix(
-    images: Tensor, labels: Tensor, mixing: Mixing, *, num_classes: int, draws: RandomStream
+    images: Tensor, labels: Tensor, mixing: Mixing, *, num_classes: int, stream: RandomStream
 ) -> tuple[Tensor, Tensor]:
     """Mixes `images` (n, 3, h, w) in place, on their device; returns them and their labels (n, num_classes), float32.
 
-    `labels` are class numbers (n,) or probabilities (n, num_classes). Picture i is mixed with picture i - 1, the first
-    with the last (the order of a batch is random already), all with one share and one box, as torchvision's trainer
-    does it after scaling. Mixup: Zhang et al., arXiv 1710.09412. Cutmix: Yun et al., arXiv 1905.04899; the share of its
-    labels is that of the pixels, so a box that is cut off at the border counts for what is left of it.
+    `labels` are class numbers (n,) or probabilities (n, num_classes). Image i is mixed with image i - 1, the first
+    with the last (the order of a batch is random already), all with one weight and one box, as torchvision's trainer
+    does it after scaling. Mixup: Zhang et al., arXiv 1710.09412. Cutmix: Yun et al., arXiv 1905.04899; the weight of
+    its labels is the fraction of the pixels, so a box that is cut off at the border counts for what is left of it.
 
     Labels are smoothed afterwards, by the loss (as torchvision has it). Smoothing them first (as timm has it) is the
-    same: both are q -> (1 - epsilon) q + epsilon u, and the shares of a mixture sum to one.
+    same: both are q -> (1 - epsilon) q + epsilon u, and the weights of a mixture sum to one.
     """
-    if draws.uniform(0, 1) < mixing.cutmix_share:
+    if stream.uniform(0, 1) < mixing.cutmix_share:
         height, width = images.shape[-2:]
-        top, bottom, left, right = cutmix_box(height, width, beta(mixing.cutmix_alpha, draws), draws)
+        top, bottom, left, right = cutmix_box(height, width, beta(mixing.cutmix_alpha, stream), stream)
         inside = images[:, :, top:bottom, left:right]
         inside.copy_(inside.roll(1, 0))
-        share = 1 - (bottom - top) * (right - left) / (height * width)
+        weight = 1 - (bottom - top) * (right - left) / (height * width)
     else:
-        share = beta(mixing.mixup_alpha, draws)
+        weight = beta(mixing.mixup_alpha, stream)
         neighbours = images.roll(1, 0)
-        images.mul_(share).add_(neighbours, alpha=1 - share)
+        images.mul_(weight).add_(neighbours, alpha=1 - weight)
     certain = labels if labels.ndim == 2 else torch.nn.functional.one_hot(labels, num_classes)
     certain = certain.to(torch.float32)
-    return images, share * certain + (1 - share) * certain.roll(1, 0)
+    return images, weight * certain + (1 - weight) * certain.roll(1, 0)
 
 
-def cutmix_box(height: int, width: int, share: float, draws: RandomStream) -> Box:
-    """(top, bottom, left, right): 1 - `share` of the area around a point anywhere, as much of it as lies inside."""
-    half = math.sqrt(1 - share) / 2
+def cutmix_box(height: int, width: int, weight: float, stream: RandomStream) -> Box:
+    """(top, bottom, left, right): 1 - `weight` of the area around a point anywhere, as much of it as lies inside."""
+    half = math.sqrt(1 - weight) / 2
     half_height, half_width = int(half * height), int(half * width)
-    down, across = draws.integer(height), draws.integer(width)
+    down, across = stream.integer(height), stream.integer(width)
     return (
         max(down - half_height, 0),
         min(down + half_height, height),
@@ -54,14 +54,14 @@ def cutmix_box(height: int, width: int, share: float, draws: RandomStream) -> Bo
     )
 
 
-def beta(alpha: float, draws: RandomStream) -> float:
+def beta(alpha: float, stream: RandomStream) -> float:
     """A number of the distribution Beta(alpha, alpha), between 0 and 1.
 
-    Jöhnk's method (1964): of two uniform numbers to the power of 1 / alpha, the first one's share of their sum, where
-    the sum is at most one; in logarithms, because for a small alpha both powers may be too small for a float.
+    Jöhnk's method (1964): of two uniform numbers to the power of 1 / alpha, the first one's fraction of their sum,
+    where the sum is at most one; in logarithms, because for a small alpha both powers may be too small for a float.
     """
     while True:
-        one, other = (math.log(1 - draws.uniform(0, 1)) / alpha for _ in range(2))
+        one, other = (math.log(1 - stream.uniform(0, 1)) / alpha for _ in range(2))
         larger = max(one, other)
         parts = math.exp(one - larger), math.exp(other - larger)
         if larger + math.log(sum(parts)) <= 0:

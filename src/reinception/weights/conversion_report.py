@@ -1,4 +1,4 @@
-"""What a conversion did, in words and as JSON: nothing is left aside or assumed in silence."""
+"""The report of a conversion, as text and as JSON: everything that was dropped, added or assumed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ class Dropped:
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """Both networks on the same random images: `difference` is the largest of any output, `relative` the same divided
-    by the largest output (or by 1). `peer` is None, and `why_not` says why, where nothing could be compared."""
+    """The outputs of both networks on the same random images, compared.
+
+    `difference` is the largest of any output, `relative` the same divided by the largest output (or by 1). `peer` is
+    None, and `why_not` tells why, where nothing could be compared.
+    """
 
     peer: str | None
     why_not: str = ""
@@ -44,8 +47,8 @@ class Proof:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """`added` are tensors of ours that the file did not have and that start at 0 (batch norm's step counters)."""
+class ConversionReport:
+    """What a conversion did. `added` are tensors that the file did not have: batch norm's step counters, at 0."""
 
     title: str
     source: str
@@ -56,10 +59,10 @@ class Report:
     notes: tuple[str, ...] = ()
     proof: Proof | None = None
 
-    def noting(self, *notes: str) -> Report:
+    def noting(self, *notes: str) -> ConversionReport:
         return dataclasses.replace(self, notes=(*self.notes, *notes))
 
-    def with_proof(self, proof: Proof) -> Report:
+    def with_proof(self, proof: Proof) -> ConversionReport:
         return dataclasses.replace(self, proof=proof)
 
     def lines(self) -> tuple[str, ...]:

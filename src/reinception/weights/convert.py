@@ -1,12 +1,11 @@
-"""The way in: a file of anybody's Inception-v3 becomes one of our models, with a report of what was done."""
+"""Convert a file of any library's Inception-v3 into one of our models, with a report of what was done."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from torch import Tensor
 
@@ -17,71 +16,67 @@ from reinception.model import artifact
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, skeleton
 from reinception.model.normalisation import fold_normalisation
-from reinception.spec import Arch, count_border
+from reinception.preprocess import Preprocessing
+from reinception.spec import Arch, count_border, with_scale
 from reinception.weights import parity
+from reinception.weights.choices import Choices
 from reinception.weights.class_names import BACKGROUND, IMAGENET_CLASSES, class_names
-from reinception.weights.conversion_report import Dropped, Report
+from reinception.weights.conversion_report import ConversionReport, Dropped
 from reinception.weights.downloads import download, is_published
 from reinception.weights.identify import RELEASED, Finding, find
-from reinception.weights.layouts.known import AVERAGE_SUFFIX
-from reinception.weights.layouts.match import Identification, with_scale
+from reinception.weights.layouts.libraries import AVERAGE_SUFFIX
+from reinception.weights.layouts.match import Identification
 from reinception.weights.layouts.translate import to_ours
-from reinception.weights.publishers import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Source,
-)
+from reinception.weights.publishers import IMAGENET_MEAN, IMAGENET_STD, Publisher
 from reinception.weights.weight_files import WeightFile, read
 
-# The one "class" of a model whose file had no classifier: its features are real, its output is no answer.
+# The one "class" of a model whose file had no classifier: its features are usable, its output is not.
 NO_CLASSIFIER = ("untrained",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What the file cannot say and the user may.
-
-    source: whose weights (see `sources`), where the layout alone leaves it open. border: "source" takes the rule of the
-    source's own code, "counted" and "ignored" override it. background: what becomes of class 0 of 1,001. normalisation:
-    "imagenet" for weights trained on ImageNet-normalised input. classes: names in the order of the outputs.
-    """
-
-    source: str | None = None
-    with_auxiliary: bool = True
-    border: Literal["source", "counted", "ignored"] = "source"
-    background: Literal["drop", "keep"] = "drop"
-    normalisation: Literal["source", "inception", "imagenet"] = "source"
-    classes: Sequence[str] | None = None
-    licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
     """A model made from a file: the network in evaluation mode, its manifest, and the report of what was done.
 
-    `found` and `file` are what it was made from; None for a file that was ours already.
+    `found` and `publisher` are None for a file that was ours already.
     """
 
     network: Network
     manifest: Manifest
-    report: Report
+    report: ConversionReport
     file: WeightFile
     found: Identification | None = None
-    source: Source | None = None
+    publisher: Publisher | None = None
     choices: Choices = field(default_factory=Choices)
 
 
 def obtain(name: str | Path, choices: Choices | None = None) -> Conversion:
     """The model of a file, of a model or run of ours, or of `torchvision:TAG` or `timm:NAME`, downloaded by them."""
-    wanted = choices or Choices()
-    if isinstance(name, str) and is_published(name):
-        return convert(download(name), wanted)
-    return convert(read(name), wanted)
+    return convert(name, choices)
 
 
-def convert(file: WeightFile, choices: Choices | None = None) -> Conversion:
-    """The model in `file`. ReinceptionError, one line that names the file, where it is no whole Inception-v3."""
+def convert(file: str | Path | WeightFile, choices: Choices | None = None) -> Conversion:
+    """Another library's Inception-v3 weights as a model of ours.
+
+    Args:
+        file: a weight file of any of the libraries of `reinception weights`, a model file or run folder of ours, or
+            `torchvision:TAG` or `timm:NAME`, which those libraries download.
+        choices: what the file cannot say and you may.
+
+    Returns:
+        A `Conversion` with `.network` in evaluation mode, `.manifest`, and the `.report` of what was done.
+
+    Raises:
+        ReinceptionError: one line that names the file, where it is no whole Inception-v3.
+
+    Example:
+        >>> import reinception as ri
+        >>> ri.convert("model.safetensors").manifest.classes
+        ('defective', 'functional')
+    """
     wanted = choices or Choices()
+    if not isinstance(file, WeightFile):
+        file = download(file) if isinstance(file, str) and is_published(file) else read(file)
     if file.is_ours:
         return _already_ours(file, wanted)
     finding = find(file, wanted.source)
@@ -95,12 +90,12 @@ def convert(file: WeightFile, choices: Choices | None = None) -> Conversion:
 def _already_ours(file: WeightFile, choices: Choices) -> Conversion:
     network, manifest = artifact.load(file.path, with_aux=choices.with_auxiliary)
     origin = str(manifest.origin.get("source", "reinception"))
-    report = Report(title="a reinception model file", source=origin, certainty="its manifest says so")
+    report = ConversionReport(title="a reinception model file", source=origin, certainty="from its manifest")
     return Conversion(network=network, manifest=manifest, report=report, file=file, choices=choices)
 
 
 def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> Conversion:
-    file, found, chosen = finding.file, finding.found, finding.source
+    file, found, chosen = finding.file, finding.found, finding.publisher
     notes = [*file.remarks, *found.remarks]
     state, dropped = _without_auxiliary(state, found, chosen, choices)
     offset = 0
@@ -139,7 +134,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
     unused = tuple(name for name in found.unused if not any(name in group.names for group in dropped))
     if unused:
         dropped.append(Dropped(what="tensors Inception-v3 does not have", names=unused))
-    report = Report(
+    report = ConversionReport(
         title=f"{file.kind}: {found.layout.title}",
         source=chosen.name,
         certainty=finding.certainty,
@@ -154,7 +149,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
         report=report,
         file=file,
         found=found,
-        source=chosen,
+        publisher=chosen,
         choices=choices,
     )
 
@@ -169,11 +164,13 @@ def network_of(arch: Arch, state: Mapping[str, Tensor]) -> Network:
 
 
 def proven(conversion: Conversion) -> Conversion:
-    """The same, with the publisher's own network run beside it where that library is installed; the result goes into
-    the report and the manifest. ReinceptionError when they differ."""
-    if conversion.found is None or conversion.source is None:
+    """The same with the result of `parity.prove` in report and manifest, where the publisher's library is installed.
+
+    Raises ReinceptionError when the outputs differ.
+    """
+    if conversion.found is None or conversion.publisher is None:
         return conversion
-    chosen, arch = conversion.source, conversion.network.arch
+    chosen, arch = conversion.publisher, conversion.network.arch
     native = network_of(count_border(arch, chosen.counts_border), conversion.network.state_dict())
     offset = int(conversion.manifest.origin["class_offset"])
     proof = parity.prove(chosen.name, conversion.file, conversion.found, native, offset=offset)
@@ -188,13 +185,13 @@ def proven(conversion: Conversion) -> Conversion:
 
 
 def write(conversion: Conversion, path: str | Path) -> None:
-    """Writes the model file; never over an existing one."""
+    """Write the model file; never over an existing one."""
     refuse_existing(Path(path))
     artifact.save(conversion.network, path, conversion.manifest)
 
 
 def fold(conversion: Conversion) -> Conversion:
-    """The same model on pixels scaled to [0, 1]: its normalisation moved into the first convolution."""
+    """The same model for pixels scaled to [0, 1]: its normalisation is folded into the first convolution."""
     network, preprocessing = fold_normalisation(conversion.network, conversion.manifest.preprocessing)
     origin = {**conversion.manifest.origin, "normalisation": "folded into the first convolution"}
     note = "normalisation folded into the first convolution: the network takes pixels scaled to [0, 1]"
@@ -210,9 +207,9 @@ def fold(conversion: Conversion) -> Conversion:
 
 
 def _without_auxiliary(
-    state: dict[str, Tensor], found: Identification, chosen: Source, choices: Choices
+    state: dict[str, Tensor], found: Identification, chosen: Publisher, choices: Choices
 ) -> tuple[dict[str, Tensor], list[Dropped]]:
-    """The state without what the user or the network has no place for, and what that was, by the file's names."""
+    """The state without auxiliary tensors where the user or the network has none, and their names in the file."""
     theirs = [key.theirs for ours, key in found.names.items() if ours.startswith("aux.")]
     leftover = [name for name in found.unused if "AuxLogits" in name or name.startswith("aux.")]
     keep = choices.with_auxiliary and bool(family.NETWORKS[chosen.network].arch.aux)
@@ -224,7 +221,7 @@ def _without_auxiliary(
 
 
 def _background(state: dict[str, Tensor], choices: Choices) -> tuple[dict[str, Tensor], int, str]:
-    """TF-slim trains 1,001 classes of which the first is never an answer."""
+    """TF-slim trains 1,001 classes; the first is no class of ImageNet."""
     if choices.background == "keep":
         return state, 0, f"1,001 outputs kept; output 0 is {BACKGROUND}"
     rows = {name: tensor[1:].clone() for name, tensor in state.items() if "classifier." in name}
@@ -241,7 +238,7 @@ def _class_names(num_classes: int, found: Identification, offset: int, choices: 
     return class_names(num_classes, with_background=num_classes == IMAGENET_CLASSES + 1 and not offset)
 
 
-def _preprocessing(chosen: Source, choices: Choices) -> Any:
+def _preprocessing(chosen: Publisher, choices: Choices) -> Preprocessing:
     if choices.normalisation == "imagenet":
         return dataclasses.replace(chosen.preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     if choices.normalisation == "inception":
@@ -250,10 +247,10 @@ def _preprocessing(chosen: Source, choices: Choices) -> Any:
 
 
 def _notes(finding: Finding, counts: bool) -> list[str]:
-    file, found, chosen = finding.file, finding.found, finding.source
+    file, found, chosen = finding.file, finding.found, finding.publisher
     notes = [chosen.remark]
     if finding.is_assumed and found.layout.name == "torchvision":
-        notes.append("names and shapes do not tell these apart; the first decides on pixels: --source says whose")
+        notes.append("names and shapes fit all of these; the pixels are those of the first: choose with --source")
     if chosen.trained_counting_border is not None and chosen.trained_counting_border != counts:
         notes.append("trained without counting the border, run by timm and here counting it (--border ignored)")
     averages = sum(key.theirs.endswith(AVERAGE_SUFFIX) for key in found.names.values())

@@ -1,4 +1,4 @@
-"""Weights by name: torchvision and timm download and check their own, and torchvision knows ImageNet's class names."""
+"""Weights by name, downloaded and checked by torchvision and timm; ImageNet's class names from torchvision."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from reinception.errors import ReinceptionError, UsageError
+from reinception.errors import ReinceptionError, UsageError, first_line
 from reinception.weights.weight_files import WeightFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A download: the source's name (see `sources`), where it comes from, and how to have it."""
+    """A download: the publisher's name (see `publishers`), its address, and the function that loads it."""
 
-    source: str
+    publisher: str
     address: str
     load: Callable[[], Mapping[str, Tensor]]
 
@@ -31,7 +31,7 @@ class Published:
 def is_published(name: str) -> bool:
     """Whether `name` is a download, `torchvision:IMAGENET1K_V1` or `timm:inception_v3.tf_in1k`, and not a path."""
     publisher, colon, _ = name.partition(":")
-    return bool(colon) and publisher in _PUBLISHERS and not Path(name).exists()
+    return bool(colon) and publisher in _DOWNLOADERS and not Path(name).exists()
 
 
 def download(name: str) -> WeightFile:
@@ -41,7 +41,7 @@ def download(name: str) -> WeightFile:
     """
     publisher, _, tag = name.partition(":")
     try:
-        published = _PUBLISHERS[publisher](tag)
+        published = _DOWNLOADERS[publisher](tag)
     except ImportError:
         raise ReinceptionError(
             f"{name}: {publisher} downloads and checks its own weights and is not installed: pip install {publisher}"
@@ -50,17 +50,16 @@ def download(name: str) -> WeightFile:
         with redirect_stdout(sys.stderr):  # the standard output is for results
             state = published.load()
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:  # no network, or not what was published
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ReinceptionError(
-            f"{name}: could not be downloaded ({lines[0][:120]}); try again with a network, or fetch "
+            f"{name}: could not be downloaded ({first_line(error)}); try again with a network, or fetch "
             f"{published.address} elsewhere and give the file itself"
         ) from None
     tensors = {key: tensor.detach().cpu() for key, tensor in state.items()}
-    return WeightFile(path=Path(name), kind="download", tensors=tensors, published_as=published.source)
+    return WeightFile(path=Path(name), kind="download", tensors=tensors, published_as=published.publisher)
 
 
 def imagenet_classes() -> tuple[tuple[str, ...], str]:
-    """ImageNet-1k's class names, and who gave them; empty where no library that knows them is installed."""
+    """ImageNet-1k's class names, and the library they are from; empty where no such library is installed."""
     try:
         from torchvision.models import Inception_V3_Weights
     except ImportError:
@@ -81,7 +80,7 @@ def _from_torchvision(tag: str) -> Published:
         _check_cached(Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2])
         return state
 
-    return Published(source="torchvision", address=weights.url, load=load)
+    return Published(publisher="torchvision", address=weights.url, load=load)
 
 
 def _check_cached(file: Path) -> None:
@@ -89,7 +88,9 @@ def _check_cached(file: Path) -> None:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if not digest.startswith(file.stem.rpartition("-")[2]):
-        raise ReinceptionError(f"{file}: is not what its name says (SHA-256 {digest[:8]}...); delete it and try again")
+        raise ReinceptionError(
+            f"{file}: does not match the digest in its name (SHA-256 {digest[:8]}...); delete it and try again"
+        )
 
 
 def _from_timm(tag: str) -> Published:
@@ -103,8 +104,8 @@ def _from_timm(tag: str) -> Published:
     def load() -> Mapping[str, Tensor]:
         import huggingface_hub
 
-        for talker in ("huggingface_hub", "timm"):
-            logging.getLogger(talker).setLevel(logging.ERROR)  # each of ten attempts would be a line of its own
+        for library in ("huggingface_hub", "timm"):
+            logging.getLogger(library).setLevel(logging.ERROR)  # each of ten attempts would be a line of its own
         if not isinstance(huggingface_hub.try_to_load_from_cache(f"timm/{full}", "model.safetensors"), str):
             # without a network the library itself would try again for half a minute
             urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=20).close()
@@ -113,7 +114,7 @@ def _from_timm(tag: str) -> Published:
         return model.state_dict()
 
     address = f"https://huggingface.co/timm/{full}/resolve/main/model.safetensors"
-    return Published(source=f"timm:{full}", address=address, load=load)
+    return Published(publisher=f"timm:{full}", address=address, load=load)
 
 
-_PUBLISHERS: Mapping[str, Callable[[str], Published]] = {"torchvision": _from_torchvision, "timm": _from_timm}
+_DOWNLOADERS: Mapping[str, Callable[[str], Published]] = {"torchvision": _from_torchvision, "timm": _from_timm}

@@ -11,9 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reinception.errors import ReinceptionError
+from reinception.errors import ReinceptionError, first_line
 
-MAX_BYTES = 4 << 30
+MAX_BYTES = 4 << 30  # ten times the largest Inception-v3 training checkpoint; more is a mistake or an attack
+# The variables of each kind of layer, in the order in which Keras numbers them.
+_VARIABLES = {
+    "conv2d": ("kernel",),
+    "batch_normalization": ("beta", "moving_mean", "moving_variance"),
+    "predictions": ("kernel", "bias"),
+}
 _HEADER_ROOM = 60_000  # bytes an HDF5 attribute may take: 64 KiB, less some room for the object's header
 
 
@@ -48,8 +54,7 @@ def read(source: Path | bytes) -> dict[str, Tensor]:
         with h5py.File(source if isinstance(source, Path) else io.BytesIO(source), "r") as file:
             file.visititems(visit)  # hard links only: a soft or external link is never opened
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise ReinceptionError(f"not a whole HDF5 file ({reason}); copy or download it again") from None
+        raise ReinceptionError(f"not a whole HDF5 file ({first_line(error)}); copy or download it again") from None
     return tensors
 
 
@@ -60,11 +65,6 @@ def write_legacy(path: Path, tensors: Mapping[str, Tensor], order: Sequence[tupl
     number). Names are those of a fresh Keras session, so that reading by name works too.
     """
     h5py = _h5py()
-    leaves = {
-        "conv2d": ("kernel",),
-        "batch_normalization": ("beta", "moving_mean", "moving_variance"),
-        "predictions": ("kernel", "bias"),
-    }
     layers = [(kind, _automatic(kind, number), f"{kind}_{number}") for kind, number in order]
     if "predictions/kernel" in tensors:
         layers.append(("predictions", "predictions", "predictions"))
@@ -74,25 +74,20 @@ def write_legacy(path: Path, tensors: Mapping[str, Tensor], order: Sequence[tupl
         file.attrs["keras_version"] = b"3.0.0"
         for kind, name, ours in layers:
             group = file.create_group(name)
-            _set_names(group, "weight_names", [f"{name}/{leaf}" for leaf in leaves[kind]])
-            for leaf in leaves[kind]:
+            _set_names(group, "weight_names", [f"{name}/{leaf}" for leaf in _VARIABLES[kind]])
+            for leaf in _VARIABLES[kind]:
                 group[f"{name}/{leaf}"] = tensors[f"{ours}/{leaf}"].numpy()
 
 
 def write_keras_3(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """`tensors` (numbered as Keras stores layers) as a Keras 3 `.weights.h5` file."""
     h5py = _h5py()
-    variables = {
-        "conv2d": ("kernel",),
-        "batch_normalization": ("beta", "moving_mean", "moving_variance"),
-        "predictions": ("kernel", "bias"),
-    }
     with h5py.File(path, "w") as file:
         for name, tensor in tensors.items():
             layer, _, leaf = name.partition("/")
             kind, _, number = layer.rpartition("_") if layer != "predictions" else (layer, "", "0")
             stored = "dense" if kind == "predictions" else _automatic(kind, int(number))
-            file[f"layers/{stored}/vars/{variables[kind].index(leaf)}"] = tensor.numpy()
+            file[f"layers/{stored}/vars/{_VARIABLES[kind].index(leaf)}"] = tensor.numpy()
 
 
 def _automatic(kind: str, number: int) -> str:

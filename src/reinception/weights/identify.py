@@ -1,4 +1,4 @@
-"""What a weight file is: its layout, the parts of Inception-v3 in it, and whose weights it can be."""
+"""Identify a weight file: its layout, the parts of Inception-v3 in it, and its possible publishers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reinception.spec import Arch
 from reinception.weights.layouts import match
 from reinception.weights.layouts.keys import Shapes
 from reinception.weights.layouts.match import Identification
-from reinception.weights.publishers import SOURCES, Source, by_digest, candidates, source
+from reinception.weights.publishers import PUBLISHERS, Publisher, by_digest, candidates, publisher
 from reinception.weights.weight_files import WeightFile
 
 RELEASED: Arch = family.NETWORKS["inception_v3"].arch
@@ -20,11 +20,11 @@ ASSUMED = "assumed from names and shapes"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A file, what its names and shapes say, whose it is taken to be, how that is known, and whose else it could be."""
+    """A file, its layout and parts, its likeliest publisher, how certain that is, and who else it could be from."""
 
     file: WeightFile
     found: Identification
-    source: Source
+    publisher: Publisher
     certainty: str
     could_also_be: tuple[str, ...]
 
@@ -35,30 +35,30 @@ class Finding:
     @property
     def licence(self) -> str:
         """A layout is no proof of origin, so a licence is claimed only where the origin is known."""
-        published = self.source.licence
+        published = self.publisher.licence
         if self.is_assumed and published:
-            return f"unknown: the file does not say; {self.source.name} publishes under {published}"
+            return f"unknown: the file does not say; {self.publisher.name} publishes under {published}"
         return published or "unknown"
 
     def lines(self) -> tuple[str, ...]:
         """One fact a line, for people."""
-        found, pixels = self.found, self.source.preprocessing
+        found, pixels = self.found, self.publisher.preprocessing
         outputs = f"{found.num_classes} outputs" if found.has_classifier else "no classifier"
         parts = [
-            self.source.network,
+            self.publisher.network,
             outputs,
             "auxiliary head" if found.has_auxiliary else "no auxiliary head",
             "batch norm with gamma" if found.has_scale else "batch norm without gamma",
         ]
         lines = [
             f"{self.file.path}: {self.file.kind}, {found.layout.title}",
-            f"source: {self.source.name} ({self.certainty})",
+            f"source: {self.publisher.name} ({self.certainty})",
         ]
         if self.could_also_be:
             lines.append(f"could also be: {', '.join(self.could_also_be)}")
         lines += [
             f"network: {', '.join(parts)}",
-            f"border of average pools: {'counted' if self.source.counts_border else 'not counted'}",
+            f"border of average pools: {'counted' if self.publisher.counts_border else 'not counted'}",
             f"pixels: {pixels.resize}, {pixels.interpolation}, to {pixels.input_size}; mean {_short(pixels.mean)}, "
             f"std {_short(pixels.std)}",
             f"licence: {self.licence}",
@@ -73,15 +73,15 @@ class Finding:
             "kind": self.file.kind,
             "sha256": self.file.sha256,
             "layout": self.found.layout.name,
-            "source": self.source.name,
+            "source": self.publisher.name,
             "source_is": self.certainty,
             "could_also_be": list(self.could_also_be),
-            "network": self.source.network,
+            "network": self.publisher.network,
             "num_classes": self.found.num_classes,
             "auxiliary": self.found.has_auxiliary,
             "batch_norm_scale": self.found.has_scale,
-            "counts_border": self.source.counts_border,
-            "preprocessing": self.source.preprocessing.to_json(),
+            "counts_border": self.publisher.counts_border,
+            "preprocessing": self.publisher.preprocessing.to_json(),
             "licence": self.licence,
             "unused": list(self.found.unused),
             "remarks": list(self.found.remarks),
@@ -94,21 +94,22 @@ def identify(shapes: Shapes) -> Identification:
 
 
 def find(file: WeightFile, named: str | None = None) -> Finding:
-    """What `file` is; `named` is the source the user says it is from. ReinceptionError if it is no Inception-v3."""
+    """What `file` is; `named` is the publisher that the user names. ReinceptionError if it is no Inception-v3."""
     try:
         found = identify(file.shapes)
     except ReinceptionError as error:
         raise ReinceptionError(f"{file.path}: {error}") from None
     if named is not None:
-        chosen = source(named)
+        chosen = publisher(named)
         if found.layout.name not in chosen.layouts:
-            fitting = ", ".join(entry.name for entry in SOURCES.values() if found.layout.name in entry.layouts)
+            fitting = ", ".join(entry.name for entry in PUBLISHERS.values() if found.layout.name in entry.layouts)
             raise UsageError(f"{file.path}: {chosen.name} does not name tensors like this; those who do: {fitting}")
-        return Finding(file=file, found=found, source=chosen, certainty="named by the user", could_also_be=())
+        return Finding(file=file, found=found, publisher=chosen, certainty="named by the user", could_also_be=())
     if file.published_as:
-        publisher = file.published_as.partition(":")[0]
-        certainty = f"downloaded and checked by {publisher}"
-        return Finding(file=file, found=found, source=source(file.published_as), certainty=certainty, could_also_be=())
+        certainty = f"downloaded and checked by {file.published_as.partition(':')[0]}"
+        return Finding(
+            file=file, found=found, publisher=publisher(file.published_as), certainty=certainty, could_also_be=()
+        )
     fits = [entry for entry in by_digest(file.sha256, file.md5) if found.layout.name in entry.layouts]
     certainty = "known by the file's digest"
     if not fits:
@@ -117,7 +118,7 @@ def find(file: WeightFile, named: str | None = None) -> Finding:
     return Finding(
         file=file,
         found=found,
-        source=fits[0],
+        publisher=fits[0],
         certainty=certainty,
         could_also_be=tuple(entry.name for entry in fits[1:]),
     )

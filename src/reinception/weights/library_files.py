@@ -1,50 +1,55 @@
-"""The way out: one of our models as a file that torchvision, timm, Keras and others load as their own."""
+"""Export: write one of our models as a file that torchvision, timm, Keras and others load as their own."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save as serialise
+from safetensors.torch import save_file
 from torch import Tensor
 
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
-from reinception.files import refuse_existing
-from reinception.model.artifact import Manifest, write_atomically
+from reinception.files import new_file, refuse_existing
+from reinception.model.artifact import Manifest
 from reinception.model.build import Network
-from reinception.spec import Arch, count_border
+from reinception.spec import Arch, count_border, with_scale
 from reinception.weights import hdf5, parity
-from reinception.weights.conversion_report import Dropped, Proof, Report
+from reinception.weights.conversion_report import ConversionReport, Dropped, Proof
 from reinception.weights.convert import NO_CLASSIFIER, network_of
 from reinception.weights.identify import RELEASED, identify
-from reinception.weights.layouts.known import LAYOUTS
-from reinception.weights.layouts.match import with_scale
+from reinception.weights.layouts.libraries import LAYOUTS
 from reinception.weights.layouts.places import keras_layers
 from reinception.weights.layouts.translate import fold_scale, to_theirs
+from reinception.weights.publishers import PUBLISHERS
 from reinception.weights.weight_files import read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A library to write for. `counts_border` is its own rule for padded average pools, `keeps_auxiliary` says whether
-    the network it builds by default has the head."""
+    """A library to write for. Its network and its border rule are those of `publisher`; `keeps_auxiliary` tells whether
+    the network it builds by default has the auxiliary classifier."""
 
     name: str
     title: str
-    layout: str
-    suffixes: tuple[str, ...]
-    counts_border: bool
-    keeps_auxiliary: bool
-    network: str = "inception_v3"
+    publisher: str
+    layout: str = "torchvision"
+    suffixes: tuple[str, ...] = (".pth", ".pt", ".safetensors")
+    keeps_auxiliary: bool = False
     remark: str = ""
+
+    @property
+    def counts_border(self) -> bool:
+        return PUBLISHERS[self.publisher].counts_border
+
+    @property
+    def arch(self) -> Arch:
+        return family.NETWORKS[PUBLISHERS[self.publisher].network].arch
 
 
 TARGETS: Mapping[str, Target] = {
@@ -53,61 +58,42 @@ TARGETS: Mapping[str, Target] = {
         Target(
             name="torchvision",
             title="torchvision.models.Inception3",
-            layout="torchvision",
-            suffixes=(".pth", ".pt", ".safetensors"),
-            counts_border=True,
+            publisher="torchvision",
             keeps_auxiliary=True,
             remark="build Inception3 with transform_input=False for these pixels, and aux_logits as the file has it",
         ),
-        Target(
-            name="timm",
-            title="timm's inception_v3",
-            layout="torchvision",
-            suffixes=(".pth", ".pt", ".safetensors"),
-            counts_border=True,
-            keeps_auxiliary=False,
-        ),
+        Target(name="timm", title="timm's inception_v3", publisher="timm:inception_v3.tv_in1k"),
         Target(
             name="keras",
             title="keras.applications.InceptionV3",
+            publisher="keras",
             layout="keras-legacy",
             suffixes=(".weights.h5", ".h5"),
-            counts_border=False,
-            keeps_auxiliary=False,
             remark="load it with InceptionV3(weights=None, classifier_activation=None, ...).load_weights",
         ),
         Target(
             name="tf-slim",
             title="TF-slim's inception_v3",
+            publisher="tf-slim",
             layout="tf-slim",
             suffixes=(".npz",),
-            counts_border=False,
             keeps_auxiliary=True,
             remark="assign the arrays to the variables of these names",
         ),
-        Target(
-            name="pytorch-fid",
-            title="pytorch-fid's and torch-fidelity's network",
-            layout="torchvision",
-            suffixes=(".pth", ".pt", ".safetensors"),
-            counts_border=False,
-            keeps_auxiliary=False,
-            network="inception_v3_fid",
-        ),
+        Target(name="pytorch-fid", title="pytorch-fid's and torch-fidelity's network", publisher="pytorch-fid"),
         Target(
             name="lucid",
             title="Lucid's inception_v3_cls",
+            publisher="lucid",
             layout="lucid",
             suffixes=(".safetensors",),
-            counts_border=True,
-            keeps_auxiliary=False,
         ),
     )
 }
 
 
 def target(name: str, out: Path) -> tuple[Target, str]:
-    """The library called `name` and the ending `out` has; UsageError names what there is to choose from."""
+    """The library called `name` and the ending `out` has; Raises UsageError that lists the choices."""
     if name not in TARGETS:
         raise UsageError(f"cannot write for {name!r}; known: {', '.join(TARGETS)}")
     goal = TARGETS[name]
@@ -117,11 +103,11 @@ def target(name: str, out: Path) -> tuple[Target, str]:
     return goal, suffix
 
 
-def export(network: Network, manifest: Manifest, library: str, path: str | Path) -> Report:
-    """Writes `network` as `library` keeps it, by the ending of `path`; never over a file. Returns what was left aside.
+def export(network: Network, manifest: Manifest, library: str, path: str | Path) -> ConversionReport:
+    """Write `network` as `library` stores it, in the format of the ending of `path`; returns what was changed.
 
-    ReinceptionError for a network the library does not have. Where the library's network has no gamma it is folded into
-    the convolution before it (`fold_scale`); where ours has none it is written as 1.
+    Where the library's network has no gamma it is folded into the convolution before it (`fold_scale`); where ours has
+    none it is written as 1. Raises ReinceptionError for an existing file and for a network that the library lacks.
     """
     out = Path(path)
     goal, suffix = target(library, out)
@@ -143,11 +129,11 @@ def export(network: Network, manifest: Manifest, library: str, path: str | Path)
         state = fold_scale(state)
         if moved:
             notes.append(f"{moved} gammas folded into their convolutions: exact but for one rounding each")
-    tensors, homeless = to_theirs(layout, network.arch, state)
+    tensors, unplaced = to_theirs(layout, network.arch, state)
     if layout.has_scale and not any(name.endswith(".bn.weight") for name in state):
         notes.append("gamma written as 1: the model has none")
-    if homeless:
-        dropped.append(Dropped(what="no place in this layout", names=homeless))
+    if unplaced:
+        dropped.append(Dropped(what="no place in this layout", names=unplaced))
     if counts_border(network.arch) != goal.counts_border:
         counts = "counts" if goal.counts_border else "does not count"
         notes.append(f"{goal.title} {counts} the border in average pools, unlike this model: outputs will differ")
@@ -156,8 +142,8 @@ def export(network: Network, manifest: Manifest, library: str, path: str | Path)
     if pixels.scaling == "fixed":
         notes.append(f"it expects (v - mean) / std on [0, 1], mean {list(pixels.mean)}, std {list(pixels.std)}")
     else:
-        notes.append("it expects each picture less its own mean, divided by its own standard deviation")
-    return Report(
+        notes.append("it expects each image less its own mean, divided by its own standard deviation")
+    return ConversionReport(
         title=f"written for {goal.title} ({layout.name})",
         source=str(manifest.origin.get("source", "a model of ours")),
         certainty="the model's manifest",
@@ -167,9 +153,9 @@ def export(network: Network, manifest: Manifest, library: str, path: str | Path)
 
 
 def prove_export(network: Network, library: str, path: str | Path) -> Proof:
-    """Runs `library`'s own network with the file just written beside `network`, under the library's border rule.
+    """Compare `library`'s own network with the file just written to `network`, under the library's border rule.
 
-    ReinceptionError, and the file is gone again, when they differ.
+    Raises ReinceptionError, and removes the file, when their outputs differ.
     """
     (goal, _), file = target(library, Path(path)), read(path)
     native = network_of(count_border(network.arch, goal.counts_border), network.state_dict())
@@ -181,8 +167,9 @@ def prove_export(network: Network, library: str, path: str | Path) -> Proof:
 
 
 def refuse_other_networks(arch: Arch, goal: Target) -> None:
-    """Only the network the library has: the same layers at the same width, whatever the border, gamma or classes."""
-    wanted = family.NETWORKS[goal.network].arch
+    """Raise ReinceptionError unless `arch` has the layers of the library's network, whatever its border rule, gamma or
+    classes."""
+    wanted = goal.arch
     if _bare(arch) != _bare(wanted):
         raise ReinceptionError(
             f"{goal.title} is {wanted.name} at full width; this model is {arch.name}, whose layers differ, and "
@@ -206,28 +193,17 @@ def _bare_head(arch: Arch) -> object:
 
 
 def _write(out: Path, suffix: str, tensors: dict[str, Tensor], arch: Arch) -> None:
-    if suffix in (".pth", ".pt"):
-        buffer = io.BytesIO()
-        torch.save(tensors, buffer)
-        write_atomically(out, buffer.getvalue())
-    elif suffix == ".safetensors":
-        write_atomically(out, serialise(tensors, {"format": "pt"}))
-    elif suffix == ".npz":
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        np.savez(buffer, **arrays)
-        write_atomically(out, buffer.getvalue())
-    elif suffix == ".weights.h5":
-        _beside(out, lambda part: hdf5.write_keras_3(part, tensors))
-    else:
-        _beside(out, lambda part: hdf5.write_legacy(part, tensors, keras_layers(arch)))
-
-
-def _beside(out: Path, write: Callable[[Path], None]) -> None:
-    """h5py writes to a path: to one beside `out`, which is renamed when it is whole."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        write(part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with new_file(out) as part:
+        if suffix in (".pth", ".pt"):
+            with part.open("wb") as file:
+                torch.save(tensors, file)
+        elif suffix == ".safetensors":
+            save_file(tensors, part, {"format": "pt"})
+        elif suffix == ".npz":
+            arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+            with part.open("wb") as file:
+                np.savez(file, **arrays)
+        elif suffix == ".weights.h5":
+            hdf5.write_keras_3(part, tensors)
+        else:
+            hdf5.write_legacy(part, tensors, keras_layers(arch))

@@ -1,6 +1,6 @@
-"""The libraries whose weights are read, run beside ours on the same images: the proof of a conversion.
+"""Parity: run the library whose weights were converted on the same images as ours and compare the outputs.
 
-They are imported inside functions only: none of them is needed to convert a file.
+The libraries are imported inside functions only: none of them is needed to convert a file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reinception.errors import ReinceptionError
+from reinception.errors import ReinceptionError, first_line
 from reinception.model.build import Network
 from reinception.weights.conversion_report import Proof
 from reinception.weights.layouts.match import Identification
@@ -27,17 +27,17 @@ TOLERANCE = 1e-5  # of the largest output; float32 convolutions in another order
 Outputs = tuple[Tensor, Tensor | None]  # features, logits
 
 
-class NoPeer(Exception):
-    """Why the other library could not be run; never the user's fault."""
+class PeerUnavailable(Exception):
+    """The other library cannot be run; the message tells why. It is no error of the user's."""
 
 
 def prove(
     source: str, file: WeightFile, found: Identification, network: Network, *, offset: int = 0, num_images: int = 2
 ) -> Proof:
-    """Runs the publisher's own network with the file's own tensors beside ours, on random images in [-1, 1].
+    """Compare the outputs of the publisher's own network, with the file's tensors, to ours on random images in [-1, 1].
 
-    `network` must follow the source's border rule; `offset` classes were dropped from the front of its outputs.
-    ReinceptionError when the outputs differ by more than `TOLERANCE`: then the conversion is wrong.
+    `source` is the publisher's name. `network` must follow its border rule; `offset` classes were dropped from the
+    front of the outputs. Raises ReinceptionError when they differ by more than `TOLERANCE`: the conversion is wrong.
     """
     publisher = source.partition(":")[0]
     generator = torch.Generator().manual_seed(0)
@@ -45,14 +45,14 @@ def prove(
     images = torch.rand(num_images, network.arch.input_channels, size, size, generator=generator) * 2 - 1
     try:
         if publisher not in _PEERS:
-            raise NoPeer(f"there is no other implementation of {source} to run here")
+            raise PeerUnavailable(f"there is no other implementation of {source} to run here")
         with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what another library says about itself helps nobody here
+            warnings.simplefilter("ignore")  # warnings of another library about itself
             run, version = _PEERS[publisher](file, found)
             features, logits = run(images)
     except ImportError as error:
         return Proof(peer=None, why_not=f"{error.name or publisher} is not installed")
-    except NoPeer as error:
+    except PeerUnavailable as error:
         return Proof(peer=None, why_not=str(error))
     with torch.inference_mode():
         ours = network.features(images)
@@ -86,7 +86,7 @@ def _load(model: Any, state: Mapping[str, Tensor]) -> None:
         name for name in loaded.missing_keys if not name.endswith("num_batches_tracked") and not name.startswith("fc.")
     ]
     if missing or loaded.unexpected_keys:
-        raise NoPeer(f"it has no place for {(missing or loaded.unexpected_keys)[0]}")
+        raise PeerUnavailable(f"it has no place for {(missing or loaded.unexpected_keys)[0]}")
     model.eval()
 
 
@@ -106,7 +106,7 @@ def _pytorch_fid_peer(file: WeightFile, found: Identification) -> tuple[Callable
     from pytorch_fid import __version__, inception
 
     if found.layout.name != "torchvision":
-        raise NoPeer("pytorch-fid's own module cannot be built without a download")
+        raise PeerUnavailable("pytorch-fid's own module cannot be built without a download")
     model = torchvision.models.Inception3(
         num_classes=found.arch.num_classes, aux_logits=False, transform_input=False, init_weights=False
     )
@@ -121,7 +121,7 @@ def _pytorch_fid_peer(file: WeightFile, found: Identification) -> tuple[Callable
 
 
 def _pooled(model: Any) -> Callable[[Tensor], Outputs]:
-    """torchvision's network gives logits only; what its pool puts out is caught on the way."""
+    """torchvision's network returns logits only; a hook takes the pooled features."""
 
     def run(images: Tensor) -> Outputs:
         caught: list[Tensor] = []
@@ -173,12 +173,12 @@ def _keras_peer(file: WeightFile, found: Identification) -> tuple[Callable[[Tens
     with tempfile.TemporaryDirectory() as folder:
         named = Path(folder) / f"weights{suffix}"  # Keras goes by the ending
         if file.kind != "HDF5":
-            raise NoPeer("Keras reads a whole .keras archive only together with the model in it")
+            raise PeerUnavailable("Keras reads a whole .keras archive only together with the model in it")
         shutil.copy(file.path, named)
         try:
             model.load_weights(named)
-        except Exception as error:  # its own words for a model that wraps this network
-            raise NoPeer(f"Keras does not load it into InceptionV3 ({str(error).splitlines()[0][:100]})") from None
+        except Exception as error:  # Keras raises many kinds, as for a model that wraps this network
+            raise PeerUnavailable(f"Keras does not load it into InceptionV3 ({first_line(error)})") from None
     pooled = model.get_layer("avg_pool").output if found.has_classifier else model.outputs[0]
     tapped = keras.Model(model.inputs, [pooled, model.outputs[0]])
 

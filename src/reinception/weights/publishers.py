@@ -1,4 +1,4 @@
-"""Whose weights: what each publisher's Inception-v3 expects of pixels, its border rule, licence and file digests.
+"""Publishers of Inception-v3 weights: the pixels each expects, its border rule, licence and file digests.
 
 Nothing here can be read off a file's tensors: torchvision's file and timm's four have the same names and shapes. Every
 field cites where it was read (docs/decisions/0004-weights.md).
@@ -17,12 +17,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Publisher:
     """A publisher of Inception-v3 weights.
 
-    `layouts` are the layouts its files come in. `counts_border` says whether its own code lets padded average pools
-    count the border. `trained_counting_border` says what the weights were trained with, where that differs. `network`
-    is the network's name in the family. `digests` are first digits of the SHA-256 (or the MD5) of files known by heart.
+    `layouts` are the layouts its files come in. `counts_border` tells whether its own code lets padded average pools
+    count the border. `trained_counting_border` tells what the weights were trained with, where that differs. `network`
+    is the network's name in the family. `digests` are first digits of the SHA-256 (or the MD5) of known files.
     """
 
     name: str
@@ -41,10 +41,10 @@ class Source:
 _TF_EVALUATION = Preprocessing(resize="central_crop", crop_fraction=0.875, interpolation="bilinear")
 _TIMM = Preprocessing(resize="shorter_side", crop_fraction=0.875, interpolation="bicubic")
 
-SOURCES: Mapping[str, Source] = {
-    source.name: source
-    for source in (
-        Source(
+PUBLISHERS: Mapping[str, Publisher] = {
+    publisher.name: publisher
+    for publisher in (
+        Publisher(
             name="torchvision",
             title="torchvision, Inception_V3_Weights",
             layouts=("torchvision",),
@@ -57,7 +57,7 @@ SOURCES: Mapping[str, Source] = {
             digests=("0cc3c7bd", "1a9a5a14"),
             remark="transform_input is folded into the preprocessing: mean 0.5, std 0.5",
         ),
-        Source(
+        Publisher(
             name="timm:inception_v3.tv_in1k",
             title="timm, torchvision's weights of 2017",
             layouts=("torchvision",),
@@ -66,7 +66,7 @@ SOURCES: Mapping[str, Source] = {
             licence="Apache-2.0 (model card)",
             reference="https://huggingface.co/timm/inception_v3.tv_in1k",
         ),
-        Source(
+        Publisher(
             name="timm:inception_v3.tf_in1k",
             title="timm, from TF-slim's checkpoint of 2016-08-28",
             layouts=("torchvision",),
@@ -77,7 +77,7 @@ SOURCES: Mapping[str, Source] = {
             reference="https://huggingface.co/timm/inception_v3.tf_in1k",
             digests=("e0069de4",),
         ),
-        Source(
+        Publisher(
             name="timm:inception_v3.tf_adv_in1k",
             title="timm, from the adversarially trained checkpoint of 2017-08-18",
             layouts=("torchvision",),
@@ -88,7 +88,7 @@ SOURCES: Mapping[str, Source] = {
             reference="https://huggingface.co/timm/inception_v3.tf_adv_in1k",
             digests=("9e27bd63",),
         ),
-        Source(
+        Publisher(
             name="timm:inception_v3.gluon_in1k",
             title="timm, from GluonCV",
             layouts=("torchvision",),
@@ -104,7 +104,7 @@ SOURCES: Mapping[str, Source] = {
             reference="https://huggingface.co/timm/inception_v3.gluon_in1k",
             digests=("9f746940",),
         ),
-        Source(
+        Publisher(
             name="keras",
             title="Keras Applications, InceptionV3",
             layouts=("keras-legacy", "keras-3"),
@@ -115,7 +115,7 @@ SOURCES: Mapping[str, Source] = {
             digests=("9a0d58056eeedaa3f26cb7ebd46da564", "bcbd6486424b2319ff4ef7d526e38f63"),
             remark="Keras names the range [-1, 1] and no resizing rule: TensorFlow's evaluation rule is taken",
         ),
-        Source(
+        Publisher(
             name="tf-slim",
             title="TF-slim, inception_v3",
             layouts=("tf-slim",),
@@ -124,7 +124,7 @@ SOURCES: Mapping[str, Source] = {
             licence="Apache-2.0 (tensorflow/models)",
             reference="tensorflow/models, research/slim/nets/inception_v3.py",
         ),
-        Source(
+        Publisher(
             name="pytorch-fid",
             title="pytorch-fid, TensorFlow's graph of 2015-12-05",
             layouts=("torchvision", "pytorch-fid-blocks"),
@@ -135,7 +135,7 @@ SOURCES: Mapping[str, Source] = {
             reference="https://github.com/mseitzer/pytorch-fid",
             digests=("6726825d",),
         ),
-        Source(
+        Publisher(
             name="torch-fidelity",
             title="torch-fidelity, TensorFlow's graph of 2015-12-05",
             layouts=("torchvision", "fid-graph"),
@@ -150,7 +150,7 @@ SOURCES: Mapping[str, Source] = {
             digests=("6726825d",),
             remark="its own resizing starts at pixel corners (TensorFlow 1) and is only approximated here",
         ),
-        Source(
+        Publisher(
             name="lucid",
             title="Lucid, torchvision's weights renamed",
             layouts=("lucid",),
@@ -161,7 +161,7 @@ SOURCES: Mapping[str, Source] = {
             digests=("5ea6e1c4e3758729ea55199e9eb50f38bef8ba39380d98dc865be7cfac91096a",),
             remark="its transform_input is folded into the preprocessing: mean 0.5, std 0.5",
         ),
-        Source(
+        Publisher(
             name="reinception",
             title="our own names, without a manifest",
             layouts=("reinception",),
@@ -175,22 +175,22 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-def source(name: str) -> Source:
-    """The source called `name`; the tag alone is enough for timm's. UsageError names what there is to choose from."""
+def publisher(name: str) -> Publisher:
+    """The publisher called `name`; a tag alone is enough for timm's. Raises UsageError that lists the choices."""
     for candidate in (
         name,
         f"timm:{name}",
         f"timm:inception_v3.{name}",
         name.replace("timm:", "timm:inception_v3.", 1),
     ):
-        if candidate in SOURCES:
-            return SOURCES[candidate]
-    raise UsageError(f"unknown source of weights {name!r}; known: {', '.join(SOURCES)}")
+        if candidate in PUBLISHERS:
+            return PUBLISHERS[candidate]
+    raise UsageError(f"unknown source of weights {name!r}; known: {', '.join(PUBLISHERS)}")
 
 
-def candidates(layout: str, *, num_classes: int | None, has_auxiliary: bool) -> tuple[Source, ...]:
-    """The sources a file of this layout can be from, likeliest first."""
-    fits = [entry for entry in SOURCES.values() if layout in entry.layouts]
+def candidates(layout: str, *, num_classes: int | None, has_auxiliary: bool) -> tuple[Publisher, ...]:
+    """The publishers that a file of this layout can be from, likeliest first."""
+    fits = [entry for entry in PUBLISHERS.values() if layout in entry.layouts]
     if layout == "torchvision":
         is_fid = num_classes == FID_OUTPUTS and not has_auxiliary
         fits = [entry for entry in fits if (entry.network == "inception_v3_fid") == is_fid]
@@ -199,7 +199,9 @@ def candidates(layout: str, *, num_classes: int | None, has_auxiliary: bool) -> 
     return tuple(fits)
 
 
-def by_digest(sha256: str, md5: str) -> tuple[Source, ...]:
-    """The sources that publish a file with one of these digests."""
-    found = [entry for entry in SOURCES.values() for known in entry.digests if sha256.startswith(known) or md5 == known]
+def by_digest(sha256: str, md5: str) -> tuple[Publisher, ...]:
+    """The publishers of a file with one of these digests."""
+    found = [
+        entry for entry in PUBLISHERS.values() for known in entry.digests if sha256.startswith(known) or md5 == known
+    ]
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Weight files of any kind, read without running anything in them: names and tensors, or one line that says why not."""
+"""Read weight files of any kind without running anything in them: names and tensors, or one line on why not."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reinception.errors import ReinceptionError
+from reinception.errors import ReinceptionError, first_line
 from reinception.model.artifact import METADATA_KEY, MODEL_NAME
 from reinception.weights import hdf5
 
-MAX_BYTES = 4 << 30  # ten times the largest Inception-v3 training checkpoint; more is a mistake or a trap
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # The last bytes of TensorFlow's tables: the index of a checkpoint, or a whole one as written until 2016.
 _TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
@@ -32,9 +31,12 @@ _STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFile:
-    """A file's tensors by name. `kind` is what the file is, `is_ours` that it carries our manifest, `remarks` what was
-    done to get at the tensors, `sha256` and `md5` its digests ("" where it is several files or none), `published_as`
-    the source whose own library downloaded it."""
+    """A file's tensors by name.
+
+    `kind` is what the file is, `is_ours` whether it has our manifest, `remarks` what was done to reach the tensors,
+    `sha256` and `md5` its digests ("" where it is several files or none), `published_as` the name of the publisher
+    whose own library downloaded it.
+    """
 
     path: Path
     kind: str
@@ -76,7 +78,7 @@ def read(path: str | Path) -> WeightFile:
 
 def _read_file(file: Path) -> WeightFile:
     size = file.stat().st_size
-    if size > MAX_BYTES:
+    if size > hdf5.MAX_BYTES:
         raise ReinceptionError(f"{size / 2**30:.1f} GiB is more than any Inception-v3; not read")
     with file.open("rb") as stream:
         head = stream.read(16)
@@ -129,7 +131,7 @@ def _zip(file: Path) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            if sum(member.file_size for member in members) > MAX_BYTES:
+            if sum(member.file_size for member in members) > hdf5.MAX_BYTES:
                 raise ReinceptionError("unpacks to more than any Inception-v3; not read")
             names = [member.filename for member in members]
             if "model.weights.h5" in names:
@@ -137,7 +139,7 @@ def _zip(file: Path) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     except ReinceptionError:
         raise
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
-        raise ReinceptionError(f"not a whole archive ({_first_line(error)}); copy or download it again") from None
+        raise ReinceptionError(f"not a whole archive ({first_line(error)}); copy or download it again") from None
     if names and all(name.endswith(".npy") for name in names):
         return "NumPy archive", _npz(file), ()
     return "PyTorch", *_torch(file)
@@ -150,24 +152,14 @@ def _npz(file: Path) -> dict[str, Tensor]:
             for name in archive.files:
                 array = np.asarray(archive[name])
                 if array.dtype.kind not in "fiub":
-                    continue  # a label or a date beside the weights
+                    continue  # not weights: a label or a date
                 tensors[name] = torch.from_numpy(np.array(array, order="C"))
-    except (
-        ValueError,
-        TypeError,
-        EOFError,
-        OSError,
-        KeyError,
-        RuntimeError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # the bytes may come from anyone: whatever fails, the file cannot be used
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise ReinceptionError(
                 "holds pickled objects, which could run code: refused, nothing of it was run"
             ) from None
-        raise ReinceptionError(f"not a whole .npz file ({_first_line(error)}); copy or write it again") from None
+        raise ReinceptionError(f"not a whole .npz file ({first_line(error)}); copy or write it again") from None
     return tensors
 
 
@@ -185,7 +177,7 @@ def _torch(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             f"is a pickle that wants more than tensors ({wanted[0].removeprefix('GLOBAL ')}), which could run code: "
             "refused, nothing of it was run; if you trust its maker, load it there and save its state_dict()"
         ) from None
-    except Exception as error:  # the bytes are anyone's: whatever the unpickler trips over, the file is not usable
+    except Exception as error:  # as for .npz
         if "TorchScript" in str(error):
             raise ReinceptionError(
                 "is a TorchScript program, not a file of weights: refused, nothing of it was run; save its state_dict()"
@@ -195,18 +187,21 @@ def _torch(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 
 def _torn(error: Exception) -> str:
-    return f"not a whole PyTorch file ({_first_line(error)}); copy or download it again"
+    # torch explains `weights_only` at length before it says what went wrong
+    _, marker, reason = str(error).rpartition("WeightsUnpickler error: ")
+    what = first_line(ValueError(reason)) if marker else first_line(error)
+    return f"not a whole PyTorch file ({what}); copy or download it again"
 
 
 def _state_of(content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The dictionary of tensors inside a checkpoint, and what was left aside to get at it."""
+    """The dictionary of tensors inside a checkpoint, and what was left out."""
     if isinstance(content, Mapping):
         for key in _STATE_KEYS:
             inner = content.get(key)
             if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
                 others = [str(name) for name in content if name != key]
-                beside = f", beside {', '.join(others[:5])}" if others else ""
-                return _only_tensors(inner), (f"taken: the entry {key!r} of the checkpoint{beside}",)
+                rest = f"; not {', '.join(others[:5])}" if others else ""
+                return _only_tensors(inner), (f"taken: the entry {key!r} of the checkpoint{rest}",)
         tensors = _only_tensors(content)
         if tensors:
             return tensors, ()
@@ -233,7 +228,7 @@ def _tensorflow(prefix: Path) -> dict[str, Tensor]:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         return {name: _numeric(reader.get_tensor(name)) for name in _numeric_names(reader)}
     except Exception as error:  # TensorFlow raises its own classes for torn files
-        raise ReinceptionError(f"not a whole TensorFlow checkpoint ({_first_line(error)})") from None
+        raise ReinceptionError(f"not a whole TensorFlow checkpoint ({first_line(error)})") from None
 
 
 def _numeric_names(reader: Any) -> Iterator[str]:
@@ -243,9 +238,3 @@ def _numeric_names(reader: Any) -> Iterator[str]:
 
 def _numeric(array: Any) -> Tensor:
     return torch.from_numpy(np.array(array))
-
-
-def _first_line(error: Exception) -> str:
-    # torch puts a lecture on `weights_only` before what went wrong
-    lines = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__

@@ -1,22 +1,20 @@
-"""Training distortions: named functions of a picture and of random numbers fixed by (seed, epoch, index)."""
+"""Training augmentations: functions of an image and of random numbers fixed by (seed, epoch, index)."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from reinception.data.images.crops import FILTERS, in_colour
 from reinception.data.images.decode import Pixels
-from reinception.data.images.jpeg import Picture, is_large, shrink_for
+from reinception.data.images.jpeg import TrainingImage, scale_denominator_for
 from reinception.data.images.random_stream import RandomStream
+from reinception.data.images.resize import FILTERS, Box, in_colour, mirrored, resize_to_square
 from reinception.preprocess import Interpolation
-
-Augmentation = Literal["inception", "crop", "gentle", "none"]
+from reinception.recipe import Augmentation
 
 # The Inception crop and colours: tensorflow/models, research/inception, image_processing.py. GoogLeNet's paper has
 # 8 % as the smallest area (section 6); the trainer that produced the released weights has 5 %.
@@ -29,25 +27,25 @@ SATURATION = (0.5, 1.5)
 HUE = 0.2  # of a full turn
 CONTRAST = (0.5, 1.5)
 
-# The gentle set: our choice, for pictures whose subject fills the frame and whose borders mean something.
+# The gentle set: our choice, for images whose subject fills the frame and whose borders carry information.
 GENTLE_SIDE = (0.94, 1.0)
 GENTLE_BRIGHTNESS = 12.0
 GENTLE_CONTRAST = (0.9, 1.1)
 
 
-def augment(image: Picture, *, kind: Augmentation, input_size: int, seed: int, epoch: int, index: int) -> Pixels:
-    """The square (input_size, input_size, 3) uint8 that training sees of a decoded (h, w, 3) or (h, w) picture.
+def augment(image: TrainingImage, *, kind: Augmentation, input_size: int, seed: int, epoch: int, index: int) -> Pixels:
+    """The square (input_size, input_size, 3) uint8 that training sees of a decoded (h, w, 3) or (h, w) image.
 
     - `inception`: a random crop (`inception_box`), resized with a random interpolation, mirrored in half of the cases,
-      its colours distorted (`distort_colours`). For photographs of a scene.
+      its colours distorted (`distort_colours`). For images of a scene.
     - `crop`: such a crop, resized bilinearly, and mirrored in half of the cases; the colours stay. What most recipes
-      for photographs do.
+      do.
     - `gentle`: one of the eight flips and quarter turns, a box of 94 to 100 % of each side at a random place (scale and
       translation of a few per cent), brightness up to 12 levels and contrast up to 10 % up or down.
-    - `none`: the whole picture, resized.
+    - `none`: the whole image, resized.
 
     A large JPEG that is not decoded yet is decoded at the smallest of its scales that has a pixel for every pixel of
-    the result. Equal arguments give equal pixels, in any process and order. A grey picture (h, w) gives the same as its
+    the result. Equal arguments give equal pixels, in any process and order. A grey image (h, w) gives the same as its
     (h, w, 3).
     """
     if kind == "inception":
@@ -62,75 +60,53 @@ def augment(image: Picture, *, kind: Augmentation, input_size: int, seed: int, e
     raise ValueError(f"augmentation {kind!r} is none of {get_args(Augmentation)}")
 
 
-def _inception(image: Picture, size: int, draws: RandomStream) -> Pixels:
-    box = inception_box(*_size(image), draws)
-    interpolation = INCEPTION_INTERPOLATIONS[draws.integer(len(INCEPTION_INTERPOLATIONS))]
-    square = resized_to(_part(image, box, size), size, interpolation)
-    if draws.integer(2):
+def _inception(image: TrainingImage, size: int, random: RandomStream) -> Pixels:
+    box = inception_box(*_size(image), random)
+    interpolation = INCEPTION_INTERPOLATIONS[random.integer(len(INCEPTION_INTERPOLATIONS))]
+    square = resize_to_square(_part(image, box, size), size, interpolation)
+    if random.integer(2):
         square = mirrored(square)
-    return in_colour(distort_colours(square, draws))
+    return in_colour(distort_colours(square, random))
 
 
-def _crop(image: Picture, size: int, draws: RandomStream) -> Pixels:
-    square = resized_to(_part(image, inception_box(*_size(image), draws), size), size, "bilinear")
-    return in_colour(mirrored(square) if draws.integer(2) else square)
+def _crop(image: TrainingImage, size: int, random: RandomStream) -> Pixels:
+    square = resize_to_square(_part(image, inception_box(*_size(image), random), size), size, "bilinear")
+    return in_colour(mirrored(square) if random.integer(2) else square)
 
 
-def _size(image: Picture) -> tuple[int, int]:
+def _size(image: TrainingImage) -> tuple[int, int]:
     return (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else (image.width, image.height)
 
 
-def _part(image: Picture, box: tuple[int, int, int, int], size: int) -> Pixels:
-    """The pixels of the box, or of the decoder's smaller picture those it covers, whole ones at the edges."""
+def _part(image: TrainingImage, box: Box, size: int) -> Pixels:
+    """The pixels of the box; of an undecoded JPEG those that the box touches at the smallest scale that suits."""
     left, top, right, bottom = box
     if isinstance(image, np.ndarray):
         return image[top:bottom, left:right]
-    shrink = shrink_for(right - left, bottom - top, size) if is_large(image.width, image.height) else 1
-    return image.part(box, shrink)
+    scale = scale_denominator_for(right - left, bottom - top, size)
+    return image.pixels(scale)[top // scale : -(-bottom // scale), left // scale : -(-right // scale)]
 
 
-def _whole(image: Picture, size: int) -> Pixels:
+def _whole(image: TrainingImage, size: int) -> Pixels:
     if isinstance(image, np.ndarray):
         return image
-    if not is_large(image.width, image.height):
-        return image.pixels(1)
-    return image.pixels(shrink_for(image.width * GENTLE_SIDE[0], image.height * GENTLE_SIDE[0], size))
+    return image.pixels(scale_denominator_for(image.width * GENTLE_SIDE[0], image.height * GENTLE_SIDE[0], size))
 
 
-def resized_to(image: Pixels, size: int, interpolation: Interpolation) -> Pixels:
-    """(size, size) or (size, size, 3) of a picture (h, w) or (h, w, 3): Pillow's `resize`, bilinear within one level.
-
-    torch's bilinear resize of bytes uses the processor's vector instructions, and rounds its weights more coarsely.
-    """
-    if interpolation != "bilinear":
-        return np.array(Image.fromarray(image).resize((size, size), FILTERS[interpolation]))
-    # A copy without gaps is what torch takes pixel by pixel; a view it would take apart into planes, and so its result.
-    whole = torch.from_numpy(image.copy())[None]
-    planes = whole[:, None] if image.ndim == 2 else whole.permute(0, 3, 1, 2)
-    small = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)
-    square = small[0].permute(1, 2, 0).numpy()
-    return square[:, :, 0] if image.ndim == 2 else square
-
-
-def mirrored(image: Pixels) -> Pixels:
-    """Left and right exchanged; torch does it twenty times as fast as a copy of NumPy's view."""
-    return torch.from_numpy(np.ascontiguousarray(image)).flip(1).numpy()
-
-
-def inception_box(width: int, height: int, draws: RandomStream) -> tuple[int, int, int, int]:
+def inception_box(width: int, height: int, random: RandomStream) -> Box:
     """(left, top, right, bottom) of a random part: area evenly from 5 to 100 %, aspect ratio 3/4 to 4/3.
 
     The aspect ratio (width / height) is even in its logarithm, so upright and flat boxes are equally likely (the TF
-    trainer draws the ratio and then the height evenly). A box that does not fit is drawn again, up to 100 times; then
-    the largest central box whose aspect ratio is allowed is taken (the TF trainer takes the whole picture).
+    trainer random the ratio and then the height evenly). A box that does not fit is drawn again, up to 100 times; then
+    the largest central box whose aspect ratio is allowed is taken (the TF trainer takes the whole image).
     """
     low, high = (math.log(bound) for bound in INCEPTION_ASPECT)
     for _ in range(INCEPTION_ATTEMPTS):
-        area = width * height * draws.uniform(*INCEPTION_AREA)
-        aspect = math.exp(draws.uniform(low, high))
+        area = width * height * random.uniform(*INCEPTION_AREA)
+        aspect = math.exp(random.uniform(low, high))
         box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < box_width <= width and 0 < box_height <= height:
-            left, top = draws.integer(width - box_width + 1), draws.integer(height - box_height + 1)
+            left, top = random.integer(width - box_width + 1), random.integer(height - box_height + 1)
             return left, top, left + box_width, top + box_height
     box_width = max(1, min(width, round(height * INCEPTION_ASPECT[1])))
     box_height = max(1, min(height, round(width / INCEPTION_ASPECT[0])))
@@ -138,16 +114,16 @@ def inception_box(width: int, height: int, draws: RandomStream) -> tuple[int, in
     return left, top, left + box_width, top + box_height
 
 
-def distort_colours(image: Pixels, draws: RandomStream) -> Pixels:
+def distort_colours(image: Pixels, random: RandomStream) -> Pixels:
     """Brightness, saturation, hue and contrast, changed at random in one of the trainer's two orders, then clipped.
 
     Brightness moves by up to 32 levels; saturation and contrast scale by 0.5 to 1.5; hue turns by up to a fifth. One
     order puts contrast last, the other before saturation. Nothing is clipped in between. Takes and gives (h, w, 3) or
     (h, w); a grey has no saturation and no hue to change.
     """
-    brightness = draws.uniform(-BRIGHTNESS, BRIGHTNESS)
-    saturation, turn = draws.uniform(*SATURATION), draws.uniform(-HUE, HUE)
-    contrast, contrast_is_last = draws.uniform(*CONTRAST), draws.integer(2)
+    brightness = random.uniform(-BRIGHTNESS, BRIGHTNESS)
+    saturation, turn = random.uniform(*SATURATION), random.uniform(-HUE, HUE)
+    contrast, contrast_is_last = random.uniform(*CONTRAST), random.integer(2)
     planes = np.moveaxis(np.atleast_3d(image), 2, 0).astype(np.float32, order="C") + np.float32(brightness)
     if not contrast_is_last:
         planes = _scale_contrast(planes, contrast)
@@ -190,16 +166,16 @@ def _turn_colours(planes: NDArray[np.float32], saturation: float, turn: float) -
     return turned
 
 
-def _gentle(image: Pixels, size: int, draws: RandomStream) -> Pixels:
+def _gentle(image: Pixels, size: int, random: RandomStream) -> Pixels:
     height, width = image.shape[:2]
-    side = draws.uniform(*GENTLE_SIDE)
-    left, top = draws.uniform(0, width * (1 - side)), draws.uniform(0, height * (1 - side))
+    side = random.uniform(*GENTLE_SIDE)
+    left, top = random.uniform(0, width * (1 - side)), random.uniform(0, height * (1 - side))
     box = (left, top, left + width * side, top + height * side)
     square = np.asarray(Image.fromarray(image).resize((size, size), FILTERS["bilinear"], box=box))
-    square = np.rot90(square, draws.integer(4))
-    if draws.integer(2):
+    square = np.rot90(square, random.integer(4))
+    if random.integer(2):
         square = square[:, ::-1]
-    brightness, contrast = draws.uniform(-GENTLE_BRIGHTNESS, GENTLE_BRIGHTNESS), draws.uniform(*GENTLE_CONTRAST)
+    brightness, contrast = random.uniform(-GENTLE_BRIGHTNESS, GENTLE_BRIGHTNESS), random.uniform(*GENTLE_CONTRAST)
     mean = float(square.sum(dtype=np.int64)) / square.size
     levels = (np.arange(256, dtype=np.float64) - mean) * contrast + mean + brightness
     return in_colour(_to_uint8(levels)[square])

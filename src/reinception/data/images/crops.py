@@ -1,4 +1,4 @@
-"""What of a picture the network is scored on: single and many crops, as boxes and as exactly the pixels it sees."""
+"""Evaluation crops of an image, single and many: as boxes and as the exact pixels the network sees."""
 
 from __future__ import annotations
 
@@ -10,55 +10,44 @@ import numpy as np
 from PIL import Image
 
 from reinception.data.images.decode import Pixels
-from reinception.preprocess import Crops, Interpolation, Preprocessing
-
-FILTERS: dict[Interpolation, Image.Resampling] = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "area": Image.Resampling.BOX,
-}
+from reinception.data.images.resize import FILTERS, Box, in_colour, size_with_shorter_side
+from reinception.preprocess import Crops, Preprocessing
 
 
 def evaluation_pixels(image: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """The square (input_size, input_size, 3) uint8 that `preprocessing` makes of a decoded (h, w, 3) or (h, w) picture.
+    """The square (input_size, input_size, 3) uint8 that `preprocessing` makes of a decoded (h, w, 3) or (h, w) image.
 
     Pillow's resize is the reference: pixel centres at half-integers and, when shrinking, a filter as wide as the
     step (antialiasing). What that means for each rule:
 
-    - `whole`: one resize of the whole picture.
+    - `whole`: one resize of the whole image.
     - `shorter_side`: resize the shorter side to `preprocessing.resized_side`, the longer in proportion (rounded down),
       then cut the central square: pixel for pixel what torchvision's `Resize` and `CenterCrop` make of a Pillow image.
     - `central_crop`: the box of TensorFlow's `central_crop` (its first row is int((h - h * fraction) / 2), and as many
       rows are left out below), resized to the square. The filter may look at the neighbours just outside the box.
 
     TensorFlow 1 itself resized with neither antialiasing nor half-pixel centres, so its pixels differ: shrinking by
-    two, it takes every second pixel where Pillow averages. The released weights were made with that resize; weights
-    trained here were never shown anything but this one.
+    two, it takes every second pixel where Pillow averages. The released weights were trained with that resize; weights
+    trained here have only seen this one.
     """
     size = preprocessing.input_size
-    picture = Image.fromarray(image)
+    whole = Image.fromarray(image)
     resample = FILTERS[preprocessing.interpolation]
-    width, height = picture.size
+    width, height = whole.size
     if preprocessing.resize == "shorter_side":
-        smaller = picture.resize(resized(width, height, preprocessing.resized_side), resample)
+        smaller = whole.resize(size_with_shorter_side(width, height, preprocessing.resized_side), resample)
         left, top = round((smaller.width - size) / 2), round((smaller.height - size) / 2)
         square = smaller.crop((left, top, left + size, top + size))
     else:
         fraction = preprocessing.crop_fraction if preprocessing.resize == "central_crop" else 1.0
         left, top = int((width - width * fraction) / 2), int((height - height * fraction) / 2)
-        square = picture.resize((size, size), resample, box=(left, top, width - left, height - top))
+        square = whole.resize((size, size), resample, box=(left, top, width - left, height - top))
     return in_colour(np.array(square))
-
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom are just outside."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Crop:
-    """Of the picture whose shorter side is `scale` the pixels of `box`, resized to the input where they are more."""
+    """The pixels of `box` in the image whose shorter side is `scale`, resized to the input size where they are more."""
 
     scale: int
     box: Box
@@ -66,12 +55,12 @@ class Crop:
 
 
 def crop_boxes(width: int, height: int, crops: Crops) -> Iterator[tuple[tuple[str, str], Crop]]:
-    """Every crop of a picture of that size, `crops.num` of them, each with its names: (square, place in the square).
+    """Every crop of an image of that size, `crops.num` of them, each with its names: (square, place in the square).
 
-    Some coincide: the three squares of a square picture, or all places where a scale is the input size.
+    Some coincide: the three squares of a square image, or all places where a scale is the input size.
     """
     for scale in crops.scales:
-        for square, (left, top) in _squares(*resized(width, height, scale), scale, crops.num_squares):
+        for square, (left, top) in _squares(*size_with_shorter_side(width, height, scale), scale, crops.num_squares):
             for place, (x, y, side) in _places(scale, crops):
                 box = (left + x, top + y, left + x + side, top + y + side)
                 for mirrored in (False, True):
@@ -79,16 +68,17 @@ def crop_boxes(width: int, height: int, crops: Crops) -> Iterator[tuple[tuple[st
 
 
 def distinct_crops(width: int, height: int, crops: Crops) -> dict[Crop, int]:
-    """The crops to compute and how many of `crops.num` each stands for; mirrored ones are their twins' and left out."""
+    """The crops to compute and how many of `crops.num` each stands for; mirrored ones are left out."""
     return Counter(crop for _, crop in crop_boxes(width, height, crops) if not crop.mirrored)
 
 
 def crop_pixels(image: Pixels, crops: list[Crop], preprocessing: Preprocessing) -> Pixels:
-    """(len(crops), s, s, 3) uint8 of a decoded picture, which is resized once per scale."""
+    """(len(crops), s, s, 3) uint8 of a decoded image, which is resized once per scale."""
     size, resample = preprocessing.input_size, FILTERS[preprocessing.interpolation]
-    picture = Image.fromarray(image)
+    whole = Image.fromarray(image)
     at_scale = {
-        scale: picture.resize(resized(*picture.size, scale), resample) for scale in {crop.scale for crop in crops}
+        scale: whole.resize(size_with_shorter_side(*whole.size, scale), resample)
+        for scale in {crop.scale for crop in crops}
     }
     pixels = np.empty((len(crops), size, size, 3), dtype=np.uint8)
     for out, crop in zip(pixels, crops, strict=True):
@@ -97,12 +87,6 @@ def crop_pixels(image: Pixels, crops: list[Crop], preprocessing: Preprocessing) 
         square = in_colour(np.asarray(cut if cut.width == size else cut.resize((size, size), resample)))
         out[:] = square[:, ::-1] if crop.mirrored else square
     return pixels
-
-
-def resized(width: int, height: int, shorter: int) -> tuple[int, int]:
-    """Width and height when the shorter side becomes `shorter`; the longer one in proportion, rounded down."""
-    side = min(width, height)
-    return shorter * width // side, shorter * height // side
 
 
 def _squares(width: int, height: int, side: int, num: int) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -122,8 +106,3 @@ def _places(side: int, crops: Crops) -> Iterator[tuple[str, tuple[int, int, int]
     yield "centre", (round(free / 2), round(free / 2), size)
     if crops.whole:
         yield "whole", (0, 0, side)
-
-
-def in_colour(image: Pixels) -> Pixels:
-    """(h, w, 3) of a picture that may be (h, w) grey: its value three times."""
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)

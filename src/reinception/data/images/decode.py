@@ -1,4 +1,4 @@
-"""The one door for pictures: bytes become RGB uint8 pixels, or a named reason why not."""
+"""Decodes image files to uint8 RGB or grey pixels; whatever cannot be decoded is a `BadImage`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 100_000_000
 
-# No picture we accept needs more bytes than 16-bit RGBA and some room for what is written beside it.
+# No accepted image needs more bytes than 16-bit RGBA and some room for metadata.
 _BYTES_PER_PIXEL = 8
 _ROOM_BYTES = 64 << 20
 _DAMAGED = "is damaged ({}): get a fresh copy, or remove it"
@@ -49,66 +49,76 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
+EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 262, 0
 
 
-def decode(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False) -> Pixels:
-    """One picture as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
+def decode(
+    source: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False
+) -> Pixels:
+    """One image as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
 
     The content decides, not the file's name: JPEG, PNG, WebP, BMP, GIF and TIFF, of several frames the first. EXIF
     orientation is applied. Greys deeper than 8 bits are scaled by the range their storage declares (16 bits: v / 257,
     rounded), never stretched and never clipped. Transparency is flattened on white. CMYK is converted by formula;
-    colour profiles are not applied. With `keep_grey` a picture stored in grey comes back as (height, width), a third
-    of the memory; the same numbers.
+    colour profiles are not applied. With `keep_grey` an image stored in grey comes back as (height, width), a third
+    of the memory; the same numbers. A Pillow image is treated as the file would be that it was opened from.
 
     Raises `BadImage` for everything else: at most `max_pixels` (and Pillow's own limit) are decoded, and a truncated or
-    damaged file is refused rather than filled up. Safe to call from threads; never warns.
+    damaged file is refused, not filled up. Safe to call from threads; never warns.
     """
-    name = None if isinstance(source, bytes) else os.fspath(source)
+    name = os.fspath(source) if isinstance(source, str | Path) else ""
     try:
+        if isinstance(source, Image.Image):
+            with strict_quiet_pillow():
+                return _loaded_pixels(source, b"", max_pixels, keep_grey)
         data = source if isinstance(source, bytes) else allowed_bytes(Path(source), max_pixels)
         found = _require_format(data)
         if found == "PNG":
             png_chunks(data)
         if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-            raise BadImage("truncated", _TRUNCATED.format("the WebP is shorter than it says"))
-        with strict_quiet_pillow():
-            return _decode_pixels(data, found, max_pixels, keep_grey)
+            raise BadImage("", "truncated", _TRUNCATED.format("the WebP is shorter than it says"))
+        with strict_quiet_pillow(), Image.open(io.BytesIO(data), formats=(found,)) as image:
+            return _loaded_pixels(image, data, max_pixels, keep_grey)
     except BadImage as refused:
-        raise (refused if name is None else refused.named(name)) from refused.__cause__
+        raise refused.named(name) from refused.__cause__
     except MemoryError as error:
-        raise BadImage("memory", "not enough memory to decode it: free some, or shrink the picture", name) from error
-    except Exception as error:  # a damaged file can raise anything in Pillow's plugins; each is this file's refusal
+        raise BadImage(name, "memory", "not enough memory to decode it: free some, or shrink the image") from error
+    except Exception as error:  # Pillow's plugins can raise anything on a damaged file
         kind, reason = _classify(error, max_pixels)
-        raise BadImage(kind, reason, name) from error
+        raise BadImage(name, kind, reason) from error
+
+
+def max_file_bytes(max_pixels: int) -> int:
+    """The size in bytes of the largest file that is read when an image may have `max_pixels`."""
+    return _BYTES_PER_PIXEL * max_pixels + _ROOM_BYTES
 
 
 def allowed_bytes(path: Path, max_pixels: int) -> bytes:
-    """A file's content. `BadImage` when it is not there, no file, or larger than a picture of `max_pixels` can be."""
+    """A file's content. `BadImage` when it is not there, not a file, or larger than `max_file_bytes`."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise BadImage("unreadable", "is not a regular file: give a picture")
-        if status.st_size > (limit := _BYTES_PER_PIXEL * max_pixels + _ROOM_BYTES):
-            raise BadImage("too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
+            raise BadImage("", "unreadable", "is not a regular file: give an image")
+        if status.st_size > (limit := max_file_bytes(max_pixels)):
+            raise BadImage("", "too_large", f"{status.st_size:,} bytes are more than the {limit:,} allowed: shrink it")
         with open(path, "rb", buffering=0) as file:
             return file.read()
     except FileNotFoundError as error:
-        raise BadImage("missing", "there is no such file: check the path") from error
+        raise BadImage("", "missing", "there is no such file: check the path") from error
     except (OSError, ValueError) as error:
         message = getattr(error, "strerror", None) or str(error)
-        raise BadImage("unreadable", f"can not be read ({message}): check the path and the permissions") from error
+        raise BadImage("", "unreadable", f"cannot be read ({message}): check the path and the permissions") from error
 
 
 def _require_format(data: bytes) -> str:
     if not data:
-        raise BadImage("empty", "is empty (0 bytes): get a fresh copy, or remove it")
+        raise BadImage("", "empty", "is empty (0 bytes): get a fresh copy, or remove it")
     what = identify(data[:HEAD_BYTES])
     if what is None or what == TEXT:
         found = f"it is {what}" if what else f"it begins with the bytes {data[:8].hex(' ')}"
-        raise BadImage("not_an_image", f"is not an image ({found}): replace or remove it")
+        raise BadImage("", "not_an_image", f"is not an image ({found}): replace or remove it")
     if what not in FORMATS:
-        raise BadImage("format", f"is {what}; {', '.join(FORMATS)} are read: convert it")
+        raise BadImage("", "format", f"is {what}; {', '.join(FORMATS)} are read: convert it")
     return what
 
 
@@ -125,30 +135,27 @@ def png_chunks(data: bytes) -> set[bytes]:
         name = bytes(view[position + 4 : position + 8])
         is_critical = not name[0] & 0x20
         if is_critical and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-            raise BadImage("corrupt", _DAMAGED.format("a PNG checksum does not match"))
+            raise BadImage("", "corrupt", _DAMAGED.format("a PNG checksum does not match"))
         names.add(name)
         if name == b"IEND":
             return names
         position = end
-    raise BadImage("truncated", _TRUNCATED.format("the PNG ends before its end mark"))
+    raise BadImage("", "truncated", _TRUNCATED.format("the PNG ends before its end mark"))
 
 
-def _decode_pixels(data: bytes, found: str, max_pixels: int, keep_grey: bool) -> Pixels:
-    with Image.open(io.BytesIO(data), formats=(found,)) as opened:
-        width, height = opened.size
-        if width * height > max_pixels:
-            raise BadImage("too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
-        opened.load()
-        image: Image.Image = opened
-        orientation = _orientation(image)
-        transparent = None if image.mode == "P" else _transparent_colour(image, data)
-        info = _deep_grey_range(opened)
-        if image.mode in _GREY_16 or image.mode in ("I", "F"):
-            pixels, is_clear = _deep_grey(image, transparent, *info)
-        else:
-            image = _flatten(image)
-            pixels = np.array(image)
-            is_clear = None if transparent is None else _equals(pixels, transparent)
+def _loaded_pixels(image: Image.Image, data: bytes, max_pixels: int, keep_grey: bool) -> Pixels:
+    """The pixels of an opened image, whose encoded `data` may be unknown (empty)."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImage("", "too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
+    image.load()
+    orientation = _orientation(image)
+    transparent = None if image.mode == "P" else _transparent_colour(image, data)
+    if image.mode in _GREY_16 or image.mode in ("I", "F"):
+        pixels, is_clear = _deep_grey(image, transparent, *_deep_grey_range(image))
+    else:
+        pixels = np.array(_flatten(image))
+        is_clear = None if transparent is None else _equals(pixels, transparent)
     if is_clear is not None:
         pixels[is_clear] = 255
     pixels = upright(pixels, orientation)
@@ -164,15 +171,15 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _orientation(image: Image.Image) -> int:
-    # The picture is whole even where the camera's notes beside it are damaged: then it is taken as it is stored.
+    # Where only the metadata are damaged, the image is taken as it is stored.
     try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:
         return 1
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Grey ("L") or RGB, whatever the mode; transparency becomes white."""
+    """The image as grey ("L") or RGB, whatever its mode; transparency becomes white."""
     if image.mode in ("L", "RGB"):
         return image
     if image.mode == "1":
@@ -188,7 +195,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _transparent_colour(image: Image.Image, data: bytes) -> tuple[int, ...] | None:
-    """The one colour that stands for "nothing here", at the depth of the decoded pixels; None where there is none.
+    """The one colour that is transparent, at the depth of the decoded pixels; None where there is none.
 
     Pillow reports the file's own number; where it scales the pixels (1, 2, 4 and 16 bits per channel) it leaves that
     number as it was.
@@ -198,7 +205,7 @@ def _transparent_colour(image: Image.Image, data: bytes) -> tuple[int, ...] | No
         colour = (colour,)
     if not isinstance(colour, tuple):
         return None
-    depth = data[24] if image.format == "PNG" else 8
+    depth = data[24] if image.format == "PNG" and data else 8
     if image.mode == "RGB" and depth == 16:
         return tuple(value >> 8 for value in colour)
     if image.mode == "L" and depth < 8:
@@ -220,7 +227,7 @@ def _deep_grey_range(image: Image.Image) -> tuple[int, bool]:
 def _deep_grey(
     image: Image.Image, transparent: tuple[int, ...] | None, largest: int, is_inverted: bool
 ) -> tuple[Pixels, NDArray[np.bool_] | None]:
-    """(pixels, where nothing is) of a grey deeper than 8 bits: the declared range becomes 0 to 255, rounded.
+    """(pixels, which are transparent) of a grey deeper than 8 bits: the declared range becomes 0 to 255, rounded.
 
     Integers wider than 16 bits carry no convention for white. Those within 0 to 65535 are taken as 16-bit values, as
     most writers mean them; negative, larger and floating-point values are refused rather than guessed at.
@@ -228,18 +235,18 @@ def _deep_grey(
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > largest:
         what = "floating-point" if image.mode == "F" else "negative or very large"
-        raise BadImage("values", f"has {what} pixels, whose white is not defined: convert it to 8 or 16 bits")
+        raise BadImage("", "values", f"has {what} pixels, whose white is not defined: convert it to 8 or 16 bits")
     scaled = ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
     is_clear = None if transparent is None else _equals(values, transparent)
     return (255 - scaled if is_inverted else scaled), is_clear
 
 
 def _classify(error: Exception, max_pixels: int) -> tuple[str, str]:
-    message = _one_line(str(error)) or type(error).__name__
+    message = str(error) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         return "too_large", _too_large("its pixels are", max_pixels)
     if isinstance(error, UnidentifiedImageError):
-        return "corrupt", _DAMAGED.format("its header can not be read")
+        return "corrupt", _DAMAGED.format("its header cannot be read")
     if isinstance(error, EOFError) or "truncated" in message.lower():
         return "truncated", _TRUNCATED.format(message)
     return "corrupt", _DAMAGED.format(message)
@@ -249,10 +256,6 @@ def _too_large(what: str, max_pixels: int) -> str:
     return f"is too large ({what} more than the {max_pixels / 1e6:,.0f} million allowed): shrink it"
 
 
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 _lock = Lock()
 _num_users = 0
 _before = contextlib.ExitStack()
@@ -260,12 +263,12 @@ _before = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def strict_quiet_pillow() -> Iterator[None]:
-    """Pillow with its verdict reduced to a picture or an exception: no warnings, no truncated file filled with grey.
+    """Pillow gives an image or raises: no warnings, and truncated files are not filled with grey.
 
     Warning filters and Pillow's switch belong to the process, so the first thread to enter sets them and the last one
     to leave restores them.
     """
-    global _num_users  # noqa: PLW0603 - it mirrors a state that is global elsewhere
+    global _num_users  # noqa: PLW0603 - it mirrors state that is global in Pillow
     with _lock:
         if _num_users == 0:
             _before.enter_context(warnings.catch_warnings())

@@ -1,4 +1,4 @@
-"""What a file is, told from its first bytes and never from its name."""
+"""Identifies file formats from their first bytes, never from the file name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 HEAD_BYTES = 512
 TEXT = "a web page or other text"
 
-# Files with these endings are pictures in somebody's eyes: they are listed, so that one we can not read is refused by
-# name instead of vanishing. Any other file counts when its first bytes are those of a picture we read.
-PICTURE_SUFFIXES = frozenset(
+# Files with these suffixes are meant as images: they are listed, so that one that cannot be read is refused by name and
+# does not vanish. Any other file counts when its first bytes are those of an image that can be read.
+IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
     | {".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".ico", ".svg", ".dcm", ".exr"}
 )
@@ -26,7 +26,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00*", "TIFF"),
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
-    # What people also have in folders of pictures: known by name, so that the refusal can say what it is.
+    # What else is found in image folders, so that the error can say what it is.
     (b"8BPS", "a Photoshop document"),
     (b"%PDF", "a PDF document"),
     (b"%!PS", "a PostScript file"),
@@ -45,7 +45,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 
 def identify(head: bytes) -> str | None:
-    """The name of what begins with these bytes: one of FORMATS, a phrase for a thing we do not read, or None."""
+    """The format of a file that begins with these bytes: one of FORMATS, a phrase for what is not read, or None."""
     if head[:4] == b"RIFF":
         return "WEBP" if head[8:12] == b"WEBP" else "a sound or video file"
     if head[4:8] == b"ftyp":
@@ -60,7 +60,7 @@ def identify(head: bytes) -> str | None:
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether the first bytes are those of a format we read; False when they can not be read."""
+    """Whether the first bytes are those of a format in FORMATS; False when the file cannot be read."""
     try:
         with path.open("rb") as file:
             return identify(file.read(HEAD_BYTES)) in FORMATS

@@ -1,4 +1,4 @@
-"""PNG for training: plain ones through libspng, which undoes PNG's filters with the processor's vector instructions."""
+"""PNG decoding for training: plain files through libspng, which uses the processor's vector instructions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from reinception.data.images.decode import MAX_PIXELS, Pixels, png_chunks
 
 try:
     import pyspng
-except ImportError:  # the extra `fast` is not installed: Pillow decodes, the same pixels, slower
+except ImportError:  # the extra `fast` is not installed: Pillow decodes the same pixels, more slowly
     pyspng: ModuleType | None = None  # type: ignore[no-redef]
 
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _FORMATS = {0: "L", 2: "RGB"}  # by the header's colour type
-# None of these changes a pixel of the reference. Text may hold an orientation; the rest is transparency or animation.
+# These chunks change no pixel. Others may: text can hold an orientation, the rest is transparency or animation.
 _PLAIN = frozenset(
     (b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"pHYs", b"tIME", b"bKGD", b"hIST")
 )
@@ -23,7 +23,7 @@ _PLAIN = frozenset(
 def open_png(data: bytes) -> Pixels | None:
     """A PNG's pixels, (h, w, 3) or (h, w), where it is 8 bits of grey or colour and nothing else; otherwise None.
 
-    None is to be left to `decode`, also where libspng has a doubt. `BadImage` as by `decode` where the file is damaged.
+    None is left to `decode`, also where libspng is not sure. `BadImage` as by `decode` where the file is damaged.
     """
     if pyspng is None or data[:16] != _START or len(data) < 26:
         return None

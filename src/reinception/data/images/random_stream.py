@@ -1,4 +1,4 @@
-"""Random numbers that are a function of what they are for, and of nothing that happened before."""
+"""Counter-based (Philox) random streams keyed by purpose, seed, epoch and index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _UNIT = 2.0**-53
-_AT_ONCE = 16
+_CHUNK = 16
 _EMPTY = np.zeros(4, dtype=np.uint64)
 
 
@@ -28,7 +28,7 @@ class RandomStream:
 
     The key is hashed (BLAKE2b) into the key of a Philox counter generator, so equal keys give equal numbers in any
     process, on any platform, in any order, and different keys give independent ones. Only the raw 64-bit output is
-    used: NumPy promises that stream for ever, but not what its distributions make of it.
+    used: NumPy guarantees that stream, but not its distributions.
     """
 
     def __init__(self, *key: str | int) -> None:
@@ -36,7 +36,7 @@ class RandomStream:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
         self._key = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
         self._num_used = 0
-        self._waiting: list[int] = []  # the next ones, the very next one last
+        self._waiting: list[int] = []  # the next numbers, in reverse order
 
     def uniform(self, low: float, high: float) -> float:
         """A number in [low, high) with 53 random bits."""
@@ -55,12 +55,12 @@ class RandomStream:
 
     def _raw(self) -> int:
         if not self._waiting:
-            self._waiting = self._numbered(self._num_used, _AT_ONCE)[::-1].tolist()
+            self._waiting = self._numbered(self._num_used, _CHUNK)[::-1].tolist()
         self._num_used += 1
         return self._waiting.pop()
 
     def _numbered(self, first: int, num: int) -> NDArray[np.uint64]:
-        """Number `first` and on; a step of the counter gives four."""
+        """The numbers from position `first` on; a step of the counter gives four."""
         step, over = divmod(first, 4)
         generator = _OF_THIS_THREAD.philox
         generator.state = {

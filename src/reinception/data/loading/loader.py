@@ -1,9 +1,9 @@
-"""Batches whose position is a counter: a stream starts at any step and gives the same bits with any workers."""
+"""Deterministic batches: a stream can start at any step and gives the same bits with any number of workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from itertools import count, islice
 
@@ -13,28 +13,27 @@ from numpy.typing import NDArray
 
 from reinception.data.images.augment import Augmentation, augment
 from reinception.data.images.crops import evaluation_pixels
-from reinception.data.images.decode import Pixels
-from reinception.data.images.jpeg import Picture
-from reinception.data.images.jpeg_cut import prepare
+from reinception.data.images.jpeg import TrainingImage
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.cache import PixelCache
-from reinception.data.loading.read import pixels_of, training_picture, under_the_name_of
-from reinception.data.loading.workers import START_METHOD, in_order, turn_to
+from reinception.data.loading.read import errors_named, pixels_of, training_image, watched
+from reinception.data.loading.workers import START_METHOD, Watchdog, ordered_map
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
 from reinception.preprocess import Preprocessing
 
 CACHE_BYTES = 1 << 30
-# A picture of one colour has no contrast to stretch; the least counted is one level of 255.
+# An image of one colour has no contrast to stretch; the least standard deviation is one level of 255.
 LEAST_STD = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """Pictures with their targets, as bytes.
+    """Images with their targets, as bytes.
 
     `images` is uint8 (n, 3, s, s), laid out channels last; `targets` and `indices` (into the records the batch was made
-    of) are int64 (n,). `epoch` is that of the first picture; `step` counts batches from 0.
+    of) are int64 (n,). `epoch` is that of the first image; `step` counts batches from 0. `soft` is float32 (n, classes)
+    where a label is not certain.
     """
 
     images: torch.Tensor
@@ -46,113 +45,112 @@ class Batch:
 
     @property
     def labels(self) -> torch.Tensor:
-        """What is to be learned: `soft`, float32 (n, classes), where a label is not certain, else `targets`."""
+        """What is to be learned: `soft` where there is one, else `targets`."""
         return self.targets if self.soft is None else self.soft
 
 
+@dataclass(eq=False)
 class TrainingStream:
-    """An endless sequence of full batches over `records`.
+    """An endless sequence of full batches of `batch_size` images over `records`.
 
-    The pictures are one permutation per epoch, a function of (seed, epoch), laid end to end; batch k is positions
-    [k * batch_size, (k + 1) * batch_size) of that sequence, so a batch may run over the end of an epoch and no picture
-    is dropped or repeated. Each is distorted by `augment` with random numbers of (seed, epoch, index); large JPEGs are
-    decoded no larger than their crop needs. Neither workers nor the cache (up to `cache_bytes` of decoded pictures; 0
-    for none) change a bit. With `num_classes` labels that are not certain become probabilities (`Batch.soft`); without
-    it they are refused.
+    The images are one permutation per epoch, a function of (seed, epoch), laid end to end; batch k is positions
+    [k * batch_size, (k + 1) * batch_size) of that sequence, so a batch may run over the end of an epoch and no image
+    is dropped or repeated. Each is augmented with random numbers of (seed, epoch, index); large JPEGs are decoded no
+    larger than their crop needs. Neither the number of `workers` (processes; 0: in this one) nor the cache (up to
+    `cache_bytes` of decoded images; 0 for none) changes a bit. With `num_classes`, labels that are not certain become
+    probabilities (`Batch.soft`); without it they are refused.
     """
 
-    def __init__(
-        self,
-        records: Sequence[Record],
-        *,
-        input_size: int,
-        augmentation: Augmentation,
-        batch_size: int,
-        seed: int,
-        workers: int,
-        cache_bytes: int = CACHE_BYTES,
-        num_classes: int | None = None,
-    ) -> None:
-        if not records:
-            raise ReinceptionError("there are no pictures to train on: check the training split")
-        self._records, self._num_classes = records, num_classes
-        self._input_size, self._augmentation = input_size, augmentation
-        self._batch_size, self._seed, self._workers = batch_size, seed, workers
-        names = (record.name.lower() for record in islice(records, 1000))
-        if augmentation in ("inception", "crop") and any(name.endswith((".jpg", ".jpeg")) for name in names):
-            prepare()
-        is_shared = workers == 0 or START_METHOD == "fork"
-        self._cache = PixelCache(len(records), cache_bytes) if cache_bytes and is_shared else None
+    records: Sequence[Record]
+    _: KW_ONLY
+    input_size: int
+    augmentation: Augmentation
+    batch_size: int
+    seed: int
+    workers: int
+    cache_bytes: int = CACHE_BYTES
+    num_classes: int | None = None
+    _cache: PixelCache | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise ReinceptionError("there are no images to train on: check the training split")
+        if self.cache_bytes and (self.workers == 0 or START_METHOD == "fork"):
+            self._cache = PixelCache(len(self.records), self.cache_bytes)
 
     @property
     def steps_per_epoch(self) -> float:
         """Batches per pass over the records; rarely a whole number."""
-        return len(self._records) / self._batch_size
+        return len(self.records) / self.batch_size
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """Batches start_step, start_step + 1, ... without end. A file that can not be read raises its `BadImage`."""
+        """Batches start_step, start_step + 1, ... without end. A file that cannot be read raises its `BadImage`."""
         return self.numbered(count(start_step))
 
     def numbered(self, steps: Iterable[int]) -> Iterator[Batch]:
-        """The batches of those numbers, in that order: one process's share of what several train on."""
-        for plan, images in in_order(self._load, self._plans(steps), self._workers):
-            batch = _batch(plan, images, self._records)
+        """The batches of those numbers, in that order: what one of several processes trains on."""
+        for plan, images in ordered_map(self._load, self._plans(steps), self.workers):
+            batch = _batch(plan, images, self.records)
             yield replace(batch, soft=self._soft(batch))
 
     def _soft(self, batch: Batch) -> torch.Tensor | None:
-        certain = [self._records[index].certainty for index in batch.indices.tolist()]
+        certain = [self.records[index].certainty for index in batch.indices.tolist()]
         if min(certain) == 1:
             return None
-        if self._num_classes is None:
-            raise ReinceptionError("some labels are not certain, and it is not known among how many classes: say so")
+        if self.num_classes is None:
+            raise ReinceptionError("some labels are not certain, and the number of classes is not given: give it")
         certainties = torch.tensor(certain, dtype=torch.float32)[:, None]
-        soft = ((1 - certainties) / (self._num_classes - 1)).repeat(1, self._num_classes)
+        soft = ((1 - certainties) / (self.num_classes - 1)).repeat(1, self.num_classes)
         return soft.scatter_(1, batch.targets[:, None], certainties)
 
     def _plans(self, steps: Iterable[int]) -> Iterator[_Plan]:
-        num, known, order = len(self._records), -1, np.empty(0, dtype=np.int64)
+        num, known, order = len(self.records), -1, np.empty(0, dtype=np.int64)
         for step in steps:
             samples: list[tuple[int, int]] = []
-            for position in range(step * self._batch_size, (step + 1) * self._batch_size):
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
                 epoch, place = divmod(position, num)
                 if epoch != known:
-                    known, order = epoch, RandomStream("order", self._seed, epoch).permutation(num)
+                    known, order = epoch, RandomStream("order", self.seed, epoch).permutation(num)
                 samples.append((epoch, int(order[place])))
             yield _Plan(step=step, samples=tuple(samples))
 
-    def _load(self, plan: _Plan) -> tuple[_Plan, NDArray[np.uint8]]:
-        images = np.empty((len(plan.samples), self._input_size, self._input_size, 3), dtype=np.uint8)
-        for image, (epoch, index) in zip(images, plan.samples, strict=True):
-            picture = self._picture(index)
-            with under_the_name_of(self._records[index]):  # a large JPEG is decoded once it is known how large
-                image[:] = augment(
-                    picture,
-                    kind=self._augmentation,
-                    input_size=self._input_size,
-                    seed=self._seed,
+    def _load(self, plan: _Plan, watchdog: Watchdog) -> tuple[_Plan, NDArray[np.uint8]]:
+        images = np.empty((len(plan.samples), self.input_size, self.input_size, 3), dtype=np.uint8)
+        for pixels, (epoch, index) in zip(images, plan.samples, strict=True):
+            with errors_named(self.records[index]):  # a large JPEG is decoded once it is known how large
+                pixels[:] = augment(
+                    self._image(index, watchdog),
+                    kind=self.augmentation,
+                    input_size=self.input_size,
+                    seed=self.seed,
                     epoch=epoch,
                     index=index,
                 )
         return plan, images
 
-    def _picture(self, index: int) -> Picture:
-        read_it = partial(_training_picture, self._records, index)
-        return self._cache.get(index, read_it) if self._cache else read_it()
+    def _image(self, index: int, watchdog: Watchdog) -> TrainingImage:
+        read = partial(_training_image, self.records, index, watchdog)
+        return self._cache.get(index, read) if self._cache else read()
 
 
 def evaluation_batches(
-    records: Sequence[Record], preprocessing: Preprocessing, *, batch_size: int, workers: int
+    records: Iterable[Record], preprocessing: Preprocessing, *, batch_size: int, workers: int
 ) -> Iterator[tuple[Batch, list[tuple[int, BadImage]]]]:
     """Every record once, in order, as (batch of those that can be read, [(record index, why not)] of the others).
 
-    The last batch may be smaller; a batch of which nothing can be read has n = 0.
+    `records` may be an iterator: it is read only a few batches ahead. The last batch may be smaller; a batch of which
+    nothing can be read has n = 0.
     """
-    plans = (
-        _Plan(step=step, samples=tuple((0, index) for index in range(start, min(start + batch_size, len(records)))))
-        for step, start in enumerate(range(0, len(records), batch_size))
-    )
-    for plan, images, refused in in_order(partial(_load_evaluation, records, preprocessing), plans, workers):
-        yield _batch(plan, images, records), refused
+    tasks = _numbered(iter(records), batch_size)
+    for step, part in enumerate(ordered_map(partial(_load_evaluation, preprocessing), tasks, workers)):
+        batch = Batch(
+            images=torch.from_numpy(part.images).permute(0, 3, 1, 2),
+            targets=torch.tensor(part.targets, dtype=torch.int64),
+            indices=torch.tensor(part.indices, dtype=torch.int64),
+            epoch=0,
+            step=step,
+        )
+        yield batch, part.bad
 
 
 def normalise(
@@ -164,7 +162,7 @@ def normalise(
 ) -> torch.Tensor:
     """What the network reads of uint8 images (n, 3, s, s), on their device, in float32 up to the last conversion.
 
-    (value / 255 - mean) / std with the colours' fixed numbers, or (value - mean) / std with each picture's own.
+    (value / 255 - mean) / std with the fixed numbers of each channel, or (value - mean) / std with each image's own.
     """
     if preprocessing.scaling == "per_image":
         floats = images.to(dtype=torch.float32, memory_format=memory_format, copy=True)
@@ -180,39 +178,57 @@ def normalise(
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What goes into one batch: (epoch, record index) per picture."""
+    """What goes into one batch: (epoch, record index) for each image."""
 
     step: int
     samples: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Evaluated:
+    """What one task of evaluation became: the pixels (n, s, s, 3) of its readable records, and why others are not."""
+
+    images: NDArray[np.uint8]
+    targets: list[int]
+    indices: list[int]
+    bad: list[tuple[int, BadImage]]
+
+
+def _numbered(records: Iterator[Record], batch_size: int) -> Iterator[tuple[int, tuple[Record, ...]]]:
+    """(index of the first, records) of each batch."""
+    start = 0
+    while batch := tuple(islice(records, batch_size)):
+        yield start, batch
+        start += len(batch)
+
+
 def _load_evaluation(
-    records: Sequence[Record], preprocessing: Preprocessing, plan: _Plan
-) -> tuple[_Plan, NDArray[np.uint8], list[tuple[int, BadImage]]]:
-    """The plan without the refused, its pixels, and the refused."""
+    preprocessing: Preprocessing, task: tuple[int, tuple[Record, ...]], watchdog: Watchdog
+) -> _Evaluated:
+    start, records = task
     size = preprocessing.input_size
-    images = np.empty((len(plan.samples), size, size, 3), dtype=np.uint8)
-    samples: list[tuple[int, int]] = []
-    refused: list[tuple[int, BadImage]] = []
-    for epoch, index in plan.samples:
+    images = np.empty((len(records), size, size, 3), dtype=np.uint8)
+    good: list[int] = []
+    bad: list[tuple[int, BadImage]] = []
+    for place, record in enumerate(records):
         try:
-            images[len(samples)] = evaluation_pixels(_pixels(records, index), preprocessing)
-            samples.append((epoch, index))
+            with watched(record, start + place, watchdog):
+                pixels = pixels_of(record, watchdog.pause)
+            images[len(good)] = evaluation_pixels(pixels, preprocessing)
+            good.append(place)
         except BadImage as error:
-            refused.append((index, error))
-    return _Plan(step=plan.step, samples=tuple(samples)), images[: len(samples)], refused
+            bad.append((start + place, error))
+    return _Evaluated(
+        images=images[: len(good)],
+        targets=[records[place].target for place in good],
+        indices=[start + place for place in good],
+        bad=bad,
+    )
 
 
-def _pixels(records: Sequence[Record], index: int) -> Pixels:
-    with under_the_name_of(records[index]):
-        turn_to(index)
-    return pixels_of(records[index])
-
-
-def _training_picture(records: Sequence[Record], index: int) -> Picture:
-    with under_the_name_of(records[index]):
-        turn_to(index)
-    return training_picture(records[index])
+def _training_image(records: Sequence[Record], index: int, watchdog: Watchdog) -> TrainingImage:
+    with watched(records[index], index, watchdog) as record:
+        return training_image(record, watchdog.pause)
 
 
 def _batch(plan: _Plan, images: NDArray[np.uint8], records: Sequence[Record]) -> Batch:

@@ -1,4 +1,4 @@
-"""From a record to its picture: the bytes of a file or of a part of a tar file, whole or as small as training needs."""
+"""Reads a record's image: its bytes from a file, a tar file or an address, and its decoded pixels."""
 
 from __future__ import annotations
 
@@ -6,78 +6,85 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from reinception.data.images.decode import MAX_PIXELS, Pixels, allowed_bytes, decode
-from reinception.data.images.jpeg import Picture, open_jpeg
+from reinception.data.images.decode import MAX_PIXELS, Pixels, allowed_bytes, decode, max_file_bytes
+from reinception.data.images.jpeg import TrainingImage, open_jpeg
 from reinception.data.images.png import open_png
+from reinception.data.loading.workers import Watchdog
 from reinception.data.sources.records import Record
-from reinception.data.sources.remote import MissingError, read_part
+from reinception.data.sources.remote import MissingError, Pause, read_part
 from reinception.errors import BadImage
 
-# As decode.allowed_bytes has it for files here.
-_MOST_BYTES = 8 * MAX_PIXELS + (64 << 20)
 
+def pixels_of(record: Record, pause: Pause = contextlib.nullcontext) -> Pixels:
+    """The decoded image, (h, w, 3) or (h, w) uint8: the reference. `BadImage` under the record's name.
 
-def pixels_of(record: Record) -> Pixels:
-    """The decoded picture, (h, w, 3) or (h, w) uint8: the reference. `BadImage` under the record's name."""
-    with under_the_name_of(record):
-        is_whole_file = record.offset is None and record.address is None
-        return decode(record.path if is_whole_file else bytes_of(record), keep_grey=True)
-
-
-def training_picture(record: Record) -> Picture:
-    """What training distorts: the same pixels as `pixels_of`, or a JPEG that will be decoded as far as it is needed.
-
-    JPEG goes through libjpeg-turbo where simplejpeg is installed and PNG through libspng where pyspng is; everything
-    they are in doubt about, and every other format, goes through `decode`. `BadImage` under the record's name.
+    `pause` is a context manager for the time spent waiting for a network (`Watchdog.pause`).
     """
-    with under_the_name_of(record):
-        data = bytes_of(record)
-        picture: Picture | None = open_jpeg(data)
-        if picture is None:
-            picture = open_png(data)
-        return decode(data, keep_grey=True) if picture is None else picture
+    with errors_named(record):
+        is_whole_file = record.offset is None and record.address is None
+        return decode(record.path if is_whole_file else bytes_of(record, pause), keep_grey=True)
+
+
+def training_image(record: Record, pause: Pause = contextlib.nullcontext) -> TrainingImage:
+    """What training augments: the same pixels as `pixels_of`, or a large JPEG to be decoded at the scale it needs.
+
+    JPEG is decoded by libjpeg-turbo where simplejpeg is installed and PNG by libspng where pyspng is; whatever they are
+    not sure of, and every other format, by `decode`. `BadImage` under the record's name.
+    """
+    with errors_named(record):
+        data = bytes_of(record, pause)
+        if (jpeg := open_jpeg(data)) is not None:
+            return jpeg if jpeg.is_large else jpeg.pixels(1)
+        pixels = open_png(data)
+        return decode(data, keep_grey=True) if pixels is None else pixels
 
 
 @contextlib.contextmanager
-def under_the_name_of(record: Record) -> Iterator[None]:
-    """A `BadImage` from inside the block leaves it under the name by which people know the picture."""
+def errors_named(record: Record) -> Iterator[None]:
+    """A `BadImage` from inside the block leaves it under the record's name."""
     try:
         yield
     except BadImage as error:
         raise error.named(record.name) from error.__cause__
 
 
-def bytes_of(record: Record) -> bytes:
-    """The encoded picture. `BadImage` when it is not there or larger than any picture we accept.
+@contextlib.contextmanager
+def watched(record: Record, index: int, watchdog: Watchdog) -> Iterator[Record]:
+    """The record, marked as the `index` that this process is working on; errors inside the block bear its name."""
+    with errors_named(record):
+        watchdog.mark_current(index)
+        yield record
 
-    ReinceptionError where it lies elsewhere and the connection is lost: that is no fault of the picture's.
+
+def bytes_of(record: Record, pause: Pause = contextlib.nullcontext) -> bytes:
+    """The encoded image. `BadImage` when it is not there or larger than any image that is accepted.
+
+    ReinceptionError where it is at an address and the connection is lost: then the image is not to blame.
     """
     if record.address is not None:
-        return _bytes_elsewhere(record, record.address)
+        return _bytes_at_address(record, record.address, pause)
     if record.offset is None or record.size is None:
         return allowed_bytes(record.path, MAX_PIXELS)
     try:
         with record.path.open("rb", buffering=0) as file:
             data = os.pread(file.fileno(), record.size, record.offset)
     except OSError as error:
-        raise BadImage(
-            "unreadable", f"{record.path} can not be read ({error.strerror}): check it", record.name
-        ) from error
+        reason = f"{record.path} cannot be read ({error.strerror}): check it"
+        raise BadImage(record.name, "unreadable", reason) from error
     if len(data) < record.size:
-        raise BadImage("truncated", f"{record.path} ends inside it: get a fresh copy of that file", record.name)
+        raise BadImage(record.name, "truncated", f"{record.path} ends inside it: get a fresh copy of that file")
     return data
 
 
-def _bytes_elsewhere(record: Record, address: str) -> bytes:
+def _bytes_at_address(record: Record, address: str, pause: Pause) -> bytes:
     try:
-        size = record.num_bytes()
-        if size > _MOST_BYTES:
-            raise BadImage(
-                "too_large", f"{size:,} bytes are more than the {_MOST_BYTES:,} allowed: shrink it", record.name
-            )
-        data = read_part(address, record.offset or 0, size)
+        size = record.num_bytes(pause)
+        if size > (limit := max_file_bytes(MAX_PIXELS)):
+            reason = f"{size:,} bytes are more than the {limit:,} allowed: shrink it"
+            raise BadImage(record.name, "too_large", reason)
+        data = read_part(address, record.offset or 0, size, pause)
     except MissingError as error:
-        raise BadImage("missing", f"{address}: there is no such file: check the address", record.name) from error
+        raise BadImage(record.name, "missing", f"{address}: there is no such file: check the address") from error
     if len(data) < size:
-        raise BadImage("truncated", f"{address} ends inside it: get a fresh copy of that file", record.name)
+        raise BadImage(record.name, "truncated", f"{address} ends inside it: get a fresh copy of that file")
     return data

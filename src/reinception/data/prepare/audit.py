@@ -1,41 +1,40 @@
-"""What is wrong with the pictures, found before the first step, in processes that may crash or hang."""
+"""Checks every image of a source before training: unreadable files, duplicates, leaks between splits, odd images."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from reinception.data.images.decode import decode
-from reinception.data.images.image_info import Details, details_of
-from reinception.data.loading.read import bytes_of, pixels_of, under_the_name_of
-from reinception.data.loading.workers import PATIENCE_SECONDS, in_order, turn_to
+from reinception.data.images.image_info import ImageInfo, image_info
+from reinception.data.loading.read import bytes_of, pixels_of, watched
+from reinception.data.loading.workers import PATIENCE_SECONDS, Progress, Watchdog, ordered_map
 from reinception.data.prepare import duplicates
 from reinception.data.sources.records import Record, Source
 from reinception.errors import BadImage
 
-Progress = Callable[[int, int], None]
 _RECORDS_PER_TASK = 16
 
-# A class with fewer pictures is hardly learned, and hardly measured: of ten test pictures one is ten per cent.
+# A class with fewer images is hardly learned, and hardly measured: of ten test images one is ten per cent.
 TINY_CLASS = 10
 IMBALANCE = 10
-"""The largest class has more than so many times the pictures of the smallest."""
+"""The ratio of the largest class to the smallest from which the classes count as imbalanced."""
 ODD_SIDES = 8
 """A side that is so many times longer or shorter than the median side is odd."""
 SMALLEST_SIDE = 32
 MINORITY = 0.05
-"""What is so of fewer than this share of the pictures is worth naming one by one; more, and the data are like that."""
+"""A property of at most this fraction of the images is reported image by image; a more common one is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """A picture, its name, and what is to be said of it: a kind in one word for programs, a reason for people."""
+class Finding:
+    """A remark on an image that can be decoded, or on a class: `kind` is one word for programs, `reason` for people."""
 
     name: str
     kind: str
@@ -46,8 +45,8 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Twins:
-    """Pictures that are the same, by name: `exact` to the byte, else to the eye."""
+class DuplicateGroup:
+    """The same image several times, by name: `exact` where the bytes are equal, else a near duplicate."""
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
@@ -75,21 +74,20 @@ class Twins:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The verdict. Errors make training wrong or impossible; warnings are worth a look."""
+    """The result of the check. Errors make training wrong or impossible; warnings are worth a look."""
 
     source: Source
     num_decoded: int
-    errors: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
-    duplicates: tuple[Twins, ...]
+    errors: tuple[BadImage | Finding, ...]
+    warnings: tuple[Finding, ...]
+    duplicates: tuple[DuplicateGroup, ...]
     seconds: float
     near_duplicates_checked: bool
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def quarantine(self) -> tuple[str, ...]:
-        """The pictures that cannot be used at all, by name."""
-        return tuple(sorted({problem.name for problem in self.errors if problem.kind not in ABOUT_THE_WHOLE}))
+        """The images that cannot be used at all, by name."""
+        return tuple(sorted({bad.name for bad in self.errors if isinstance(bad, BadImage)}))
 
     def to_json(self) -> dict[str, Any]:
         """What `data check` writes (`errors`, `warnings`: path, kind, reason)."""
@@ -111,82 +109,99 @@ class Audit:
         }
 
 
-ABOUT_THE_WHOLE = frozenset({"leak", "conflicting_labels"})
-"""Errors of pictures that are whole: which of them is to go, nobody can tell but their owner."""
+ERROR_KINDS = frozenset({"leak", "conflicting_labels"})
+"""Findings that count as errors; only the owner of the data can tell which of the images has to go."""
 
 
-def check_images(records: Sequence[Record], *, workers: int = 0, patience: float = PATIENCE_SECONDS) -> list[Problem]:
-    """Every picture decoded in full, in `workers` processes, at least one; those that are refused, in order.
+def check_images(records: Sequence[Record], *, workers: int = 0, patience: float = PATIENCE_SECONDS) -> list[BadImage]:
+    """Every image decoded in full, in `workers` processes, at least one; those that cannot be used, in order.
 
-    A picture that makes the decoder crash or hang is refused as well, and the rest is checked.
+    An image that makes the decoder crash or hang is among them, and the rest is checked.
     """
     tasks = _tasks(len(records))
-    results = in_order(partial(_decode_all, records), tasks, max(workers, 1), patience=patience)
-    return [problem for found in results for problem in found]
+    results = ordered_map(partial(_decode_all, records), tasks, max(workers, 1), patience=patience)
+    return [bad for found in results for bad in found]
 
 
 def _tasks(num: int) -> list[range]:
     return [range(start, min(start + _RECORDS_PER_TASK, num)) for start in range(0, num, _RECORDS_PER_TASK)]
 
 
-def _decode_all(records: Sequence[Record], indices: range) -> list[Problem]:
-    problems = []
+def _decode_all(records: Sequence[Record], indices: range, watchdog: Watchdog) -> list[BadImage]:
+    refused = []
     for index in indices:
-        record = records[index]
         try:
-            turn_to(index)
-            pixels_of(record)
+            with watched(records[index], index, watchdog) as record:
+                pixels_of(record, watchdog.pause)
         except BadImage as error:
-            problems.append(Problem(name=record.name, kind=error.kind, reason=error.reason))
-    return problems
+            refused.append(error)
+    return refused
 
 
-def same_pictures(records: Sequence[Record], *, workers: int = 1, progress: Progress | None = None) -> list[list[int]]:
-    """Groups of positions that show one picture, to the byte or (with imagehash) to the eye; unreadable ones alone."""
-    seen = _see(records, workers, PATIENCE_SECONDS, progress)
-    exact = duplicates.equal([one.content for one in seen])
-    return duplicates.joined([*exact, *duplicates.alike([one.look for one in seen])])
-
-
-def _see(records: Sequence[Record], workers: int, patience: float, progress: Progress | None) -> list[_Seen]:
-    seen: list[_Seen] = []
-    for some in in_order(partial(_look, records), _tasks(len(records)), max(workers, 1), patience=patience):
-        seen += some
-        if progress is not None:
-            progress(len(seen), len(records))
-    return seen
+def same_images(records: Sequence[Record], *, workers: int = 1, progress: Progress | None = None) -> list[list[int]]:
+    """Groups of positions that show one image, exact and (with imagehash) near duplicates; unreadable ones in none."""
+    inspections = _inspect_all(records, workers, PATIENCE_SECONDS, progress)
+    exact = duplicates.exact_duplicates([one.content for one in inspections])
+    near = duplicates.near_duplicates([one.thumbprint for one in inspections])
+    return duplicates.connected_components([*exact, *near])
 
 
 # -- the whole audit ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a process says of one picture."""
+class _Inspection:
+    """What a worker process found out about one image: why it cannot be used, or SHA-256, thumbprint and image info."""
 
     refused: BadImage | None = None
     content: bytes | None = None
-    look: duplicates.Look | None = None
-    details: Details | None = None
+    thumbprint: duplicates.Thumbprint | None = None
+    info: ImageInfo | None = None
+
+
+def _inspect_all(
+    records: Sequence[Record], workers: int, patience: float, progress: Progress | None
+) -> list[_Inspection]:
+    inspections: list[_Inspection] = []
+    for some in ordered_map(partial(_inspect, records), _tasks(len(records)), max(workers, 1), patience=patience):
+        inspections += some
+        if progress is not None:
+            progress(len(inspections), len(records))
+    return inspections
+
+
+def _inspect(records: Sequence[Record], indices: range, watchdog: Watchdog) -> list[_Inspection]:
+    found = []
+    for index in indices:
+        try:
+            with watched(records[index], index, watchdog) as record:
+                data = bytes_of(record, watchdog.pause)
+                pixels = decode(data, keep_grey=True)
+            content, thumbprint = hashlib.sha256(data).digest(), duplicates.thumbprint(pixels)
+            found.append(_Inspection(content=content, thumbprint=thumbprint, info=image_info(data, pixels)))
+        except BadImage as error:
+            found.append(_Inspection(refused=error))
+    return found
 
 
 def audit(
     source: Source, *, workers: int = 1, patience: float = PATIENCE_SECONDS, progress: Progress | None = None
 ) -> Audit:
-    """Every picture read, decoded and compared. Nothing is modified."""
+    """Every image read, decoded and compared. Nothing is modified."""
     start, records = time.perf_counter(), source.records
-    seen = _see(records, workers, patience, progress)
-    groups = _duplicates(source, seen)
-    errors, warnings = [*_refusals(records, seen)], [*_oddities(records, seen), *_about_classes(source)]
+    inspections = _inspect_all(records, workers, patience, progress)
+    groups = _duplicates(source, inspections)
+    errors: list[BadImage | Finding] = [one.refused for one in inspections if one.refused is not None]
+    warnings = [*_about_images(records, inspections), *_about_classes(source)]
     for group in groups:
-        problem = _about_twins(group)
-        (errors if problem.kind in ABOUT_THE_WHOLE else warnings).append(problem)
+        finding = _about_duplicates(group)
+        (errors if finding.kind in ERROR_KINDS else warnings).append(finding)
     if source.num_ignored:
-        reason = f"{source.num_ignored} entries are hidden or no pictures and are left out"
-        warnings.append(Problem(name=source.name, kind="ignored", reason=reason))
+        reason = f"{source.num_ignored} entries are hidden or not images and are left out"
+        warnings.append(Finding(name=source.name, kind="ignored", reason=reason))
     return Audit(
         source=source,
-        num_decoded=sum(one.refused is None for one in seen),
+        num_decoded=sum(one.refused is None for one in inspections),
         errors=tuple(errors),
         warnings=tuple(warnings),
         duplicates=tuple(groups),
@@ -195,44 +210,22 @@ def audit(
     )
 
 
-def _look(records: Sequence[Record], indices: range) -> list[_Seen]:
-    found = []
-    for index in indices:
-        record = records[index]
-        try:
-            with under_the_name_of(record):
-                turn_to(index)
-                data = bytes_of(record)
-                pixels = decode(data, keep_grey=True)
-            look, details = duplicates.look_of(pixels), details_of(data, pixels)
-            found.append(_Seen(content=hashlib.sha256(data).digest(), look=look, details=details))
-        except BadImage as error:
-            found.append(_Seen(refused=error))
-    return found
-
-
-def _refusals(records: Sequence[Record], seen: Sequence[_Seen]) -> Iterator[Problem]:
-    for record, one in zip(records, seen, strict=True):
-        if one.refused is not None:
-            yield Problem(name=record.name, kind=one.refused.kind, reason=one.refused.reason)
-
-
-def _duplicates(source: Source, seen: Sequence[_Seen]) -> list[Twins]:
-    exact = duplicates.equal([one.content for one in seen])
+def _duplicates(source: Source, inspections: Sequence[_Inspection]) -> list[DuplicateGroup]:
+    exact = duplicates.exact_duplicates([one.content for one in inspections])
     later = {index for group in exact for index in group[1:]}  # one of each group stands for all
-    looks = [None if index in later else one.look for index, one in enumerate(seen)]
-    near = [list(pair) for pair in duplicates.alike(looks)]
+    thumbprints = [None if index in later else one.thumbprint for index, one in enumerate(inspections)]
+    near = duplicates.near_duplicates(thumbprints)
     first = {group[0]: group for group in exact}
-    groups = [_twins(source, group, exact=True) for group in exact]
-    for group in duplicates.joined(near):
+    groups = [_group(source, group, exact=True) for group in exact]
+    for group in duplicates.connected_components(near):
         together = sorted(index for one in group for index in first.get(one, [one]))
-        groups.append(_twins(source, together, exact=False))
+        groups.append(_group(source, together, exact=False))
     return groups
 
 
-def _twins(source: Source, indices: Sequence[int], *, exact: bool) -> Twins:
+def _group(source: Source, indices: Sequence[int], *, exact: bool) -> DuplicateGroup:
     members = [source.records[index] for index in indices]
-    return Twins(
+    return DuplicateGroup(
         names=tuple(record.name for record in members),
         labels=tuple(source.classes[record.target] for record in members),
         splits=tuple(record.split for record in members),
@@ -240,49 +233,49 @@ def _twins(source: Source, indices: Sequence[int], *, exact: bool) -> Twins:
     )
 
 
-def _about_twins(group: Twins) -> Problem:
+def _about_duplicates(group: DuplicateGroup) -> Finding:
     first, others = group.names[0], ", ".join(group.names[1:4]) + (" ..." if len(group.names) > 4 else "")
-    same = "is byte for byte" if group.exact else "shows the same picture as"
+    same = "is byte for byte" if group.exact else "shows the same image as"
     prefix = "" if group.exact else "near_"
     if group.conflicts:
         labels = " and ".join(sorted(set(group.labels)))
         reason = f"{same} {others}, labelled {labels}: decide which is right"
-        return Problem(name=first, kind=f"{prefix}conflicting_labels", reason=reason)
+        return Finding(name=first, kind=f"{prefix}conflicting_labels", reason=reason)
     if group.crosses_splits:
         splits = " and ".join(sorted(str(split) for split in set(group.splits)))
-        reason = f"{same} {others}, in {splits}: what is learned is tested; keep them in one split"
-        return Problem(name=first, kind=f"{prefix}leak", reason=reason)
-    return Problem(name=first, kind=f"{prefix}duplicate", reason=f"{same} {others}: it counts more than once")
+        reason = f"{same} {others}, in {splits}: training images are tested on; keep them in one split"
+        return Finding(name=first, kind=f"{prefix}leak", reason=reason)
+    return Finding(name=first, kind=f"{prefix}duplicate", reason=f"{same} {others}: it is counted more than once")
 
 
-def _oddities(records: Sequence[Record], seen: Sequence[_Seen]) -> Iterator[Problem]:
-    known = [(record, one.details) for record, one in zip(records, seen, strict=True) if one.details is not None]
+def _about_images(records: Sequence[Record], inspections: Sequence[_Inspection]) -> Iterator[Finding]:
+    known = [(record, one.info) for record, one in zip(records, inspections, strict=True) if one.info is not None]
     if not known:
         return
-    sides = sorted(side for _, details in known for side in (details.width, details.height))
+    sides = sorted(side for _, info in known for side in (info.width, info.height))
     median = sides[len(sides) // 2]
-    common = Counter(kind for _, details in known for kind in details.kinds)
-    for record, details in known:
-        for kind in details.kinds:
+    common = Counter(kind for _, info in known for kind in info.kinds)
+    for record, info in known:
+        for kind in info.kinds:
             if common[kind] <= max(MINORITY * len(known), 1) or kind == "sixteen_bit":
-                yield Problem(name=record.name, kind=kind, reason=details.reason(kind))
-        short, long = sorted((details.width, details.height))
+                yield Finding(name=record.name, kind=kind, reason=info.reason(kind))
+        short, long = sorted((info.width, info.height))
         if short < SMALLEST_SIDE or short * ODD_SIDES < median or long > ODD_SIDES * median:
-            reason = f"has {details.width} x {details.height} pixels, where {median} a side is usual"
-            yield Problem(name=record.name, kind="odd_size", reason=reason)
-        if details.expected_suffixes and PurePosixPath(record.name).suffix.lower() not in details.expected_suffixes:
-            reason = f"is {details.format}, which its name does not say; it is read as what it is"
-            yield Problem(name=record.name, kind="misnamed", reason=reason)
+            reason = f"has {info.width} x {info.height} pixels, where {median} a side is usual"
+            yield Finding(name=record.name, kind="odd_size", reason=reason)
+        if info.expected_suffixes and PurePosixPath(record.name).suffix.lower() not in info.expected_suffixes:
+            reason = f"is {info.format}, and its name says otherwise; it is read as {info.format}"
+            yield Finding(name=record.name, kind="misnamed", reason=reason)
 
 
-def _about_classes(source: Source) -> Iterable[Problem]:
+def _about_classes(source: Source) -> Iterable[Finding]:
     counts = Counter(record.target for record in source.records)
     by_size = sorted((counts[target], name) for target, name in enumerate(source.classes))
     for count, name in by_size:
         if count < TINY_CLASS:
-            reason = f"has {count} pictures; {TINY_CLASS} are few to learn it and to measure it"
-            yield Problem(name=name, kind="tiny_class", reason=reason)
+            reason = f"has {count} images; even {TINY_CLASS} are few for training and evaluation"
+            yield Finding(name=name, kind="tiny_class", reason=reason)
     (least, smallest), (most, largest) = by_size[0], by_size[-1]
     if most > IMBALANCE * least:
-        reason = f"has {most:,} pictures and {smallest} {least:,}: accuracy alone will say little"
-        yield Problem(name=largest, kind="imbalance", reason=reason)
+        reason = f"has {most:,} images and {smallest} {least:,}: accuracy alone will say little"
+        yield Finding(name=largest, kind="imbalance", reason=reason)

@@ -1,8 +1,7 @@
-"""Pictures that are the same: byte for byte, or re-encoded and resized; found by fingerprints, confirmed by pixels."""
+"""Finds exact and near duplicates: perceptual hashes propose pairs, small copies of the images confirm them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,34 +16,29 @@ from reinception.data.images.decode import Pixels
 
 try:
     import imagehash
-except ImportError:  # the extra `check` is not installed: near duplicates are not looked for, and that is said
+except ImportError:  # the extra `check` is not installed: near duplicates are not looked for, and the user is told
     imagehash: ModuleType | None = None  # type: ignore[no-redef]
 
-# A perceptual hash of 64 bits proposes, a small copy of the picture decides. Of the 2,624 solar cells, which look
-# alike, no two reach a correlation of 0.9984; a picture saved again as JPEG or at another size keeps 0.9995 and more.
+# A perceptual hash of 64 bits proposes, a small copy of the image decides. Of the 2,624 solar cells, which look alike,
+# no two reach a correlation of 0.9984; an image saved again as JPEG or at another size keeps 0.9995 and more.
 MAX_HASH_DISTANCE = 6
 MIN_CORRELATION = 0.9992
 SIDE = 32
-# In a flat picture there is nothing to tell it from another one.
+# A flat image has nothing that distinguishes it from another one.
 _LEAST_CONTRAST = 4.0
 _BANDS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a picture is compared by: its hash of 64 bits, and SIDE x SIDE grey values (uint8)."""
+class Thumbprint:
+    """What images are compared by: a hash of 64 bits, and SIDE x SIDE grey values (uint8)."""
 
     hash: int
     small: bytes
 
 
-def content_hash(data: bytes) -> bytes:
-    """sha256 of the encoded picture."""
-    return hashlib.sha256(data).digest()
-
-
-def look_of(pixels: Pixels) -> Look | None:
-    """None without imagehash, and for a flat picture."""
+def thumbprint(pixels: Pixels) -> Thumbprint | None:
+    """None without imagehash, and for a flat image."""
     if imagehash is None:
         return None
     grey = Image.fromarray(pixels).convert("L")
@@ -52,10 +46,10 @@ def look_of(pixels: Pixels) -> Look | None:
     if np.asarray(small).std() < _LEAST_CONTRAST:
         return None
     bits = np.packbits(imagehash.phash(grey).hash.ravel()).tobytes()
-    return Look(hash=int.from_bytes(bits), small=small.tobytes())
+    return Thumbprint(hash=int.from_bytes(bits), small=small.tobytes())
 
 
-def equal(hashes: Sequence[bytes | None]) -> list[list[int]]:
+def exact_duplicates(hashes: Sequence[bytes | None]) -> list[list[int]]:
     """Groups of positions whose hashes are the same, in order."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for position, one in enumerate(hashes):
@@ -64,18 +58,18 @@ def equal(hashes: Sequence[bytes | None]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def alike(looks: Sequence[Look | None]) -> list[tuple[int, int]]:
-    """Pairs of positions that show the same picture.
+def near_duplicates(thumbprints: Sequence[Thumbprint | None]) -> list[tuple[int, int]]:
+    """Pairs of positions that show the same image.
 
     Hashes that differ in at most MAX_HASH_DISTANCE (6) of 64 bits are equal in two of 8 bytes at least, so only
-    pictures that share two bytes in their places are compared: of a million different ones 28 times 7 others each.
+    images that share two bytes in their places are compared: of a million different ones 28 times 7 others each.
     """
-    chosen = [position for position, look in enumerate(looks) if look is not None]
+    chosen = [position for position, one in enumerate(thumbprints) if one is not None]
     if len(chosen) < 2:
         return []
-    hashes = np.array([look.hash for look in looks if look is not None], dtype=np.uint64)
+    hashes = np.array([one.hash for one in thumbprints if one is not None], dtype=np.uint64)
     parts = hashes.view(np.uint8).reshape(-1, _BANDS).astype(np.uint16)
-    small = [look.small for look in looks if look is not None]
+    small = [one.small for one in thumbprints if one is not None]
     candidates: set[tuple[int, int]] = set()
     for one, other in combinations(range(_BANDS), 2):
         keys: NDArray[np.uint16] = np.left_shift(parts[:, one], 8, dtype=np.uint16) | parts[:, other]
@@ -85,7 +79,7 @@ def alike(looks: Sequence[Look | None]) -> list[tuple[int, int]]:
 
 
 def _near(hashes: NDArray[np.uint64], keys: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
-    """Pairs of positions whose keys are equal and whose hashes are near; as much work as there are equal keys."""
+    """Pairs of positions whose keys are equal and whose hashes are near; the cost is that of the equal keys."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     places, distance = np.arange(len(keys)), 0
@@ -103,8 +97,8 @@ def _correlation(one: bytes, other: bytes) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def joined(groups: Iterable[Sequence[int]]) -> list[list[int]]:
-    """The groups, those that share a member made one; members and groups in order."""
+def connected_components(groups: Iterable[Sequence[int]]) -> list[list[int]]:
+    """The groups, with those that share a member merged; members and groups in order."""
     root: dict[int, int] = {}
 
     def find(item: int) -> int:

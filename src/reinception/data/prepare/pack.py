@@ -1,4 +1,4 @@
-"""Pictures into tar shards with an index and checksums: in parallel, resumable, verified by reading them back."""
+"""Writes images into tar shards with an index and checksums: in parallel, resumable, verified by reading back."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from reinception.data.images.crops import resized
 from reinception.data.images.decode import decode
-from reinception.data.loading.read import bytes_of, under_the_name_of
-from reinception.data.loading.workers import in_order, turn_to
-from reinception.data.prepare.audit import Progress
+from reinception.data.images.resize import size_with_shorter_side
+from reinception.data.loading.read import bytes_of, watched
+from reinception.data.loading.workers import Progress, Watchdog, ordered_map
 from reinception.data.sources.records import Record, Source
 from reinception.data.sources.shards import FORMAT, INDEX_NAME, ROW_FIELDS, ROWS_NAME
 from reinception.data.sources.tar import members
@@ -34,13 +33,13 @@ _PLAN_NAME = "plan.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """What was written: the folder, its shards, pictures in them, and those that could not be read, with reasons."""
+    """What was written: the folder, its shards, the images in them, and those that could not be read."""
 
     folder: Path
     num_shards: int
     num_images: int
     num_listed: int
-    left_out: tuple[tuple[str, str], ...]
+    left_out: tuple[BadImage, ...]
 
 
 def pack(
@@ -52,13 +51,13 @@ def pack(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Packed:
-    """Tar shards of `per_shard` pictures in the source's order, as WebDataset reads them (`00000012.jpg` beside
+    """Tar shards of `per_shard` images in the source's order, as WebDataset reads them (`00000012.jpg` beside
     `00000012.cls`), with an index for `open_source`.
 
-    Pictures are copied byte for byte. With `shorter_side` larger ones are decoded, resized (Lanczos) and saved as JPEG
-    of quality 95. Every shard is written under another name, read back, and only then given its own; packing again into
-    the same folder, after an interruption, keeps those whose checksum holds. A picture that can not be read is left out
-    and named. `ReinceptionError` when the folder holds anything else, or a finished pack.
+    Images are copied byte for byte. With `shorter_side` larger ones are decoded, resized (Lanczos) and saved as JPEG of
+    quality 95. Every shard is written under a temporary name, read back, and then renamed; packing again into the same
+    folder, after an interruption, keeps those whose checksum holds. An image that cannot be read is left out and named.
+    `ReinceptionError` when the folder holds anything else, or a finished pack.
     """
     plan = {
         "format": FORMAT,
@@ -69,23 +68,23 @@ def pack(
     }
     _begin(out, plan)
     tasks = list(range(-(-len(source.records) // per_shard)))
-    job = partial(_write_shard, source.records, out, shorter_side, per_shard)
+    job = partial(_write_shard, source.records, _Options(out=out, shorter_side=shorter_side, per_shard=per_shard))
     shards: list[dict[str, Any]] = []
-    for shard in in_order(job, tasks, max(workers, 1)):
+    for shard in ordered_map(job, tasks, max(workers, 1)):
         shards.append(shard)
         if progress is not None:
             progress(min(len(shards) * per_shard, len(source.records)), len(source.records))
-    left_out = tuple((name, reason) for shard in shards for name, reason in shard["left_out"])
+    left_out = tuple(BadImage(*bad) for shard in shards for bad in shard["left_out"])
     num_images = sum(len(shard["rows"]) for shard in shards)
     if not num_images:
-        raise ReinceptionError(f"{source.name}: none of its pictures can be read: run `reinception data check`")
+        raise ReinceptionError(f"{source.name}: none of its images can be read: run `reinception data check`")
     _write_rows(source, out / ROWS_NAME, shards)
     index = {
         "format": FORMAT,
         "classes": list(source.classes),
         "num_images": num_images,
         "num_listed": len(source.records),
-        "left_out": [list(one) for one in left_out],
+        "left_out": [[bad.name, bad.reason] for bad in left_out],
         "made_from": plan,
         "shards": [{name: shard[name] for name in ("name", "size", "sha256")} for shard in shards if shard["rows"]],
     }
@@ -116,26 +115,30 @@ def _begin(out: Path, plan: dict[str, Any]) -> None:
         with new_text_file(out / _PLAN_NAME) as file:
             json.dump(plan, file)
     except (OSError, ValueError) as error:
-        raise ReinceptionError(f"{out}: can not be used ({error}): name another folder") from error
+        raise ReinceptionError(f"{out}: cannot be used ({error}): name another folder") from error
 
 
-def _write_shard(
-    records: Sequence[Record], out: Path, shorter_side: int | None, per_shard: int, number: int
-) -> dict[str, Any]:
-    """One shard: its name, size and sha256, (record, offset, size) of its pictures, and who was left out and why."""
-    name = f"shard-{number:05d}.tar"
-    said = out / f"{name}.rows.json"
-    if (done := _finished(out / name, said)) is not None:
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    out: Path
+    shorter_side: int | None
+    per_shard: int
+
+
+def _write_shard(records: Sequence[Record], options: _Options, number: int, watchdog: Watchdog) -> dict[str, Any]:
+    """One shard: its name, size and sha256, (record, offset, size) of its images, and those that were left out."""
+    name, out, per_shard = f"shard-{number:05d}.tar", options.out, options.per_shard
+    rows_path = out / f"{name}.rows.json"
+    if (done := _finished(out / name, rows_path)) is not None:
         return done
     part, rows, left_out = out / f".{name}.part", list[list[int]](), list[list[str]]()
     with part.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for index in range(number * per_shard, min((number + 1) * per_shard, len(records))):
             try:
-                with under_the_name_of(records[index]):
-                    turn_to(index)
-                    data, suffix = _encoded(records[index], shorter_side)
-            except BadImage as refused:
-                left_out.append([records[index].name, refused.reason])
+                with watched(records[index], index, watchdog) as record:
+                    data, suffix = _encoded(bytes_of(record, watchdog.pause), record.name, options.shorter_side)
+            except BadImage as bad:
+                left_out.append([bad.name, bad.kind, bad.reason])
                 continue
             rows.append([index, tar.offset + tarfile.BLOCKSIZE, len(data)])
             _add(tar, f"{index:08d}{suffix}", data)
@@ -147,7 +150,7 @@ def _write_shard(
     if not all((offset, size) in places for _, offset, size in rows):
         raise ReinceptionError(f"{part}: does not read back as it was written: check the disk")
     shard = {"name": name, "size": part.stat().st_size, "sha256": digest, "rows": rows, "left_out": left_out}
-    with new_text_file(said, replace=True) as text:
+    with new_text_file(rows_path, replace=True) as text:
         json.dump(shard, text)
     if rows:
         part.rename(out / name)
@@ -156,10 +159,12 @@ def _write_shard(
     return shard
 
 
-def _finished(path: Path, said: Path) -> dict[str, Any] | None:
-    """What an earlier attempt says of a shard that it finished and that is still what it was."""
+def _finished(path: Path, rows_path: Path) -> dict[str, Any] | None:
+    """The shard as an earlier attempt described it, if its checksum still holds."""
     try:
-        shard = json.loads(said.read_text(encoding="utf-8"))
+        shard = json.loads(rows_path.read_text(encoding="utf-8"))
+        if any(len(bad) != 3 for bad in shard["left_out"]):
+            return None  # of an earlier version
         if not shard["rows"]:
             return shard
         with path.open("rb") as file:
@@ -168,23 +173,23 @@ def _finished(path: Path, said: Path) -> dict[str, Any] | None:
         return None
 
 
-def _encoded(record: Record, shorter_side: int | None) -> tuple[bytes, str]:
-    data = bytes_of(record)
-    suffix = PurePosixPath(record.name).suffix.lower() or ".img"
+def _encoded(data: bytes, name: str, shorter_side: int | None) -> tuple[bytes, str]:
+    """The bytes that are packed, as they are or resized, and their file suffix."""
+    suffix = PurePosixPath(name).suffix.lower() or ".img"
     if shorter_side is None:
         return data, suffix
     pixels = decode(data, keep_grey=True)
     height, width = pixels.shape[:2]
     if min(height, width) <= shorter_side:
         return data, suffix
-    picture = Image.fromarray(pixels).resize(resized(width, height, shorter_side), Image.Resampling.LANCZOS)
+    size = size_with_shorter_side(width, height, shorter_side)
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue(), ".jpg"
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """A member without date or owner: the same pictures give the same bytes."""
+    """A member without date or owner: the same images give the same bytes."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o644
     tar.addfile(member, io.BytesIO(data))
@@ -201,5 +206,5 @@ def _write_rows(source: Source, path: Path, shards: Sequence[dict[str, Any]]) ->
                     source.classes[record.target],
                     "" if record.certainty == 1 else repr(record.certainty),
                 )
-                told = (record.name, label, record.split, record.group, record.stratum, certainty)
-                writer.writerow((*told, shard["name"], offset, size))
+                fields = (record.name, label, record.split, record.group, record.stratum, certainty)
+                writer.writerow((*fields, shard["name"], offset, size))

@@ -1,4 +1,4 @@
-"""The ELPV solar cells, read where the package `elpv-dataset` keeps them."""
+"""The ELPV solar-cell dataset, read from the package `elpv-dataset`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from reinception.errors import ReinceptionError
 
 CLASSES = ("functional", "defective")
 
-# Most modules have 60 cells. Where the short module of a long run lies can not be seen from the types; it was found by
-# moving the boundaries until they explained most of the variance of the files' sizes (91 % against 87 to 89 %).
+# Most modules have 60 cells. The types do not show where the short module of a long run lies; it was found by moving
+# the boundaries until they explained most of the variance of the file sizes (91 % against 87 to 89 %).
 _MODULE_CELLS = 60
 _SHORT_MODULES = {714: (9, 54), 530: (7, 50)}  # cells in the run -> (whole modules before the short one, its cells)
 
 
 def open_elpv() -> Source:
-    """2,624 electroluminescence pictures of solar cells, 300x300 grey, as `functional` (0) or `defective` (1).
+    """2,624 electroluminescence images of solar cells, 300x300 grey, as `functional` (0) or `defective` (1).
 
     Experts gave every cell one of four probabilities of a defect; 1/2 and more means defective: 821 of 2,624. There is
     no official split. `stratum` is crystal type and probability; `group` is the solar module, inferred by `modules`.
     Deitsch et al., Solar Energy 185 (2019); the data are CC-BY-NC-SA-4.0.
 
-    Raises `ReinceptionError` when the package is not installed or its label file can not be read; imports nothing of
-    it.
+    Raises `ReinceptionError` when the package is not installed or its label file cannot be read; does not import it.
     """
     spec = find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
@@ -70,11 +69,11 @@ def _cells_per_module(length: int) -> list[int]:
 
 
 def _read_labels(path: Path) -> list[tuple[str, float, str]]:
-    """(file name, probability of a defect, crystal type) per line; columns parted by white space, no header."""
+    """(file name, probability of a defect, crystal type) per line; columns separated by white space, no header."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ReinceptionError(f"{path}: can not be read: install elpv-dataset again") from error
+        raise ReinceptionError(f"{path}: cannot be read: install elpv-dataset again") from error
     cells = []
     for number, line in enumerate(lines, start=1):
         try:

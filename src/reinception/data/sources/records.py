@@ -1,7 +1,8 @@
-"""What every source of pictures becomes: a list of labelled files with a fingerprint."""
+"""Record and Source: a named list of labelled images with splits and a fingerprint."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,25 +14,24 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from reinception.data.sources.remote import is_address, size_and_version
+from reinception.data.sources.remote import Pause, is_address, size_and_version
 from reinception.errors import ReinceptionError
 
 SPLITS = ("train", "val", "test")
 NO_SPLIT = 255
 SPLIT_WORDS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
-"""How people spell them, and their positions in SPLITS. Test is never taken for validation."""
+"""How people spell the splits, and their positions in SPLITS. Test is never taken for validation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One picture: where it lies, what people call it, and what it shows.
+    """One image: where it is, its name and its label.
 
-    `name` is relative to its source, with forward slashes. `target` is the class index. `split` is None until somebody
-    has decided; `group` names what must not be torn apart by a split (a patient, a solar module); `stratum` names a
-    difference inside a class that every split should share (a material, a degree of certainty). `certainty` is the
-    probability that the label is right; the rest belongs to the other classes in equal parts. A picture inside a tar
-    file is the `size` bytes at `offset` of `path`. One that lies elsewhere has an `address` (remote.py); its `path` is
-    then no more than the last part of that.
+    `name` is relative to its source, with forward slashes. `target` is the class index. `split` is None until it is
+    assigned; `group` names what must stay in one split (a patient, a solar module); `stratum` names a difference inside
+    a class that every split should reflect (a material, a degree of certainty). `certainty` is the probability that the
+    label is right; the rest belongs to the other classes in equal parts. An image inside a tar file is the `size` bytes
+    at `offset` of `path`. A remote one has an `address` (remote.py); its `path` is then only the last part of that.
     """
 
     path: Path
@@ -45,24 +45,24 @@ class Record:
     size: int | None = None
     address: str | None = None
 
-    def num_bytes(self) -> int:
-        """The size of the picture's file, or of its part of a tar file. OSError where it can not be asked for."""
+    def num_bytes(self, pause: Pause = contextlib.nullcontext) -> int:
+        """The size of the image's file, or of its part of a tar file. OSError where the file cannot be found."""
         if self.size is not None:
             return self.size
-        return self.path.stat().st_size if self.address is None else size_and_version(self.address)[0]
+        return self.path.stat().st_size if self.address is None else size_and_version(self.address, pause)[0]
 
     @property
     def place(self) -> str:
-        """Where the file is, for people."""
+        """Path or address of the file."""
         return str(self.path) if self.address is None else self.address
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """What many records say, by kind: `files` index `paths`, or are None where a name under `root` is the path.
+    """The fields of many records, one column each: `files` index `paths`; without them `root` / name is the path.
 
-    `splits` holds positions in SPLITS, -1 for none; texts that repeat are one object each. With a `base` everything
-    lies elsewhere: the addresses are `base` and the name, or those of `addresses` where `files` are given.
+    `splits` holds positions in SPLITS, -1 for none; texts that repeat are one object each. With a `base` all is remote:
+    the addresses are `base` and the name, or those of `addresses` where `files` are given.
     """
 
     root: Path
@@ -81,7 +81,7 @@ class Columns:
 
 
 class RecordTable(Sequence[Record]):
-    """Records that are made when they are asked for: a million take about 100 bytes each instead of a thousand."""
+    """Records made from columns when they are asked for: a million take about 100 bytes each instead of a thousand."""
 
     def __init__(self, columns: Columns, chosen: NDArray[np.int64] | None = None) -> None:
         self._columns = columns
@@ -164,9 +164,10 @@ def listed(names: Sequence[object], limit: int = 5) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A named list of records; `num_ignored` counts entries that were left out because they are no pictures.
+    """A named list of records; `num_ignored` counts entries that were left out because they are not images.
 
-    With an `address` it lies elsewhere, and `root` is the current folder.
+    With an `address` it is remote, and `root` is the current folder. Where records have been excluded,
+    `listed_fingerprint` is the fingerprint of all that was listed.
     """
 
     name: str
@@ -175,14 +176,17 @@ class Source:
     records: Sequence[Record]
     num_ignored: int = 0
     address: str | None = None
+    listed_fingerprint: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over class names and, in the order of names, each record's name, size in bytes and target.
 
-        It says whether two runs saw the same data; it does not depend on the splits, on dates or on where the files
-        lie. Reads every file's size, not its content.
+        It tells whether two runs saw the same data; it does not depend on splits, dates or the place of the files.
+        Reads every file's size, not its content.
         """
+        if self.listed_fingerprint is not None:
+            return self.listed_fingerprint
         digest = hashlib.sha256()
         for name in self.classes:
             digest.update(b"class\0" + os.fsencode(name) + b"\0")
@@ -197,17 +201,15 @@ class Source:
         return digest.hexdigest()
 
     def without(self, names: frozenset[str]) -> Source:
-        """The source without those on an exclusion list (by name or file name), its fingerprint that of all listed.
+        """The source without the named images (by name or file name); the fingerprint stays that of all listed.
 
-        So a model trained without some still knows the data again. ReinceptionError for a name that is nobody's.
+        So a model trained without them still recognises the data. ReinceptionError for a name that no image has.
         """
         known = {name for record in self.records for name in (record.name, record.path.name)}
         if unknown := sorted(names - known):
             raise ReinceptionError(f"the exclusion list names images that are not there: {listed(unknown)}")
         kept = tuple(record for record in self.records if not {record.name, record.path.name} & names)
-        rest = replace(self, records=kept)
-        rest.__dict__["fingerprint"] = self.fingerprint
-        return rest
+        return replace(self, records=kept, listed_fingerprint=self.fingerprint)
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -226,3 +228,17 @@ class Source:
         if isinstance(self.records, RecordTable):
             return self.records.of_split(name)
         return tuple(record for record in self.records if record.split == name)
+
+
+def require_sound_labels(
+    place: Path | str, classes: Sequence[str], targets: NDArray[np.int32], splits: NDArray[np.int8]
+) -> None:
+    """ReinceptionError unless there are at least two classes and val and test have only classes that train has."""
+    if len(classes) < 2:
+        raise ReinceptionError(f"{place}: only one class ({classes[0]!r}): classification takes at least two")
+    in_train = set(np.unique(targets[(splits == SPLITS.index("train")) | (splits < 0)]).tolist())
+    if in_train and (foreign := sorted(set(np.unique(targets).tolist()) - in_train)):
+        raise ReinceptionError(
+            f"{place}: class {listed([classes[target] for target in foreign])} occurs in val or test but not in train: "
+            "add training images or remove the rows"
+        )

@@ -1,4 +1,4 @@
-"""Data elsewhere as a source: tar shards whose index is made once and kept, packed folders, and manifests."""
+"""Remote data as a source: tar shards, whose headers are read once and cached, packed folders, and manifests."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from pathlib import Path
 from reinception.data.sources.manifest import SUFFIXES as MANIFESTS
 from reinception.data.sources.manifest import open_manifest
 from reinception.data.sources.records import Source
-from reinception.data.sources.remote import NUM_AT_ONCE, Parts, expanded, size_and_version
-from reinception.data.sources.shards import INDEX_NAME, Listing, Scan, list_shard, open_packed, split_named
+from reinception.data.sources.remote import NUM_AT_ONCE, RemoteFile, expanded, size_and_version
+from reinception.data.sources.shards import (
+    INDEX_NAME,
+    ShardCollection,
+    ShardContents,
+    open_packed,
+    read_contents,
+    split_named,
+)
 from reinception.data.sources.tar import Member, members_of
 from reinception.errors import ReinceptionError
 from reinception.files import cache_folder, new_text_file
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def open_remote(address: str, *, group_column: str = "group") -> Source:
     """A manifest (`.csv`, `.jsonl`), tar shards (`.tar`, several by braces), or else the folder of `data pack`.
 
     `s3://bucket/{train,val}-{000..009}.tar` gives the records that a local folder with those ten shards gives. The
-    headers of a shard are read once; what they say is kept in the user's cache folder (`cache_folder`) until the
+    headers of a shard are read once; its contents are kept in the user's cache folder (`cache_folder`) until the
     shard's size or version changes.
     """
     if address.lower().endswith(MANIFESTS):
@@ -37,44 +44,39 @@ def open_remote(address: str, *, group_column: str = "group") -> Source:
         return open_packed(address.removesuffix(f"/{INDEX_NAME}"))
     root = address.partition("{")[0].rpartition("/")[0]
     addresses = sorted(expanded(address))
-    scan = Scan()
+    collection = ShardCollection()
     with ThreadPoolExecutor(NUM_AT_ONCE) as threads:
-        for place, listing in zip(addresses, threads.map(_listed, addresses), strict=True):
+        for place, contents in zip(addresses, threads.map(_contents, addresses), strict=True):
             name = place.removeprefix(f"{root}/")
-            scan.add(name, listing, place, split_named(name))
-    return scan.source(root)
+            collection.add(name, contents, place, split_named(name))
+    return collection.source(root)
 
 
-def _listed(address: str) -> Listing:
-    """What the shard's headers say, from the cache where it is known."""
+def _contents(address: str) -> ShardContents:
+    """The contents of a shard, from the cache where they are known."""
     size, version = size_and_version(address)
     key = [_FORMAT, address, size, version]
     path = cache_folder() / "shards" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
     if (known := _known(path, key)) is not None:
         return known
-    parts = Parts(address, size)
-    listing = list_shard(members_of(address, parts, size), parts.at)
-    said = {
-        "key": key,
-        "pictures": [dataclasses.astuple(member) for member in listing.pictures],
-        "labels": listing.labels,
-        "num_ignored": listing.num_ignored,
-    }
+    file = RemoteFile(address, size)
+    contents = read_contents(members_of(address, file, size), file.at)
+    document = {"key": key, **dataclasses.asdict(contents)}
     # Where there is no room for a cache, the headers are read again the next time.
     with contextlib.suppress(OSError, ReinceptionError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with new_text_file(path, replace=True) as file:
-            json.dump(said, file)
-    return listing
+        with new_text_file(path, replace=True) as text:
+            json.dump(document, text)
+    return contents
 
 
-def _known(path: Path, key: list[str | int]) -> Listing | None:
-    """The listing kept at `path`; None where there is none that is whole."""
+def _known(path: Path, key: list[str | int]) -> ShardContents | None:
+    """The contents kept at `path`; None where there are none that are whole."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        if said["key"] != key:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["key"] != key:
             return None
-        pictures = [Member(name=str(name), offset=int(at), size=int(size)) for name, at, size in said["pictures"]]
-        return Listing(pictures=pictures, labels=dict(said["labels"]), num_ignored=int(said["num_ignored"]))
+        images = [Member(**member) for member in document["images"]]
+        return ShardContents(images=images, labels=dict(document["labels"]), num_ignored=int(document["num_ignored"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""Tar shards read in place: through the index that `data pack` wrote, or through one made from their headers."""
+"""Reads tar shards in place: through the index that `data pack` wrote, or through one made from their headers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import io
 import json
 import os
 import re
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
-from reinception.data.images.formats import PICTURE_SUFFIXES
-from reinception.data.sources.manifest import require_sound_labels
-from reinception.data.sources.records import NO_SPLIT, SPLIT_WORDS, Columns, RecordTable, Source
+from reinception.data.images.formats import IMAGE_SUFFIXES
+from reinception.data.sources.records import NO_SPLIT, SPLIT_WORDS, Source
 from reinception.data.sources.remote import read_whole, sizes_and_versions
+from reinception.data.sources.table_builder import TableBuilder
 from reinception.data.sources.tar import Member, members
 from reinception.errors import ReinceptionError
 
@@ -35,7 +32,7 @@ def holds_shards(root: Path) -> bool:
 
 
 def open_shards(root: Path) -> Source:
-    """The pictures in a folder's tar files, as in WebDataset: `key.jpg` beside `key.cls` (a class name or number) or
+    """The images in a folder's tar files, as in WebDataset: `key.jpg` beside `key.cls` (a class name or number) or
     `key.json` (with `label` or `cls`); without those the class is the folder that the member lies in.
 
     A shard whose name begins with a split, as `train-0000.tar`, or that lies in a split folder, is of that split. The
@@ -44,13 +41,13 @@ def open_shards(root: Path) -> Source:
     """
     if (root / INDEX_NAME).exists():
         return open_packed(root)
-    scan = Scan()
+    collection = ShardCollection()
     for split, path in _shards(root):
         with path.open("rb") as file:
             handle = file.fileno()
-            listing = list_shard(members(path), lambda offset, size, of=handle: os.pread(of, size, offset))
-        scan.add(path.relative_to(root).as_posix(), listing, path, split)
-    return scan.source(root)
+            contents = read_contents(members(path), lambda offset, size, of=handle: os.pread(of, size, offset))
+        collection.add(path.relative_to(root).as_posix(), contents, path, split)
+    return collection.source(root)
 
 
 def _shards(root: Path) -> Iterator[tuple[int, Path]]:
@@ -70,32 +67,32 @@ def _shards(root: Path) -> Iterator[tuple[int, Path]]:
 
 
 @dataclass(kw_only=True)
-class Listing:
-    """What the headers of one shard say: its pictures, the label of each key that has one, and how much else."""
+class ShardContents:
+    """What the headers of one shard list: its images, the label of each key that has one, and how many other files."""
 
-    pictures: list[Member] = field(default_factory=list)
+    images: list[Member] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     num_ignored: int = 0
 
 
-def list_shard(found: Iterable[Member], read_at: Callable[[int, int], bytes]) -> Listing:
-    """The listing of one shard; `read_at(offset, size)` reads the members that are labels."""
-    listing = Listing()
+def read_contents(found: Iterable[Member], read_at: Callable[[int, int], bytes]) -> ShardContents:
+    """The contents of one shard; `read_at(offset, size)` reads the members that are labels."""
+    contents = ShardContents()
     for member in found:
         key, suffix = _key(member.name)
-        if suffix in PICTURE_SUFFIXES and not Path(member.name).name.startswith("."):
-            listing.pictures.append(member)
+        if suffix in IMAGE_SUFFIXES and not Path(member.name).name.startswith("."):
+            contents.images.append(member)
         elif suffix in (".cls", ".json") and member.size <= _MAX_LABEL_BYTES:
             label = _label(read_at(member.offset, member.size), suffix)
             if label is not None:
-                listing.labels[key] = label
+                contents.labels[key] = label
         else:
-            listing.num_ignored += 1
-    return listing
+            contents.num_ignored += 1
+    return contents
 
 
 def split_named(name: str) -> int:
-    """The code of the split that a shard's name says, by its folder or its beginning; or NO_SPLIT."""
+    """The code of the split in a shard's name, in its folder or at its beginning; or NO_SPLIT."""
     *folders, last = name.split("/")
     found = _SHARD_SPLIT.match(last)
     if folders and (code := SPLIT_WORDS.get(folders[-1].lower())) is not None:
@@ -103,83 +100,42 @@ def split_named(name: str) -> int:
     return SPLIT_WORDS[found[1].lower()] if found else NO_SPLIT
 
 
-@dataclass
-class Scan:
-    """What the headers of all shards say; where they lie elsewhere, `addresses` beside the `paths`."""
+class ShardCollection:
+    """The images of several shards."""
 
-    names: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    splits: bytearray = field(default_factory=bytearray)
-    paths: list[Path] = field(default_factory=list)
-    addresses: list[str] = field(default_factory=list)
-    files: array[int] = field(default_factory=lambda: array("i"))
-    offsets: array[int] = field(default_factory=lambda: array("q"))
-    sizes: array[int] = field(default_factory=lambda: array("q"))
-    num_ignored: int = 0
+    def __init__(self) -> None:
+        self._table = TableBuilder()
+        self._num_ignored = 0
 
-    def add(self, name: str, listing: Listing, place: Path | str, split: int) -> None:
-        """The pictures of one shard, which is called `name` and lies at `place`, a path or an address."""
-        stem = name.removesuffix(".tar")
-        for member in listing.pictures:
+    def add(self, name: str, contents: ShardContents, place: Path | str, split: int) -> None:
+        """The images of one shard, which is called `name` and lies at `place`, a path or an address."""
+        stem, file = name.removesuffix(".tar"), self._table.add_file(place)
+        for member in contents.images:
             key, _ = _key(member.name)
-            label = listing.labels.get(key) or Path(member.name).parent.name
+            label = contents.labels.get(key) or Path(member.name).parent.name
             if not label:
                 raise ReinceptionError(f"{place}: {member.name!r} has no class: put {key}.cls beside it, or a folder")
-            self.names.append(f"{stem}/{member.name}")
-            self.labels.append(label)
-            self.splits.append(split)
-            self.files.append(len(self.paths))
-            self.offsets.append(member.offset)
-            self.sizes.append(member.size)
-        self.add_file(place)
-        self.num_ignored += listing.num_ignored
-
-    def add_file(self, place: Path | str) -> None:
-        self.paths.append(Path(place))
-        if isinstance(place, str):
-            self.addresses.append(place)
+            self._table.add(f"{stem}/{member.name}", label, split)
+            self._table.locate(file, member.offset, member.size)
+        self._num_ignored += contents.num_ignored
 
     def source(self, root: Path | str) -> Source:
-        """ReinceptionError where there are no pictures, or their labels are no task."""
-        if not self.names:
-            raise ReinceptionError(f"{root}: its tar files hold no pictures: check that they are what you meant")
-        found = set(self.labels)
-        classes = sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
-        return _source(root, classes, self, self.num_ignored)
+        """ReinceptionError where there are no images, or their labels are no classification task."""
+        labels = set(self._table.labels)
+        if not labels:
+            raise ReinceptionError(f"{root}: its tar files hold no images: check that they are what you meant")
+        classes = sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
+        return self._table.source(
+            root, name=_folder_name(root), root=root, classes=classes, num_ignored=self._num_ignored
+        )
 
 
-def _source(root: Path | str, classes: list[str], rows: Scan, num_ignored: int, **more: Any) -> Source:
-    index = {label: target for target, label in enumerate(classes)}
-    targets = np.fromiter((index[label] for label in rows.labels), dtype=np.int32, count=len(rows.labels))
-    splits = np.frombuffer(bytes(rows.splits), dtype=np.uint8).astype(np.int8)
-    splits[splits == NO_SPLIT] = -1
-    require_sound_labels(root, classes, targets, splits)
-    columns = Columns(
-        root=Path() if isinstance(root, str) else root,
-        names=rows.names,
-        targets=targets,
-        splits=splits,
-        paths=tuple(rows.paths),
-        files=np.array(rows.files, dtype=np.int32),
-        offsets=np.array(rows.offsets, dtype=np.int64),
-        sizes=np.array(rows.sizes, dtype=np.int64),
-        base=root if isinstance(root, str) else None,
-        addresses=tuple(rows.addresses),
-        **more,
-    )
-    name = root.rpartition("/")[2] if isinstance(root, str) else root.name or root.resolve().name
-    return Source(
-        name=name,
-        root=columns.root,
-        classes=tuple(classes),
-        records=RecordTable(columns),
-        num_ignored=num_ignored,
-        address=columns.base,
-    )
+def _folder_name(root: Path | str) -> str:
+    return root.rpartition("/")[2] if isinstance(root, str) else root.name or root.resolve().name
 
 
 def _key(name: str) -> tuple[str, str]:
-    """A member's key and its suffix: WebDataset cuts at the first dot of the last part, pictures at the last."""
+    """A member's key (up to the first dot of its file name, as in WebDataset) and its suffix (from the last dot)."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.split(".")[0], Path(last).suffix.lower()
 
@@ -189,10 +145,10 @@ def _label(data: bytes, suffix: str) -> str | None:
     if suffix == ".cls":
         return text or None
     try:
-        said = json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    label = said.get("label", said.get("cls")) if isinstance(said, Mapping) else None
+    label = values.get("label", values.get("cls")) if isinstance(values, Mapping) else None
     return None if label is None else str(label)
 
 
@@ -201,51 +157,34 @@ def _label(data: bytes, suffix: str) -> str | None:
 
 def open_packed(root: Path | str) -> Source:
     """The folder of `data pack`, a path or an address, through its index."""
-    index = _read_index(root)
-    rows, groups, strata, certainties = Scan(), list[str | None](), list[str | None](), array("d")
-    limits, numbers, known = list[int](), dict[str, int](), dict[str, str]()
+    index, table, rows = _read_index(root), TableBuilder(), _inside(root, ROWS_NAME)
+    files = dict[str, tuple[int, int]]()  # the number and the size of each shard
     places = [_inside(root, shard["name"]) for shard in index["shards"]]
     for shard, place, size in zip(index["shards"], places, _sizes(places), strict=True):
         if size != shard["size"]:
             raise ReinceptionError(f"{place}: is missing or has another size than {INDEX_NAME} says: pack it again")
-        numbers[shard["name"]] = len(rows.paths)
-        rows.add_file(place)
-        limits.append(shard["size"])
+        files[shard["name"]] = table.add_file(place), shard["size"]
     try:
-        with _text(_inside(root, ROWS_NAME)) as file:
+        with _text(rows) as file:
             reader = csv.reader(file, strict=True)
             if tuple(next(reader, ())) != ROW_FIELDS:
                 raise ValueError("its header is another")
             for name, label, split, group, stratum, probability, shard, offset, size in reader:
-                number, start, length = numbers[shard], int(offset), int(size)
-                if start < 0 or length < 0 or start + length > limits[number]:
+                (number, limit), start, length = files[shard], int(offset), int(size)
+                if start < 0 or length < 0 or start + length > limit:
                     raise ValueError(f"{name!r} lies outside {shard}")
-                rows.names.append(name)
-                rows.labels.append(known.setdefault(label, label))
-                rows.splits.append(SPLIT_WORDS[split] if split else NO_SPLIT)
-                groups.append(known.setdefault(group, group) or None)
-                strata.append(known.setdefault(stratum, stratum) or None)
-                certainties.append(float(probability or 1))
-                rows.files.append(number)
-                rows.offsets.append(start)
-                rows.sizes.append(length)
+                code = SPLIT_WORDS[split] if split else NO_SPLIT
+                table.add(name, label, code, group=group, stratum=stratum, certainty=float(probability or 1))
+                table.locate(number, start, length)
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise ReinceptionError(f"{_inside(root, ROWS_NAME)}: can not be used ({error}): pack the data again") from error
-    if not rows.names or set(rows.labels) - set(index["classes"]):
-        raise ReinceptionError(f"{_inside(root, ROWS_NAME)}: does not fit {INDEX_NAME}: pack the data again")
-    return _source(
-        root,
-        index["classes"],
-        rows,
-        0,
-        groups=groups if any(groups) else None,
-        strata=strata if any(strata) else None,
-        certainties=np.array(certainties) if min(certainties) < 1 else None,
-    )
+        raise ReinceptionError(f"{rows}: cannot be used ({error}): pack the data again") from error
+    if not table.names or set(table.labels) - set(index["classes"]):
+        raise ReinceptionError(f"{rows}: does not fit {INDEX_NAME}: pack the data again")
+    return table.source(root, name=_folder_name(root), root=root, classes=index["classes"])
 
 
 def _read_index(root: Path | str) -> dict[str, Any]:
-    """What `data pack` says of its shards: `classes`, and of each shard `name`, `size` and `sha256`."""
+    """The index that `data pack` wrote: `classes`, and of each shard `name`, `size` and `sha256`."""
     place = _inside(root, INDEX_NAME)
     try:
         with _text(place) as file:
@@ -256,7 +195,7 @@ def _read_index(root: Path | str) -> dict[str, Any]:
         if not is_sound or not all(isinstance(name, str) for name in index["classes"]):
             raise ValueError("it is of another format")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReinceptionError(f"{place}: can not be used ({error}): pack the data again") from error
+        raise ReinceptionError(f"{place}: cannot be used ({error}): pack the data again") from error
     return index
 
 
@@ -270,8 +209,8 @@ def _text(place: Path | str) -> TextIO:
 
 
 def _sizes(places: Sequence[Path | str]) -> list[int | None]:
-    """The bytes of each file, None where there is none; those elsewhere are asked for several at a time."""
-    elsewhere = [place for place in places if isinstance(place, str)]
-    if elsewhere:
-        return [size for size, _ in sizes_and_versions(elsewhere)]
+    """The bytes of each file, None where there is none; remote ones are requested several at a time."""
+    remote = [place for place in places if isinstance(place, str)]
+    if remote:
+        return [size for size, _ in sizes_and_versions(remote)]
     return [place.stat().st_size if isinstance(place, Path) and place.is_file() else None for place in places]

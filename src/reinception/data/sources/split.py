@@ -1,4 +1,4 @@
-"""Who trains, who chooses the best step, who judges: a seeded, stratified division of a source."""
+"""Seeded, stratified random split of a source into train, val and test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def assign_splits(source: Source, *, seed: int = 0, val_fraction: float = 0.1, t
     """The source with every record in `train`, `val` or `test`.
 
     Records without a split are divided: each class gives `test_fraction` of its records to test, `val_fraction` to val
-    (rounded to the nearest; halves and always at least one record stay in train), shared among its strata as evenly
-    as whole pictures allow. Who goes where depends on `seed` and the records' names only, and test does not depend on
-    `val_fraction`: models that were chosen differently are judged on the same pictures.
+    (rounded to the nearest; halves and always at least one record stay in train), spread over its strata as evenly as
+    whole images allow. The result depends on `seed` and the records' names only, and test does not depend on
+    `val_fraction`: models that were selected differently are evaluated on the same images.
 
     Splits that exist are kept, and a split that exists is complete: records without one are divided among the others.
     One exception: where every record has a split and none is val, `val_fraction` of train becomes val. Nothing is ever
@@ -26,10 +26,7 @@ def assign_splits(source: Source, *, seed: int = 0, val_fraction: float = 0.1, t
 
     Raises `UsageError` unless both fractions are at least 0 and leave something to train on.
     """
-    if not (test_fraction >= 0 and val_fraction >= 0 and test_fraction + val_fraction < 1):
-        raise UsageError(
-            f"val_fraction {val_fraction} and test_fraction {test_fraction} must be at least 0 and together below 1"
-        )
+    require_fractions(val_fraction, test_fraction)
     test = Fraction(0) if "test" in source.splits else Fraction(str(test_fraction))
     val = Fraction(0) if "val" in source.splits else Fraction(str(val_fraction))
     splits = {record.name: record.split for record in source.records if record.split is not None}
@@ -37,8 +34,16 @@ def assign_splits(source: Source, *, seed: int = 0, val_fraction: float = 0.1, t
     if not undecided and "val" not in source.splits:
         undecided, test = [record for record in source.records if record.split == "train"], Fraction(0)
     for records in _by(undecided, "target").values():
-        splits |= _divide(records, seed, test, val)
+        splits |= _split_class(records, seed, test, val)
     return replace(source, records=with_splits(source.records, splits))
+
+
+def require_fractions(val_fraction: float, test_fraction: float) -> None:
+    """`UsageError` unless both fractions are at least 0 and leave something to train on."""
+    if not (test_fraction >= 0 and val_fraction >= 0 and test_fraction + val_fraction < 1):
+        raise UsageError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} must be at least 0 and together below 1"
+        )
 
 
 def with_splits(records: Sequence[Record], splits: Mapping[str, str]) -> Sequence[Record]:
@@ -48,33 +53,33 @@ def with_splits(records: Sequence[Record], splits: Mapping[str, str]) -> Sequenc
     return tuple(replace(record, split=splits[record.name]) for record in records)
 
 
-def _divide(records: list[Record], seed: int, test_fraction: Fraction, val_fraction: Fraction) -> dict[str, str]:
+def _split_class(records: list[Record], seed: int, test_fraction: Fraction, val_fraction: Fraction) -> dict[str, str]:
     """The split of each record (by name) of one class."""
-    num_test = _share(len(records), test_fraction, at_most=len(records) - 1)
-    num_val = _share(len(records), val_fraction, at_most=len(records) - 1 - num_test)
+    num_test = _rounded(len(records), test_fraction, at_most=len(records) - 1)
+    num_val = _rounded(len(records), val_fraction, at_most=len(records) - 1 - num_test)
     splits: dict[str, str] = {}
     num_seen = num_rest = 0
     for stratum, members in sorted(_by(records, "stratum").items(), key=lambda item: str(item[0])):
         members.sort(key=lambda record: record.name)
         order = RandomStream("split", seed, members[0].target, str(stratum)).permutation(len(members))
-        test = _shared(num_test, len(records), num_seen, len(members))
+        test = _portion(num_test, len(records), num_seen, len(members))
         num_seen += len(members)
-        val = _shared(num_val, len(records) - num_test, num_rest, len(members) - test)
+        val = _portion(num_val, len(records) - num_test, num_rest, len(members) - test)
         num_rest += len(members) - test
         for position, member in enumerate(order):
             splits[members[member].name] = "test" if position < test else "val" if position < test + val else "train"
     return splits
 
 
-def _share(num: int, fraction: Fraction, at_most: int) -> int:
+def _rounded(num: int, fraction: Fraction, at_most: int) -> int:
     """`fraction` of `num`, rounded to the nearest, halves down: the largest remainder of two parts."""
     return min(-((-2 * num * fraction + 1) // 2), at_most)
 
 
-def _shared(total: int, num: int, before: int, here: int) -> int:
-    """How many of `total`, spread evenly over `num` records, fall on the `here` records that follow the first `before`.
+def _portion(total: int, num: int, before: int, here: int) -> int:
+    """How many of `total`, spread evenly over `num` records, belong to the `here` records after the first `before`.
 
-    Differences of one rounded-down running sum: each is within one of its exact share and together they are `total`.
+    Differences of one rounded-down running sum: each is within one of its exact value and together they are `total`.
     """
     return total * (before + here) // num - total * before // num if num else 0
 

@@ -1,4 +1,4 @@
-"""The members of a tar file by name and place, read from its headers alone; nothing is ever extracted."""
+"""Lists the members of a tar file by name and offset from its headers; nothing is ever extracted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from reinception.errors import ReinceptionError
 
 MAX_MEMBERS = 500_000
-"""More in one file is no shard of pictures."""
+"""A file with more is not taken for a shard of images."""
 
 _BLOCK = 512
 _MAX_NAME_BYTES = 1 << 16
@@ -22,7 +22,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "z
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file inside: its name there, and the `size` bytes at `offset` of the tar file that it is."""
+    """A regular file inside a tar file: its name, and the `offset` and `size` of its content in bytes."""
 
     name: str
     offset: int
@@ -30,9 +30,9 @@ class Member:
 
 
 def members(path: Path) -> Iterator[Member]:
-    """Every regular file of a tar file (POSIX ustar and pax, GNU long names), in its order.
+    """Every regular file of a tar file (POSIX ustar and pax, GNU long names), in order.
 
-    `ReinceptionError` for what could lead outside or is no plain archive of files: a name with `..` or from the root,
+    `ReinceptionError` for what could lead outside or is no plain archive of files: absolute names or names with `..`,
     links, devices, pipes, sparse files, compression, members larger than the file, more than MAX_MEMBERS members, and
     damaged headers. At most 64 KiB are read at a time.
     """
@@ -41,11 +41,11 @@ def members(path: Path) -> Iterator[Member]:
         with path.open("rb") as file:
             yield from members_of(path, file, size)
     except OSError as error:
-        raise ReinceptionError(f"{path}: can not be read ({error.strerror}): check the path") from error
+        raise ReinceptionError(f"{path}: cannot be read ({error.strerror}): check the path") from error
 
 
 class Readable(Protocol):
-    """What a tar file is read through."""
+    """An open tar file."""
 
     def seek(self, position: int, /) -> int: ...
     def read(self, size: int, /) -> bytes: ...
@@ -55,7 +55,7 @@ def members_of(path: Path | str, file: Readable, end: int) -> Iterator[Member]:
     """`members` of an open file of `end` bytes, read forwards; `path` is its name in errors."""
     position, number, overrides = 0, 0, dict[str, str]()
     if packing := _COMPRESSED.get(file.read(2)):
-        raise ReinceptionError(f"{path}: is compressed ({packing}), so its pictures have no place: unpack it")
+        raise ReinceptionError(f"{path}: is compressed ({packing}), so its images have no offset: decompress it")
     while position + _BLOCK <= end:
         file.seek(position)
         header = file.read(_BLOCK)
@@ -90,12 +90,12 @@ def members_of(path: Path | str, file: Readable, end: int) -> Iterator[Member]:
 
 
 def _is_sound(header: bytes) -> bool:
-    """The checksum: all bytes added up, its own field counted as spaces."""
+    """Whether the checksum holds: the sum of all bytes, its own field counted as spaces."""
     return _number(header[148:156]) == sum(header) - sum(header[148:156]) + 8 * 0x20
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or a number in binary where the first bit says so; -1 for neither."""
+    """Octal digits, or a binary number where the first bit is set; -1 for neither."""
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:]) if field[0] == 0x80 else -1
     digits = field.strip(b"\0 ")
@@ -110,7 +110,7 @@ def _name(header: bytes) -> str:
 
 
 def _overrides(kind: bytes, data: bytes) -> dict[str, str]:
-    """What an extra header says of the member that follows: its `path` and `size` where they do not fit the usual."""
+    """The `path` and `size` that an extra header gives for the member that follows."""
     if kind == _LONG_NAME:
         return {"path": data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
     found = {}

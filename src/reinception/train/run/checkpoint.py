@@ -1,4 +1,4 @@
-"""Everything a resume needs, on the disk: safetensors and JSON, both under a SHA-256, the last few kept."""
+"""Checkpoints: what a resume needs, as safetensors and JSON under a SHA-256, and when one is written."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
-import PIL
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as deserialise
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from reinception import __version__
 from reinception.errors import ReinceptionError
-from reinception.model.artifact import write_atomically
+from reinception.files import write_bytes
 from reinception.model.build import Network
 from reinception.spec import current_path
 from reinception.train.optim import ParameterAverage
@@ -31,6 +31,8 @@ FORMAT = 1
 FOLDER_NAME = "state"
 KEPT = 2
 _NAME = re.compile(r"step-(\d{9})\.json")
+# Signals held back while weights, statistics and average change together.
+_HELD_BACK = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,9 @@ class Checkpoints:
             "run": dict(checkpoint.document),
         }
         document = self._document(checkpoint.step)
-        write_atomically(document.with_suffix(".safetensors"), content)
-        write_atomically(document, _canonical(sealed | {"sha256": hashlib.sha256(_canonical(sealed)).hexdigest()}))
+        seal = {"sha256": hashlib.sha256(_canonical(sealed)).hexdigest()}
+        write_bytes(document.with_suffix(".safetensors"), content, replace=True)
+        write_bytes(document, _canonical(sealed | seal), replace=True)
         for step in self.steps()[: -self.kept]:
             self._document(step).unlink()
             self._document(step).with_suffix(".safetensors").unlink(missing_ok=True)
@@ -113,7 +116,7 @@ class Checkpoints:
                 for path in (self._document(later), self._document(later).with_suffix(".safetensors")):
                     if path.exists():
                         path.replace(path.with_name(f"skipped-{path.name}"))
-        for unfinished in self.folder.glob("step-*.tmp"):
+        for unfinished in self.folder.glob("*step-*.tmp"):
             unfinished.unlink()
 
     def _document(self, step: int) -> Path:
@@ -138,7 +141,70 @@ def _unsealed(written: bytes, name: str) -> dict[str, Any]:
     raise ReinceptionError(f"{name}: damaged: its SHA-256 is not the one it was written with")
 
 
-# -- what is kept ------------------------------------------------------------------------------------------------------
+class Checkpointer:
+    """Saves what `capture` gives after a step: every `seconds`, every `num_steps` steps, and when told.
+
+    Without `checkpoints` it writes nothing: in a process that is not the first of several. A failure to write is told
+    to `say`, the older checkpoints stay, and the next interval tries again.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints | None,
+        capture: Callable[[int], Checkpoint],
+        *,
+        seconds: float,
+        num_steps: int | None,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._capture = capture
+        self._seconds = seconds
+        self._num_steps = num_steps
+        self._say = say
+        self._clock = clock
+        self._last = clock()
+        self._is_whole = True
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around what must happen together or not at all: no signal interrupts it, and after a failure within it there
+        is no whole state to save."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+        self._is_whole = False
+        try:
+            yield
+            self._is_whole = True
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def save_if_due(self, step: int) -> None:
+        """After `step` steps, where time or steps since the last checkpoint ask for one."""
+        by_steps = self._num_steps is not None and step % self._num_steps == 0
+        if by_steps or self._clock() - self._last >= self._seconds:
+            self.save(step)
+
+    def save(self, step: int) -> bool:
+        """Writes a checkpoint of the state after `step` steps; whether it is on the disk now."""
+        if self._checkpoints is None or not self._is_whole:
+            return False
+        self._last = self._clock()
+        try:
+            self._checkpoints.save(self._capture(step))
+        except (OSError, ReinceptionError) as error:
+            reason = str(error)
+            if isinstance(error, OSError):
+                reason = f"{self._checkpoints.folder}: {error.strerror or error}"
+            self._say(
+                f"no checkpoint after step {step:,}: {reason}; training goes on, older checkpoints are whole, the next "
+                "interval tries again"
+            )
+            return False
+        return True
+
+
+# -- what a checkpoint holds -------------------------------------------------------------------------------------------
 
 
 def capture(
@@ -177,34 +243,3 @@ def restore(
             # In the parameter's own layout, as the optimizer made it: fused kernels run over memory, not over shapes.
             like = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
             optimizer.state[parameter][key] = like.copy_(tensor)
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """One SHA-256 over names, shapes and bits."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-# -- what the bits depend on besides -----------------------------------------------------------------------------------
-
-
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """What may change the bits of a step without changing the run: versions, processor, threads."""
-    return {
-        "reinception": __version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "pillow": PIL.__version__,
-        "threads": torch.get_num_threads(),
-        "kernels": torch.backends.cpu.get_cpu_capability(),
-        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
-    }
-
-
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`torch 2.14.1, was 2.14.0` for everything that is not as it was."""
-    return [f"{name} {now.get(name)}, was {then.get(name)}" for name in now if now.get(name) != then.get(name)]

@@ -1,17 +1,21 @@
-"""What a run says about its data, its machine and its outcome."""
+"""What the files of a run say about its data, its machine and where its weights come from."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
+import PIL
 import torch
 
-from reinception import __version__, machine, metrics
+from reinception import __version__, machine
 from reinception.data.sources.records import Source
-from reinception.metrics import PredictionTable
+from reinception.model.artifact import Manifest
+from reinception.train.run.plan import Plan
 
 
 def describe_data(source: Source) -> dict[str, Any]:
@@ -50,10 +54,54 @@ def precision_name(dtype: torch.dtype) -> str:
     return "bf16" if dtype == torch.bfloat16 else "fp32"
 
 
-def verdict(table: PredictionTable) -> str:
-    right, (name, baseline) = metrics.accuracy(table), metrics.majority(table)
-    low, high = right.interval()
-    return (
-        f"held-out images: {right.percent:.2f} % of {len(table):,} right (95 % interval {low:.1f} to {high:.1f}); "
-        f"always answering {name!r}: {baseline.percent:.1f} %"
+def describe_model(plan: Plan, source: Source, training: Mapping[str, Any]) -> Manifest:
+    """The manifest of a run's model; `training` says how far it was trained (`step`, `epoch`) and how it scored."""
+    config = plan.config
+    return Manifest(
+        arch=plan.arch,
+        classes=source.classes,
+        preprocessing=plan.preprocessing,
+        training={
+            "recipe": plan.recipe.to_json(),
+            "data": {"name": source.name, "fingerprint": source.fingerprint},
+            "split": {
+                "seed": config.seed,
+                "val_fraction": config.val_fraction,
+                "test_fraction": config.test_fraction,
+            },
+            "seed": config.seed,
+            "weights": "parameter average",
+            **training,
+        },
+        origin=_origin(plan),
     )
+
+
+def _origin(plan: Plan) -> Mapping[str, Any]:
+    """Where the weights come from: random ones, or a file with an origin of its own."""
+    trained_by = f"reinception {__version__}"
+    if plan.learned is None:
+        return {"trained_by": trained_by, "from": "random initial weights"}
+    name, origin = Path(str(plan.config.weights)).name, dict(plan.learned.manifest.origin)
+    return {"trained_by": trained_by, "from": name, "origin_of_that": origin}
+
+
+# -- what a resumed run compares ---------------------------------------------------------------------------------------
+
+
+def numeric_environment(device: torch.device) -> dict[str, Any]:
+    """What may change the bits of a step without changing the run: versions, processor, threads."""
+    return {
+        "reinception": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "threads": torch.get_num_threads(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`torch 2.14.1, was 2.14.0` for everything that has changed."""
+    return [f"{name} {now.get(name)}, was {before.get(name)}" for name in now if now.get(name) != before.get(name)]

@@ -1,4 +1,4 @@
-"""What was asked for becomes what will be done: choices resolved, the impossible refused, nothing written."""
+"""The plan of a run: every choice resolved, weights loaded, the impossible refused, nothing written."""
 
 from __future__ import annotations
 
@@ -10,29 +10,58 @@ from pathlib import Path
 from typing import Any, get_args
 
 from reinception import family, recipe
+from reinception.documents import Documents
 from reinception.errors import ReinceptionError, UsageError
 from reinception.machine import Precision
+from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
 from reinception.spec import Arch, Conv, minimum_input_size, trace
 from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, TrainConfig
-from reinception.train.finetune import learned
+from reinception.train.finetune import start_from
+from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
+from reinception.weights.convert import Conversion, obtain
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A request with its choices made: `arch` has the classes of the data only once they are known. `notes` are for
-    the log."""
+    """A configuration with its choices made. `arch` has the classes of the data once they are known; `learned` is the
+    model that training starts from, None for random weights; `notes` are for the log."""
 
     config: TrainConfig
     recipe: Recipe
     arch: Arch
     preprocessing: Preprocessing
-    notes: tuple[str, ...]
+    learned: Conversion | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of all replicas together."""
+        return self.recipe.batch_size * self.recipe.replicas
+
+    def network(self) -> Network:
+        """The network as the first step finds it."""
+        if self.learned is None:
+            return build(self.arch, seed=self.config.seed)
+        return start_from(self.learned.network, self.arch, seed=self.config.seed)
+
+    def changed(self, changes: Mapping[str, Any]) -> Plan:
+        """The plan with what a resumed run may change: fields of TrainConfig by name, of which None changes nothing.
+
+        UsageError for a field that is not `resumable`, and where the images of a step would not stay the same.
+        """
+        changes = {name: value for name, value in changes.items() if value is not None}
+        for one in dataclasses.fields(self.config):
+            if one.name in changes and not one.metadata.get("resumable"):
+                flag = one.name.replace("_", "-")
+                raise UsageError(f"--{flag} beside --resume: a run goes on as it was begun; leave --{flag} out")
+        chosen = divided(self.recipe, batch_size=changes.get("batch_size"), replicas=changes.get("replicas"))
+        return dataclasses.replace(self, recipe=chosen, config=dataclasses.replace(self.config, **changes))
 
     def to_json(self) -> dict[str, Any]:
-        """The request's own part of config.json: every choice as it was made."""
+        """Its part of config.json: every choice as it was made."""
         config = self.config
         return {
             "command": config.command(),
@@ -70,22 +99,23 @@ class Plan:
         """The plan of a run's config.json, the run now standing at `out`. ReinceptionError where it is none."""
         try:
             chosen = Recipe.from_json(document["recipe"])
-            return Plan(
-                config=TrainConfig(**(document["request"] | {"recipe": chosen, "out": out})),
-                recipe=chosen,
-                arch=Arch.from_json(document["arch"]),
-                preprocessing=Preprocessing.from_json(document["preprocessing"]),
-                notes=(),
-            )
-        except (KeyError, TypeError) as error:
+            config = _REQUESTS.decode(document["request"] | {"out": str(out)}, TrainConfig, "request")
+            config = dataclasses.replace(config, recipe=chosen, precision=document["precision"])
+            arch, preprocessing = Arch.from_json(document["arch"]), Preprocessing.from_json(document["preprocessing"])
+        except (KeyError, TypeError, ReinceptionError) as error:
             raise ReinceptionError(f"{out}: its config.json is not that of a run to resume ({error})") from None
+        return Plan(config=config, recipe=chosen, arch=arch, preprocessing=preprocessing, learned=_learned(config))
+
+
+_REQUESTS = Documents(has_defaults=True)  # a run that was begun before an option existed has its default
 
 
 def make_plan(config: TrainConfig) -> Plan:
     """Resolves `config` without looking at the data. UsageError or ReinceptionError, one line, for what cannot be."""
     _check_numbers(config)
     chosen = _resolve_recipe(config)
-    base, preprocessing = _base(config)
+    learned = _learned(config)
+    base, preprocessing = _base(config, learned)
     arch, note = _with_aux(config, dataclasses.replace(base, dropout=chosen.dropout), chosen)
     if chosen.batch_size == 1 and any(isinstance(s.layer, Conv) and s.layer.batch_norm for s in trace(arch)):
         raise UsageError(
@@ -97,8 +127,15 @@ def make_plan(config: TrainConfig) -> Plan:
     )
     if config.weights is None:  # weights that exist already expect the numbers they were trained on
         preprocessing = dataclasses.replace(preprocessing, scaling=chosen.scaling)
-    notes = (note, *_about_weights(config))
-    return Plan(config=config, recipe=chosen, arch=arch, preprocessing=preprocessing, notes=notes)
+    converted = () if learned is None or learned.found is None else learned.report.lines()
+    return Plan(
+        config=config,
+        recipe=chosen,
+        arch=arch,
+        preprocessing=preprocessing,
+        learned=learned,
+        notes=(note, *converted),
+    )
 
 
 def _check_numbers(config: TrainConfig) -> None:
@@ -132,13 +169,18 @@ def _resolve_recipe(config: TrainConfig) -> Recipe:
     return chosen
 
 
-def _base(config: TrainConfig) -> tuple[Arch, Preprocessing]:
+def _learned(config: TrainConfig) -> Conversion | None:
+    """The network and manifest of a model file, a run, another library's Inception-v3 weights, or `torchvision:TAG`."""
+    return None if config.weights is None else obtain(str(config.weights))
+
+
+def _base(config: TrainConfig, learned: Conversion | None) -> tuple[Arch, Preprocessing]:
     """The network to train, still with its own heads and classes, and the pixels it expects."""
-    if config.weights is None:
+    if learned is None:
         name = DEFAULT_MODEL if config.model is None else config.model
         arch = family.network(name, width=config.width, input_size=config.input_size)
         return arch, Preprocessing(input_size=arch.input_size)
-    manifest = learned(str(config.weights)).manifest
+    manifest = learned.manifest
     if config.model not in (None, manifest.arch.name):
         raise UsageError(f"--model {config.model}: but {config.weights} holds {manifest.arch.name}; leave --model out")
     if config.width != 1.0:
@@ -147,13 +189,6 @@ def _base(config: TrainConfig) -> tuple[Arch, Preprocessing]:
     arch = dataclasses.replace(manifest.arch, input_size=size)
     family.check_input_size(arch, with_aux=False)
     return arch, manifest.preprocessing
-
-
-def _about_weights(config: TrainConfig) -> tuple[str, ...]:
-    """What was done to others' weights before training starts from them; nothing to say of our own files."""
-    if config.weights is None or learned(str(config.weights)).found is None:
-        return ()
-    return learned(str(config.weights)).report.lines()
 
 
 def _with_aux(config: TrainConfig, arch: Arch, chosen: Recipe) -> tuple[Arch, str]:

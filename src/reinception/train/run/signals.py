@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT become a wish to stop, which training asks for where its state is whole."""
+"""Graceful shutdown: records SIGTERM and SIGINT; the loop checks between optimizer steps."""
 
 from __future__ import annotations
 
@@ -9,29 +9,34 @@ import sys
 import threading
 from types import FrameType, TracebackType
 
+from reinception.distributed import Ranks
 from reinception.errors import Interrupted
 
 SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 
 
-class Stop:
-    """While entered, the first signal is noted; a second Ctrl-C interrupts at once, for those who cannot wait.
+class StopRequest:
+    """From `listen` to the end of the `with` block the first signal is recorded; a second Ctrl-C interrupts at once.
 
     The end of torchrun counts as a SIGTERM: without it a rank would go on unseen, beside the one that resumes its run.
     """
 
     def __init__(self) -> None:
-        self.number = 0  # the signal, 0 while there is none
+        self.number = 0
+        """the signal, 0 while there is none"""
         self._before: dict[int, object] = {}
         self._process = os.getpid()
 
-    def __enter__(self) -> Stop:
-        # Python lets only the main thread hear signals; training in another one is stopped by whoever started it.
+    def listen(self) -> None:
+        """Records signals from now on; before, they end the process as usual."""
+        # Only Python's main thread receives signals; training in another one is stopped by whoever started it.
         is_main = threading.current_thread() is threading.main_thread()
         for number in (signal.SIGTERM, signal.SIGINT) if is_main else ():
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._record)
         if is_main and "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
             ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_DEATH, signal.SIGTERM)
+
+    def __enter__(self) -> StopRequest:
         return self
 
     def __exit__(
@@ -41,11 +46,17 @@ class Stop:
             signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
 
     def check(self) -> None:
-        """Interrupted where a signal has come."""
+        """Interrupted where this process has received a signal."""
         if self.number:
             raise Interrupted("", number=self.number)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def check_all(self, ranks: Ranks) -> None:
+        """Interrupted on all `ranks` where any of them has received a signal."""
+        numbers = [int(number) for (number,) in ranks.all_gather_numbers(self.number)]
+        self.number = self.number or max(numbers)
+        self.check()
+
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a loader process, which has inherited this handler and nothing to save
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""A layout as a value: which tensor of ours is which of theirs, and how it lies there."""
+"""A layout as a value: which tensor of ours is which of the file's, and in which order of axes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from torch import Tensor
+
 from reinception.spec import Arch
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Form(Enum):
-    """How a tensor lies in a file, beside torch's own order."""
+    """The order of axes in a file; SAME is torch's own."""
 
     SAME = "same"
     HWIO = "convolution kernels as height, width, in, out"
@@ -22,7 +24,7 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Key:
-    """One tensor: our name, the name in the layout, and how it lies there."""
+    """One tensor: our name, the name in the layout, and its order of axes there."""
 
     ours: str
     theirs: str
@@ -33,9 +35,9 @@ class Key:
 class Layout:
     """One way to name the tensors.
 
-    `keys(arch)` are the tensors of `arch` in this layout. `canonical(shapes)` maps the names `keys` uses to those a
-    file has: prefixes, automatic numbers and the like are understood there. `has_scale` says whether the library keeps
-    a gamma in its batch norm; a file that differs is still read.
+    `keys(arch)` are the tensors of `arch` in this layout. `canonical(shapes)` maps the names that `keys` uses to those
+    of a file, which may have prefixes or automatic numbers. `has_scale` tells whether the library's batch norm has a
+    gamma; a file that differs is still read.
     """
 
     name: str
@@ -45,7 +47,25 @@ class Layout:
     has_scale: bool = True
 
 
-# -- leaves: what hangs under a convolution, its batch norm, a classifier
+def to_torch_order(tensor: Tensor, form: Form) -> Tensor:
+    """A tensor of a file, which keeps it in `form`, in torch's order of axes."""
+    if form is Form.HWIO:
+        return tensor.permute(3, 2, 0, 1)
+    if form is Form.HWIO_LINEAR:
+        return tensor[0, 0].permute(1, 0)
+    return tensor.permute(1, 0) if form is Form.IO else tensor
+
+
+def to_file_order(tensor: Tensor, form: Form) -> Tensor:
+    """The inverse of `to_torch_order`."""
+    if form is Form.HWIO:
+        return tensor.permute(2, 3, 1, 0)
+    if form is Form.HWIO_LINEAR:
+        return tensor.permute(1, 0)[None, None]
+    return tensor.permute(1, 0) if form is Form.IO else tensor
+
+
+# -- the tensors of a convolution, its batch norm, a classifier
 
 _TORCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _TF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -72,7 +92,7 @@ def classifiers(arch: Arch, names: Mapping[str, str]) -> list[Key]:
 
 
 def after_prefix(anchor: str) -> Callable[[Shapes], dict[str, str]]:
-    """Names as they are, or behind the prefix a wrapper (`module.`, `model.`, a scope) has put before all of them."""
+    """Names as they are, or after a prefix that a wrapper put before all of them (`module.`, `model.`, a scope)."""
 
     def canonical(shapes: Shapes) -> dict[str, str]:
         prefixes = [name.removesuffix(anchor) for name in shapes if name.endswith(anchor)]

@@ -1,4 +1,4 @@
-"""Whose Inception-v3 is this? Answered from the names and shapes of its tensors alone."""
+"""Find the layout of a file and the parts of Inception-v3 in it from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from reinception.errors import ReinceptionError
 from reinception.model.build import skeleton
-from reinception.spec import Arch, BatchNorm, Conv, Layer, change_layers
-from reinception.weights.layouts.keys import Form, Key, Layout, Shapes
-from reinception.weights.layouts.known import LAYOUTS
+from reinception.spec import Arch, with_scale
+from reinception.weights.layouts.keys import Key, Layout, Shapes, to_file_order
+from reinception.weights.layouts.libraries import LAYOUTS
 
-ENOUGH_TO_NAME = 0.5  # share of the trunk's tensors by which a layout is recognised, though the file is not whole
+ENOUGH_TO_NAME = 0.5  # fraction of the trunk's tensors that identifies a layout, even where the file is not whole
 
-# What else people hand in, by a piece of a name that only it has.
+# Other networks, each by a part of a tensor name that only it has.
 _OTHERS = {
     "layer1.0.conv1.": "a ResNet",
     "layer1.0.conv2.": "a ResNet",
@@ -40,12 +42,12 @@ _OTHERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Identification:
-    """What the names and shapes say.
+    """What the names and shapes of a file tell.
 
     `arch` is the network whose tensors the file fills: with the auxiliary head and gamma if the file has them, and with
     as many outputs (one where it has no classifier, `has_classifier` False). `names` maps our tensor names to the
     file's. `absent` are tensors of ours that no such file needs to have (batch norm's step counters); `unused` are
-    tensors of the file that the network does not have, and `remarks` say why something was left aside.
+    tensors of the file that the network does not have, and `remarks` say why something was left out.
     """
 
     layout: Layout
@@ -94,7 +96,7 @@ def identify(shapes: Shapes, released: Arch) -> Identification:
     arch = dataclasses.replace(released, num_classes=num_classes or 1, aux=released.aux if has_aux else ())
     if not any(ours.endswith(".bn.weight") for ours in present):
         arch = with_scale(arch, False)
-    expected = {name: tuple(tensor.shape) for name, tensor in skeleton(arch).state_dict().items()}
+    expected = skeleton(arch).state_dict()
     fresh = () if num_classes else ("classifier.weight", "classifier.bias")
     used = {
         ours: dataclasses.replace(present[ours], theirs=names[present[ours].theirs])
@@ -114,39 +116,16 @@ def identify(shapes: Shapes, released: Arch) -> Identification:
     )
 
 
-def with_scale(arch: Arch, scale: bool) -> Arch:
-    """`arch` with a gamma in every batch norm, or in none."""
-
-    def change(layer: Layer) -> Layer:
-        if isinstance(layer, Conv) and layer.batch_norm is not None:
-            norm = BatchNorm(epsilon=layer.batch_norm.epsilon, scale=scale)
-            return dataclasses.replace(layer, batch_norm=norm)
-        return layer
-
-    return change_layers(arch, change)
-
-
-def their_shape(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
-    """The shape a tensor of ours has in a file that keeps it in `form`."""
-    if form is Form.HWIO:
-        return (shape[2], shape[3], shape[1], shape[0])
-    if form is Form.IO:
-        return (shape[1], shape[0])
-    if form is Form.HWIO_LINEAR:
-        return (1, 1, shape[1], shape[0])
-    return shape
-
-
 def _layout_of(shapes: Shapes, released: Arch) -> tuple[Layout, dict[str, str]]:
     """The layout that names most of the trunk, and the file's name for each name in it."""
-    best, best_names, best_share = None, dict[str, str](), 0.0
+    best, best_names, best_fraction = None, dict[str, str](), 0.0
     for layout in LAYOUTS.values():
         names = layout.canonical(shapes)
         needed = [key.theirs for key in layout.keys(released) if _is_needed(key.ours)]
-        share = sum(name in names for name in needed) / len(needed)
-        if share > best_share:
-            best, best_names, best_share = layout, names, share
-    if best is None or best_share < ENOUGH_TO_NAME:
+        fraction = sum(name in names for name in needed) / len(needed)
+        if fraction > best_fraction:
+            best, best_names, best_fraction = layout, names, fraction
+    if best is None or best_fraction < ENOUGH_TO_NAME:
         raise ReinceptionError(_what_else(shapes))
     return best, best_names
 
@@ -190,11 +169,9 @@ def _has_whole_head(head: str, keys: Mapping[str, Key], present: Mapping[str, Ke
     return bool(needed) and all(ours in present for ours in needed)
 
 
-def _refuse_shapes(
-    layout: Layout, used: Mapping[str, Key], expected: Mapping[str, tuple[int, ...]], shapes: Shapes
-) -> None:
+def _refuse_shapes(layout: Layout, used: Mapping[str, Key], expected: Mapping[str, Tensor], shapes: Shapes) -> None:
     for ours, key in used.items():
-        wanted, found = their_shape(expected[ours], key.form), tuple(shapes[key.theirs])
+        wanted, found = tuple(to_file_order(expected[ours], key.form).shape), tuple(shapes[key.theirs])
         if found != wanted and not (ours.endswith(".num_batches_tracked") and found in ((), (1,))):
             raise ReinceptionError(
                 f"looks like {layout.title}, but tensor {key.theirs} has shape {_times(found)} where Inception-v3 has "

@@ -1,4 +1,4 @@
-"""Tensors from a foreign layout into ours and back, value for value."""
+"""Translate tensors from another library's layout into ours and back, value for value."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from torch import Tensor
 
 from reinception.errors import ReinceptionError
 from reinception.spec import Arch, feature_shape
-from reinception.weights.layouts.keys import Form, Layout
+from reinception.weights.layouts.keys import Layout, to_file_order, to_torch_order
 from reinception.weights.layouts.match import Identification
 
 
 def to_ours(found: Identification, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of `found.arch`, float32: the file's tensors turned, step counters that it lacks at 0, and a classifier
-    that it lacks all zero. ReinceptionError for values that are not numbers."""
+    """The state of `found.arch`, float32, from the tensors of a file.
+
+    Step counters and a classifier that the file lacks are zero. Raises ReinceptionError for values that are not finite.
+    """
     state: dict[str, Tensor] = {}
     for ours, key in found.names.items():
         tensor = tensors[key.theirs]
@@ -24,7 +26,7 @@ def to_ours(found: Identification, tensors: Mapping[str, Tensor]) -> dict[str, T
             continue
         if not tensor.is_floating_point():
             raise ReinceptionError(f"tensor {key.theirs} holds {tensor.dtype}, not floating-point numbers")
-        value = _turn_in(tensor, key.form).to(torch.float32).contiguous()
+        value = to_torch_order(tensor, key.form).to(torch.float32).contiguous()
         if not torch.isfinite(value).all():
             raise ReinceptionError(f"tensor {key.theirs} holds values that are not finite; the file is damaged")
         if ours.endswith(".running_var") and (value < 0).any():
@@ -40,7 +42,7 @@ def to_ours(found: Identification, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 
 def to_theirs(layout: Layout, arch: Arch, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """`state` as `layout` names and turns it, and the names of ours that have no place there.
+    """`state` in the names and order of `layout`, and our names that have no place there.
 
     Where the layout has gamma and the network none, gamma is 1.
     """
@@ -48,7 +50,7 @@ def to_theirs(layout: Layout, arch: Arch, state: Mapping[str, Tensor]) -> tuple[
     placed = set()
     for key in layout.keys(arch):
         if key.ours in state:
-            tensors[key.theirs] = _turn_out(state[key.ours].detach().cpu(), key.form).contiguous()
+            tensors[key.theirs] = to_file_order(state[key.ours].detach().cpu(), key.form).contiguous()
             placed.add(key.ours)
         elif key.ours.endswith(".bn.weight") and layout.has_scale:
             beta = state.get(key.ours.removesuffix("weight") + "bias")  # none: the whole head was left out
@@ -71,23 +73,3 @@ def fold_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         folded[f"{path}.conv.weight"] = state[f"{path}.conv.weight"] * gamma[:, None, None, None]
         folded[f"{path}.bn.running_mean"] = state[f"{path}.bn.running_mean"] * gamma
     return folded
-
-
-def _turn_in(tensor: Tensor, form: Form) -> Tensor:
-    if form is Form.HWIO:
-        return tensor.permute(3, 2, 0, 1)
-    if form is Form.IO:
-        return tensor.permute(1, 0)
-    if form is Form.HWIO_LINEAR:
-        return tensor[0, 0].permute(1, 0)
-    return tensor
-
-
-def _turn_out(tensor: Tensor, form: Form) -> Tensor:
-    if form is Form.HWIO:
-        return tensor.permute(2, 3, 1, 0)
-    if form is Form.IO:
-        return tensor.permute(1, 0)
-    if form is Form.HWIO_LINEAR:
-        return tensor.permute(1, 0)[None, None]
-    return tensor

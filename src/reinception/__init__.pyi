@@ -1,0 +1,43 @@
+# The public names: each line says where a name is defined; __init__.py loads it from there when it is first used.
+from reinception import family as family
+from reinception import generative as generative
+from reinception import spec as spec
+from reinception._version import __version__ as __version__
+from reinception.errors import BadImage as BadImage
+from reinception.errors import ReinceptionError as ReinceptionError
+from reinception.errors import UsageError as UsageError
+from reinception.family.catalog import bn_googlenet as bn_googlenet
+from reinception.family.catalog import bn_inception as bn_inception
+from reinception.family.catalog import googlenet as googlenet
+from reinception.family.catalog import inception_v2 as inception_v2
+from reinception.family.catalog import inception_v2_bn_auxiliary as inception_v2_bn_auxiliary
+from reinception.family.catalog import inception_v2_factorized_7x7 as inception_v2_factorized_7x7
+from reinception.family.catalog import inception_v2_label_smoothing as inception_v2_label_smoothing
+from reinception.family.catalog import inception_v2_rmsprop as inception_v2_rmsprop
+from reinception.family.catalog import inception_v3 as inception_v3
+from reinception.family.catalog import inception_v3_79 as inception_v3_79
+from reinception.family.catalog import inception_v3_151 as inception_v3_151
+from reinception.family.catalog import inception_v3_fid as inception_v3_fid
+from reinception.family.catalog import inception_v3_lucid as inception_v3_lucid
+from reinception.family.catalog import inception_v3_paper as inception_v3_paper
+from reinception.family.catalog import models as models
+from reinception.inference.compute import Compute as Compute
+from reinception.inference.evaluate import CropProtocol as CropProtocol
+from reinception.inference.evaluate import evaluate as evaluate
+from reinception.inference.features import features as features
+from reinception.inference.predict import predict as predict
+from reinception.inference.predictor import Predictor as Predictor
+from reinception.model.artifact import Manifest as Manifest
+from reinception.model.artifact import Model as Model
+from reinception.model.artifact import load as load
+from reinception.model.artifact import save as save
+from reinception.model.build import WithAuxiliary as WithAuxiliary
+from reinception.preprocess import Preprocessing as Preprocessing
+from reinception.spec import cost as cost
+from reinception.train.config import TrainConfig as TrainConfig
+from reinception.train.loss import smoothed_cross_entropy as smoothed_cross_entropy
+from reinception.train.run.start import train as train
+from reinception.weights.convert import convert as convert
+from reinception.weights.create import create as create
+
+__all__: list[str]

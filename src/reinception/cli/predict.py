@@ -1,0 +1,84 @@
+"""`reinception predict`: the most probable labels of images."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reinception.cli.counter import counter
+from reinception.cli.flags import STDOUT, refuse_results
+from reinception.cli.ranks import connected, is_first
+from reinception.errors import ReinceptionError, UsageError
+from reinception.inference.compute import Compute
+
+if TYPE_CHECKING:
+    from reinception.inference.predict import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    model: str
+    """a model file or a run folder"""
+
+    paths: tuple[str, ...]
+    """image files, folders (searched through), quoted globs, or manifests (.csv, .jsonl: the images of column path)"""
+
+    top: int = 5
+    """labels per image"""
+
+    csv: Path | None = None
+    """write one row per image with the probability of every class; - is the standard output"""
+
+    json: Path | None = None
+
+
+def run(options: PredictOptions, compute: Compute) -> None:
+    """Classify images, the most probable label first.
+
+    A file that cannot be read is named, and the rest go on; the exit code is then 1. Under torchrun each process takes
+    a shard of the images.
+
+    Example: reinception predict runs/first new/*.png --top 3
+    """
+    refuse_results(options.json, options.csv)
+    if options.json == options.csv == STDOUT:
+        raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
+    from reinception.inference.predict import csv_writer, json_writer, predict_stream
+    from reinception.model.artifact import load
+
+    model = load(options.model, with_aux=False)
+    num = num_failed = 0
+    with connected(compute, progress=counter("images")) as connection, ExitStack() as files:
+        writers = []
+        if is_first(connection):
+            if options.json is not None:
+                writers.append(files.enter_context(json_writer(options.json)))
+            if options.csv is not None:
+                writers.append(files.enter_context(csv_writer(options.csv, model.classes)))
+            writers.append(_say_error if STDOUT in (options.json, options.csv) else _say)
+        for one in predict_stream(model, options.paths, top=options.top, compute=connection):
+            num, num_failed = num + 1, num_failed + (one.error is not None)
+            for write in writers:
+                write(one)
+    if num_failed and is_first(connection):
+        raise ReinceptionError(f"{num_failed} of {num} could not be read; the others are done")
+
+
+def _say(one: Prediction) -> None:
+    if one.error is None:
+        print(_ranking(one))
+    else:
+        _say_error(one)
+
+
+def _say_error(one: Prediction) -> None:
+    if one.error is not None:
+        print(f"reinception: {one.path}: {one.error}", file=sys.stderr)
+
+
+def _ranking(prediction: Prediction) -> str:
+    ranked = ", ".join(f"{one.label} {100 * one.probability:.1f} %" for one in prediction.labels)
+    return f"{prediction.path}: {ranked}"

@@ -1,0 +1,69 @@
+"""`reinception train`: a new run, or an interrupted one that goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated
+
+from reinception.cli.flags import Given
+from reinception.errors import UsageError
+from reinception.train.config import RESUMABLE, TrainConfig, flag
+
+GROUPS = {
+    "Network": ("model", "input_size", "width", "aux", "weights", "freeze"),
+    "Training": ("recipe", "epochs", "time_budget_seconds", "batch_size", "replicas", "reduction", "seed"),
+    "Data": ("val_fraction", "test_fraction", "exclude"),
+    "Run": ("out", "resume", "dry_run", "checkpoint_seconds", "checkpoint_steps", "tensorboard"),
+    "Hardware": ("workers", "precision", "device"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    resume: str | None = None
+    """go on with an interrupted run, to the same bits as if it had never stopped; takes no other flag but --workers
+    and, where memory ran out, a smaller --batch-size with as many more --replicas, which changes the run a little"""
+
+    dry_run: bool = False
+    """write nothing: print the plan, with memory and time estimated from three measured steps"""
+
+
+def run(given: Annotated[Given, TrainConfig], options: TrainOptions) -> None:
+    """Train a network on a folder of images, or go on with an interrupted run.
+
+    DATA is a folder with one folder of images per class (optionally under train/, val/ and test/), or the word elpv for
+    the solar cells of the package elpv-dataset. Every image is checked before the first step. The run folder gets the
+    model, the metrics, the predictions and the report. Killed at any moment, a run goes on from its last checkpoint
+    with --resume RUN. Under torchrun the same command divides the replicas of a step among all processes.
+
+    Example: reinception train photos -o runs/first --time-budget 15m
+    """
+    if options.resume is not None:
+        changes = _changes(given, options)
+        from reinception.train.run.start import resume
+
+        print(resume(options.resume, **changes))
+        return
+    if "data" not in given or "out" not in given:
+        raise UsageError("train needs DATA and -o RUN, or --resume RUN")
+    config = TrainConfig(**given)
+    if options.dry_run:
+        from reinception.train.run.dry_run import dry_run
+
+        print(dry_run(config))
+        return
+    from reinception.train.run.start import train
+
+    print(train(config))
+
+
+def _changes(given: Given, options: TrainOptions) -> Given:
+    """What a resumed run does otherwise than it was begun; UsageError for what it cannot change."""
+    fields = {one.name: one.metadata for one in dataclasses.fields(TrainConfig)}
+    fixed = [name for name in given if not RESUMABLE.items() <= fields[name].items()]
+    fixed += ["dry_run"] if options.dry_run else []
+    if fixed:
+        word = "DATA" if fixed[0] == "data" else flag(fixed[0])
+        raise UsageError(f"{word} beside --resume: a run goes on as it was begun; leave {word} out")
+    return given

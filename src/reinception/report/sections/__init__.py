@@ -1,0 +1,1 @@
+"""The sections of the report page as values, one file each; report.html.j2 lays them out."""

@@ -1,0 +1,249 @@
+"""A run whose data and folder are open, new or interrupted, before anything is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reinception.data.prepare.audit import check_images
+from reinception.data.sources.exclusions import read_exclusions
+from reinception.data.sources.open_source import open_source
+from reinception.data.sources.records import SPLITS, Record, Source
+from reinception.data.sources.split import assign_splits
+from reinception.distributed import Ranks, require_same
+from reinception.errors import ReinceptionError, UsageError
+from reinception.machine import choose_device, precision
+from reinception.model.artifact import Manifest
+from reinception.model.build import Network, build
+from reinception.train.config import TrainConfig
+from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpoints
+from reinception.train.run.console import Console
+from reinception.train.run.metadata import (
+    describe_data,
+    describe_machine,
+    describe_model,
+    differences,
+    numeric_environment,
+    precision_name,
+)
+from reinception.train.run.plan import Plan
+from reinception.train.run.run_folder import RunFolder, is_barely_begun, refuse_unusable, refuse_without_room
+from reinception.train.run.signals import StopRequest
+
+NAMED_PROBLEMS = 3
+FINISHED_NAME = "finished.json"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenRun:
+    """A run whose data and folder are open. `network` is as the first step finds it, or to be overwritten by the
+    `checkpoint` that the run goes on from; `folder` is None in a process that is not the first of several."""
+
+    plan: Plan
+    source: Source
+    network: Network
+    ranks: Ranks
+    console: Console
+    stop: StopRequest
+    folder: RunFolder | None = None
+    checkpoint: Checkpoint | None = None
+
+    @cached_property
+    def records(self) -> Mapping[str, Sequence[Record]]:
+        """The records of each split, none where there is no such split."""
+        return {split: self.source.split(split) if split in self.source.splits else () for split in SPLITS}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the heavy layers compute in."""
+        return precision(self.plan.config.precision, self.ranks.device)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps per pass over the training images; rarely a whole number."""
+        return len(self.records["train"]) / self.plan.images_per_step
+
+    def describe_model(self, training: Mapping[str, Any]) -> Manifest:
+        """The manifest of a model of this run; `training` says after which `step` and how it scored."""
+        epoch = training["step"] / self.steps_per_epoch
+        return describe_model(self.plan, self.source, {"epoch": epoch, **training})
+
+
+def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> OpenRun:
+    """A new run: its images checked, its folder made."""
+    out, dtype = Path(plan.config.out), precision(plan.config.precision, ranks.device)
+    refuse_unusable(out)
+    ranks.barrier()  # all have found `out` free; now the first may make it
+    source = open_data(plan, console)
+    _check_images(source, plan, console, ranks)
+    plan = dataclasses.replace(plan, arch=dataclasses.replace(plan.arch, num_classes=len(source.classes)))
+    network = plan.network()
+    refuse_without_room(out, model_bytes=sum(tensor.nbytes for tensor in network.state_dict().values()))
+    for note in plan.notes:
+        console.say(note)
+    folder = None
+    if ranks.is_first:
+        description = {**plan.to_json(), **describe_data(source), "precision": precision_name(dtype)}
+        folder = RunFolder(out, config=description)
+        console.log_to(partial(folder.note, "log.txt"))
+        folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
+    stop.listen()
+    return OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop, folder=folder)
+
+
+def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> OpenRun | None:
+    """A run that was interrupted, taken back to its newest whole checkpoint; None for one that is finished."""
+    stop.listen()
+    out = Path(plan.config.out)
+    document = _config_of(out)
+    if (out / FOLDER_NAME / FINISHED_NAME).exists():
+        console.say(f"{out}: finished already")
+        return None
+    checkpoints = Checkpoints(out / FOLDER_NAME)
+    checkpoint = _newest(checkpoints, out, console)
+    ranks.barrier()  # all have read it; now the first may tidy up
+    folder = None
+    if ranks.is_first:
+        checkpoints.forget_after(0 if checkpoint is None else checkpoint.step)
+        folder = _reopened_folder(out, checkpoint)
+        if checkpoint is None:
+            dtype = precision(plan.config.precision, ranks.device)
+            folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
+        console.log_to(partial(folder.note, "log.txt"))
+    if checkpoint is not None:
+        _restore_environment(checkpoint, ranks.device, console)
+    source = open_data(plan, console)
+    if source.fingerprint != document["fingerprint"]:
+        raise ReinceptionError(f"{plan.config.data}: these are not the images {out} was begun with")
+    size, num = plan.recipe.batch_size, plan.recipe.replicas
+    if folder is not None and size != document["recipe"]["batch_size"]:
+        changes = {"batch_size": size, "replicas": num, "recipe": plan.recipe.to_json()}
+        folder.change_config(document | changes)
+        console.say(f"from here on a step is {num} x {size} images: the same ones, but not quite the same run")
+    if checkpoint is None:
+        console.say(f"{out}: begins at its first step, having no checkpoint yet")
+    else:
+        console.say(f"{out}: goes on after step {checkpoint.step:,}")
+    stop.check()  # nothing is lost: the checkpoint is where it was
+    network = plan.network() if checkpoint is None else build(plan.arch, seed=plan.config.seed)
+    run = OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop, folder=folder)
+    return dataclasses.replace(run, checkpoint=checkpoint)
+
+
+def _reopened_folder(out: Path, checkpoint: Checkpoint | None) -> RunFolder:
+    if checkpoint is None:
+        return RunFolder.begun_again(out)
+    folder = RunFolder.reopened(out, checkpoint.document["folder"])
+    shutil.rmtree(out / "predictions", ignore_errors=True)  # of a verdict that was interrupted
+    return folder
+
+
+# -- the files of an interrupted run -----------------------------------------------------------------------------------
+
+
+def _config_of(out: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ReinceptionError(
+            f"{out}: no config.json that can be read; is it a run that `train` began? One that was killed before it "
+            "had any file begins with the same command again"
+        ) from None
+    if not isinstance(document, dict):
+        raise ReinceptionError(f"{out}: config.json is not a JSON object")
+    return document
+
+
+def read_plan(out: Path) -> Plan:
+    return Plan.from_json(_config_of(out), out=out)
+
+
+def was_begun_by(out: Path, config: TrainConfig) -> bool:
+    """Whether `out` is an unfinished run of this very command, which a restart may go on with."""
+    with contextlib.suppress(ReinceptionError):
+        begun = _config_of(out)["command"] == config.command()
+        can_go_on = bool(Checkpoints(out / FOLDER_NAME).steps()) or is_barely_begun(out)
+        return begun and can_go_on and not (out / FOLDER_NAME / FINISHED_NAME).exists()
+    return False
+
+
+def _newest(checkpoints: Checkpoints, out: Path, console: Console) -> Checkpoint | None:
+    """The checkpoint to go on from, None where the run was interrupted before its first."""
+    checkpoint, skipped = checkpoints.newest()
+    for why in skipped:
+        console.say(f"skipped a checkpoint: {why}")
+    if checkpoint is None and not is_barely_begun(out):
+        raise ReinceptionError(f"{out}: no checkpoint in {checkpoints.folder} can be used; start the run anew")
+    return checkpoint
+
+
+def _restore_environment(checkpoint: Checkpoint, device: torch.device, console: Console) -> None:
+    """As many threads as before, because they change bits; a warning for what cannot be restored."""
+    before = checkpoint.document["surroundings"]
+    torch.set_num_threads(before["threads"])
+    changed = differences(before, numeric_environment(device))
+    if changed:
+        console.say(f"WARNING: {'; '.join(changed)}: the run goes on, but not to the same bits")
+
+
+# -- data and device --------------------------------------------------------------------------------------------------
+
+
+def open_data(plan: Plan, console: Console) -> Source:
+    """The data of a plan, split. ReinceptionError where nothing is left to train on."""
+    config = plan.config
+    source = assign_splits(
+        open_source(config.data),
+        seed=config.seed,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+    )
+    num_listed = len(source.records)
+    if config.exclude is not None:
+        source = source.without(read_exclusions(config.exclude))
+    if "train" not in source.splits:
+        raise ReinceptionError(f"{config.data}: no images are left to train on; give the train split some")
+    counts = ", ".join(f"{split} {len(source.split(split)):,}" for split in source.splits)
+    used = f"{len(source.records):,} used of {num_listed:,} listed, " if config.exclude is not None else ""
+    console.say(f"{source.name}: {used}{len(source.records):,} images of {len(source.classes)} classes ({counts})")
+    return source
+
+
+def _check_images(source: Source, plan: Plan, console: Console, ranks: Ranks) -> None:
+    """Every image decoded once, each rank its part: a bad one is named now and not in the third hour."""
+    require_same(ranks, source.fingerprint)
+    mine = source.records[ranks.rank :: ranks.world_size]
+    found = check_images(mine, workers=plan.config.workers)
+    problems = [
+        why for some in ranks.all_gather_objects([f"{bad.name}: {bad.reason}" for bad in found]) for why in some
+    ]
+    if problems:
+        more = f" and {len(problems) - NAMED_PROBLEMS} more" if len(problems) > NAMED_PROBLEMS else ""
+        raise ReinceptionError(
+            f"{plan.config.data}: {len(problems)} of {len(source.records)} images cannot be used "
+            f"({'; '.join(problems[:NAMED_PROBLEMS])}{more}); fix or remove them"
+        )
+    console.say(f"all {len(source.records):,} images decode")
+
+
+def choose(name: str) -> torch.device:
+    """The device a run means by `name`. UsageError where there is none."""
+    if name == "auto":
+        local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # as torchrun numbers the processes of one machine
+        return torch.device(local) if "LOCAL_RANK" in os.environ and torch.cuda.is_available() else choose_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"--device {name}: no such device here; see `reinception doctor`") from None
+    return device

@@ -1,0 +1,149 @@
+"""One optimizer step, in order: forward, loss, backward, reduce, clip, update, average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from reinception.data.images.random_stream import RandomStream
+from reinception.data.loading.loader import Batch, normalise
+from reinception.distributed import Ranks
+from reinception.machine import autocast
+from reinception.model.build import Network
+from reinception.preprocess import Preprocessing
+from reinception.recipe import Recipe
+from reinception.train.config import Freeze, Reduction
+from reinception.train.finetune import freeze, training_mode
+from reinception.train.loss import training_loss
+from reinception.train.mixing import mix
+from reinception.train.optim import ParameterAverage, clip_by_global_norm, make_optimizer, set_learning_rate
+from reinception.train.reduction import BatchStatistics, Reducer, make_reducer
+from reinception.train.run.signals import StopRequest
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainState:
+    """A network in training and all that its steps change; what they compute depends on nothing else but the step.
+
+    `network` is on the device of `ranks`. Its parameters in the part named by `freeze` do not learn. `preprocessing`
+    says how pixels become its input; `dtype` is what its heavy layers compute in.
+    """
+
+    network: Network
+    recipe: Recipe
+    ranks: Ranks
+    preprocessing: Preprocessing
+    reduction: Reduction = "exact"
+    freeze: Freeze = "none"
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+    optimizer: torch.optim.Optimizer = field(init=False)
+    average: ParameterAverage[Network] = field(init=False)
+    statistics: BatchStatistics = field(init=False)
+    reducer: Reducer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network.set_batch_norm_decay(self.recipe.batch_norm_decay)
+        freeze(self.network, self.freeze)
+        self.average = ParameterAverage(self.network, self.recipe.parameter_average)
+        self.optimizer = make_optimizer(self.network, self.recipe.optimizer)
+        self.statistics = BatchStatistics(self.network)
+        self.reducer = make_reducer(self.reduction, self.network, replicas=self.recipe.replicas, ranks=self.ranks)
+
+    @property
+    def shard(self) -> range:
+        """The replicas of a step that this rank computes."""
+        return self.ranks.shard(self.recipe.replicas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One step in numbers: losses before weighting, the learning rate, the gradient's norm before clipping."""
+
+    loss: float
+    auxiliary_loss: float | None
+    learning_rate: float
+    gradient_norm: float
+    clipped: bool
+    skipped: bool = False
+    """its loss or gradient was not finite, so it changed nothing"""
+
+
+def train_step(
+    state: TrainState,
+    batches: Iterable[Batch],
+    *,
+    learning_rate: float,
+    step: int,
+    stop: StopRequest,
+    changing: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> StepRecord:
+    """One step: the gradients of all replicas, each with its own statistics and random numbers, averaged.
+
+    `batches` are this rank's, one for each replica of its shard. A loss, statistic or gradient that is not finite, on
+    whatever rank, and the step changes nothing on any. `changing` surrounds what must happen together or not at all.
+    Interrupted, before anything is changed, where any rank was asked to stop.
+    """
+    network, recipe, norm = training_mode(state.network, state.freeze), state.recipe, math.nan
+    rows = accumulate(state, batches, step=step, stop=stop)
+    if bool(rows.isfinite().all()):
+        state.reducer.finish()
+        norm = float(clip_by_global_norm(network.parameters(), recipe.clip_norm))
+    is_finite = math.isfinite(norm)
+    if is_finite:
+        set_learning_rate(state.optimizer, learning_rate)
+        with changing():
+            state.optimizer.step()
+            state.statistics.update(rows[:, 3:])
+            state.average.update()
+    loss, auxiliary_loss = rows[:, :2].double().mean(dim=0).tolist()
+    return StepRecord(
+        loss=loss,
+        auxiliary_loss=auxiliary_loss if network.arch.aux else None,
+        learning_rate=learning_rate,
+        gradient_norm=norm,
+        clipped=recipe.clip_norm is not None and norm > recipe.clip_norm,
+        skipped=not is_finite,
+    )
+
+
+def accumulate(state: TrainState, batches: Iterable[Batch], *, step: int, stop: StopRequest) -> Tensor:
+    """Forward and backward passes of this rank's replicas: changes `state.reducer`, which adds gradients, and no more.
+
+    Returns a row for every replica of all ranks, (R, 3 + c) on the device: main loss, auxiliary loss (0 without one),
+    a number that is finite where the gradient is, and the batch statistics.
+    """
+    rows: list[Tensor] = []
+    state.reducer.begin()
+    with state.statistics.apart():
+        for replica, batch in zip(state.shard, batches, strict=False):
+            # Dropout is a function of its purpose, not of how many replicas this process has computed.
+            torch.manual_seed(RandomStream("dropout", state.seed, step, replica).integer(2**32))
+            images, labels = _inputs(state, batch, step, replica)
+            with state.reducer.replica(is_last=replica == state.shard[-1]):
+                with autocast(state.dtype, state.ranks.device):
+                    outputs = state.reducer.forward(images)
+                losses = training_loss(outputs, labels, state.recipe)
+                usable = state.reducer.backward(losses.total)
+            auxiliary = torch.zeros_like(losses.main) if losses.auxiliary is None else losses.auxiliary
+            numbers = [number.detach().float().reshape(1) for number in (losses.main, auxiliary, usable)]
+            rows.append(torch.cat([*numbers, state.statistics.row().to(state.ranks.device)]))
+            if stop.number and state.reducer.can_stop_early:
+                break
+    stop.check_all(state.ranks)
+    return state.ranks.all_gather_rows(torch.stack(rows))
+
+
+def _inputs(state: TrainState, batch: Batch, step: int, replica: int) -> tuple[Tensor, Tensor]:
+    """Normalised images (n, 3, s, s) and labels (n,) or (n, classes) on the device; mixed where the recipe says so."""
+    images = normalise(batch.images.to(state.ranks.device), state.preprocessing)
+    labels = batch.labels.to(state.ranks.device)
+    if state.recipe.mixing is None:
+        return images, labels
+    stream = RandomStream("mix", state.seed, step, replica)
+    return mix(images, labels, state.recipe.mixing, num_classes=state.network.arch.num_classes, stream=stream)
