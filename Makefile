@@ -2,13 +2,19 @@
 
 PYTHON ?= python3
 DEMO_MINUTES ?= 5
+WORKERS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint requirements.lock
+# The oldest versions that pyproject.toml allows, each in an environment of its own.
+FLOOR := .venv-floor
+BARE := .venv-bare
+PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
+# Tests run beside each other: one thread each (tests/conftest.py), and at most 8 processes, each with networks in memory.
+PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check bench golden lock clean
+.PHONY: help setup demo test floor wheel soak check bench golden lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,11 +24,21 @@ setup: $(VENV)/.dev ## an environment with everything the tests and checks need
 demo: $(VENV)/.demo ## train, evaluate, predict and report on 2,624 solar cells; DEMO_MINUTES bounds the training
 	$(BIN)/python examples/solar_cells.py --minutes $(DEMO_MINUTES)
 
-test: $(VENV)/.dev ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## every test but the soak, with coverage (at least 90 %); about ten minutes on two cores
+	$(BIN)/python $(PYTEST) --cov --cov-report term --cov-fail-under 90
+
+floor: $(FLOOR)/.ready ## the same tests on the oldest versions that pyproject.toml allows, without torchvision and timm
+	REINCEPTION_FLOOR=1 $(FLOOR)/bin/python $(PYTEST)
+
+wheel: $(VENV)/.dev ## build the wheel, install it without extras in a bare environment, use it there
+	rm -rf dist $(BARE)
+	$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	$(PYTHON) -m venv $(BARE)
+	$(BARE)/bin/python $(PIP_INSTALL) --constraint requirements.floor dist/*.whl
+	$(BARE)/bin/python tests/project/bare_install.py README.md
 
 soak: $(VENV)/.dev ## a hundred kills, fifty signals, a thousand damaged checkpoints; about an hour on two cores
-	REINCEPTION_SOAK=1 $(BIN)/python -m pytest -m slow tests/test_train_*.py tests/test_sharing.py
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, golden files
 	$(BIN)/ruff format --check .
@@ -39,13 +55,13 @@ golden: $(VENV)/.dev ## write the golden files anew, and README's table; read th
 
 lock: ## pin anew what a fresh environment resolves to; what serves one kind of accelerator only is left to pip
 	$(PYTHON) -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip install --disable-pip-version-check '.[demo,dev,track]'
+	.venv-lock/bin/python $(PIP_INSTALL) '.[dev]'
 	.venv-lock/bin/python -m pip list --format=freeze --exclude reinception --exclude pip \
 		| grep -vE '^(cuda|nvidia|triton)' | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 
-clean: ## remove the environment and the caches; runs stay
-	rm -rf $(VENV) .venv-lock .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove the environments and the caches; runs stay
+	rm -rf $(VENV) $(FLOOR) $(BARE) .venv-lock dist .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:
@@ -57,9 +73,14 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml requirements.lock
-	$(INSTALL) --editable '.[demo]'
+	$(BIN)/python $(PIP_INSTALL) --constraint requirements.lock --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(INSTALL) --editable '.[demo,dev]'
+	$(BIN)/python $(PIP_INSTALL) --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+$(FLOOR)/.ready: pyproject.toml requirements.floor
+	$(PYTHON) -m venv --clear $(FLOOR)
+	$(FLOOR)/bin/python $(PIP_INSTALL) --constraint requirements.floor --editable '.[check,convert,demo,fast,remote,test]'
 	@touch $@

@@ -1,8 +1,9 @@
-"""Training images per second on one core, ours beside torchvision's pipelines, from the file to the tensor of a batch.
+"""The fraction of a training step spent waiting for images, ours beside torchvision's and timm's loaders.
 
-Every round times each contestant once, in turn, so that a machine that slows down slows down all of them; the median
-of the rounds is printed with their range, and the median of the quotients within a round. Seconds are the processor's:
-one thread, so what else runs on the machine takes its time and not theirs.
+Every loader feeds the same step of the same network: forward, loss, backward, update. A round runs each loader once, in
+turn, so that a machine that slows down slows down all of them. A loader starts anew in each round with a few steps that
+do not count, so no images are in stock from before. The loss is read after every step, so time that the network works
+is never counted as waiting. All loaders take a random crop of 5 to 100 % of the area and mirror half of them.
 """
 
 from __future__ import annotations
@@ -13,188 +14,273 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import timm.data
 import torch
 import torchvision
 from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from reinception import create
 from reinception.cli.table import aligned
-from reinception.data.images.augment import Augmentation
-from reinception.data.images.crops import evaluation_pixels
-from reinception.data.loading.loader import CACHE_BYTES, TrainingStream
-from reinception.data.loading.read import pixels_of
+from reinception.data.loading.loader import CACHE_BYTES, TrainingStream, normalise
+from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
-from reinception.machine import examine
+from reinception.machine import autocast, choose_device, examine, precision
 from reinception.preprocess import Preprocessing
+from reinception.train.loss import smoothed_cross_entropy
 
-SIZE = 299
-PER_BATCH = 8
-HALVES = [0.5, 0.5, 0.5]
-Run = Callable[[], object]
+AREA = (0.05, 1.0)
+HALVES = (0.5, 0.5, 0.5)
+WARM_UP = 2
+ENDLESS = 1_000_000
+"""How many images a peer's loader believes there are: it is never restarted within a round."""
 
-# name, height, width, format, options, pictures, batches a round
-CASES = (
-    ("500x375 JPEG", 375, 500, "JPEG", {"quality": 90}, 32, 8),
-    ("12-megapixel JPEG", 3000, 4000, "JPEG", {"quality": 90}, 4, 1),
-    ("500x375 PNG", 375, 500, "PNG", {}, 32, 8),
-)
+Images = torch.Tensor
+Start = Callable[[], Iterator[tuple[Images, torch.Tensor]]]
+"""A loader that starts: (uint8 or normalised images (n, 3, s, s), targets (n,)) without end."""
+
+# name: height, width, number of images; None for the ELPV cells, 300x300 PNG in grey
+SETS = {"ELPV": None, "500x375 JPEG": (375, 500, 64), "12-megapixel JPEG": (3000, 4000, 8)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One loader in one round: seconds of all counted steps, and of these those spent waiting for images."""
+
+    images: str
+    workers: int
+    loader: str
+    seconds: float
+    waiting: float
+    steps: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="times each contestant is timed (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    options = parsed()
+    torch.manual_seed(0)
+    step = Step(options)
     facts = examine()
-    print(f"{facts['processor']['model']}, one core; load before: {os.getloadavg()[0]:.1f}")
-    fast = [name for name in ("simplejpeg", "numba", "pyspng") if find_spec(name)]
-    versions = [f"{name} {version(name)}" for name in ("torch", "torchvision", "pillow", *fast)]
-    print(", ".join(versions))
-    print(f"random crop to {SIZE} pixels and mirror; n = {arguments.rounds} interleaved rounds\n")
-    rows, figures = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, height, width, form, options, num, batches in CASES:
-            records = write_pictures(
-                Path(folder) / name, num=num, height=height, width=width, form=form, options=options
-            )
-            runs = {
-                "torchvision v1": v1([record.path for record in records], batches),
-                "torchvision v2": in_v2([record.path for record in records], batches),
-                "reinception crop": ours(records, "crop", batches),
-                "reinception crop, later": ours(records, "crop", batches, cache_bytes=CACHE_BYTES),
-                "torchvision v1, colours": v1([record.path for record in records], batches, colours=True),
-                "reinception inception": ours(records, "inception", batches),
-                "reinception evaluation": evaluated(records, batches),
-            }
-            rates = interleaved(runs, arguments.rounds, batches * PER_BATCH)
-            for contestant, values in rates.items():
-                times = [f"{quotient(values, rates[peer]):.2f}x" for peer in ("torchvision v1", "torchvision v2")]
-                median, spread = statistics.median(values), f"{min(values):.0f} to {max(values):.0f}"
-                if "colours" in contestant or contestant == "reinception inception":
-                    times = [f"{quotient(values, rates['torchvision v1, colours']):.2f}x*", "-"]
-                rows.append((name, contestant, f"{median:.0f}", spread, *times))
-                figures.append({"case": name, "what": contestant, "n": arguments.rounds, "images_per_second": values})
-    header = ("FILES", "PIPELINE", "IMAGES/S", "RANGE", "TO V1", "TO V2")
-    print(aligned(header, rows, right=(2, 3, 4, 5)))
-    print("\n* to torchvision v1 with colours: both distort brightness, contrast, saturation and hue")
+    fast = [name for name in ("simplejpeg", "pyspng") if find_spec(name)]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "pillow", *fast))
+    print(f"{facts['processor']['model']}, {torch.get_num_threads()} threads, {step.device}, {step.dtype}; {versions}")
     print(
-        "later: epochs after the first few, while the decoded pictures, or their small scales, fit the cache of 1 GiB"
+        f"width {options.width:g}, {options.input_size} pixels, batches of {options.batch_size}; n = {options.rounds} "
+        f"interleaved rounds of {options.steps} steps; load before: {os.getloadavg()[0]:.1f}\n"
     )
+    timings: list[Timing] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.images:
+            records = records_of(name, Path(folder))
+            for workers in options.workers:
+                starts = loaders(records, workers, options)
+                for _ in range(options.rounds):
+                    for loader, start in starts.items():
+                        seconds, waiting = step.timed(start(), options.steps)
+                        row = {"images": name, "workers": workers, "loader": loader, "steps": options.steps}
+                        timings.append(Timing(seconds=seconds, waiting=waiting, **row))
+    print(table(timings, options.batch_size))
+    print("\ncached: the decoded images, or small scales of large ones, are in memory, as in later epochs")
     print(f"load after: {os.getloadavg()[0]:.1f}")
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if options.json:
+        text = json.dumps({"machine": facts, "runs": [asdict(timing) for timing in timings]}, indent=2)
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
 
 
-def write_pictures(
-    folder: Path, *, num: int, height: int, width: int, form: str, options: dict[str, int]
-) -> list[Record]:
-    """Pictures with the statistics of photographs: as much contrast at every scale, and the grain of a sensor."""
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    records = []
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="times each loader is timed")
+    parser.add_argument("--steps", type=int, default=5, help="counted steps in a round")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="processes that load images")
+    parser.add_argument("--images", nargs="+", default=list(SETS), choices=list(SETS), help="kinds of images")
+    parser.add_argument("--batch-size", type=int, default=16, help="images in a step")
+    parser.add_argument("--input-size", type=int, default=299, help="pixels per side that the network takes")
+    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels of the network")
+    parser.add_argument("--json", metavar="FILE", help="write every timing as JSON too")
+    return parser.parse_args()
+
+
+class Step:
+    """The training step that all loaders feed."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device = choose_device()
+        self.dtype = precision("auto", self.device)
+        self.preprocessing = Preprocessing(input_size=options.input_size)
+        network = create("inception_v3", num_classes=2, width=options.width, input_size=options.input_size, seed=0)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9)
+
+    def __call__(self, images: Images, targets: torch.Tensor) -> None:
+        images, targets = images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = normalise(images, self.preprocessing)
+        with autocast(self.dtype, self.device):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        loss = smoothed_cross_entropy(logits, targets, 0.1)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        loss.item()  # waits for the device
+
+    def timed(self, batches: Iterator[tuple[Images, torch.Tensor]], steps: int) -> tuple[float, float]:
+        """(seconds of `steps` steps, those of them spent waiting for images), after WARM_UP steps."""
+        for images, targets in islice(batches, WARM_UP):
+            self(images, targets)
+        waiting, start = 0.0, time.perf_counter()
+        for _ in range(steps):
+            asked = time.perf_counter()
+            images, targets = next(batches)
+            waiting += time.perf_counter() - asked
+            self(images, targets)
+        return time.perf_counter() - start, waiting
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+
+def records_of(name: str, folder: Path) -> Sequence[Record]:
+    """The images of a set, written to `folder` where they have to be made."""
+    if (size := SETS[name]) is None:
+        return open_source("elpv").records[::10]
+    height, width, num = size
+    samples = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    random, records = np.random.default_rng(0), list[Record]()
     for index in range(num):
-        pixels = np.full((height, width, 3), 120, dtype=np.float32)
-        for power in range(1, 10):
-            step = 2**power
-            grey = random.normal(0, 9, (height // step + 2, width // step + 2)).astype(np.float32)
-            for channel, share in enumerate(random.uniform(0.6, 1.2, 3)):
-                scaled = Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC)
-                pixels[:, :, channel] += share * power**0.7 * np.asarray(scaled)
-        pixels += random.normal(0, 3, (height, width, 1))
-        path = folder / f"{index}.{form.lower()}"
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, form, **options)
-        records.append(Record(path=path, name=path.name, target=0))
+        sample = samples[index % len(samples)]
+        # A random part of a real image, at least half as high, in the right proportion; enlarged, it gets new grain.
+        high = random.uniform(0.5, 1.0) * min(sample.height, sample.width * height / width)
+        wide = high * width / height
+        left, top = random.uniform(0, sample.width - wide), random.uniform(0, sample.height - high)
+        box = (left, top, left + wide, top + high)
+        pixels = np.asarray(sample.resize((width, height), Image.Resampling.BICUBIC, box=box), dtype=np.float32)
+        pixels = pixels + random.normal(0, 6, (height, width, 1)).astype(np.float32)
+        path = folder / f"{width}x{height}_{index}.jpg"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        records.append(Record(path=path, name=path.name, target=index % 2))
     bits = 8 * statistics.mean(record.path.stat().st_size for record in records) / (height * width)
-    print(f"{folder.name}: {num} pictures, {bits:.2f} bits per pixel")
+    print(f"{name}: {num} images, {bits:.2f} bits per pixel")
     return records
 
 
-def ours(records: Sequence[Record], kind: Augmentation, batches: int, *, cache_bytes: int = 0) -> Run:
-    """Our stream; without its cache every picture is decoded each time, with it the tenth epoch is measured."""
-    training = TrainingStream(
-        records, input_size=SIZE, augmentation=kind, batch_size=PER_BATCH, seed=0, workers=0, cache_bytes=cache_bytes
+# -- loaders -----------------------------------------------------------------------------------------------------------
+
+
+def loaders(records: Sequence[Record], workers: int, options: argparse.Namespace) -> dict[str, Start]:
+    return {
+        "reinception": ours(records, workers, options, cache_bytes=0),
+        "reinception, cached": ours(records, workers, options, cache_bytes=CACHE_BYTES),
+        "torchvision v1": in_v1(records, workers, options),
+        "torchvision v2": in_v2(records, workers, options),
+        "timm": in_timm(records, workers, options),
+    }
+
+
+def ours(records: Sequence[Record], workers: int, options: argparse.Namespace, *, cache_bytes: int) -> Start:
+    """Our stream; with a cache every image has been asked for several times, so that what is kept is in memory."""
+    stream = TrainingStream(
+        records,
+        input_size=options.input_size,
+        augmentation="crop",
+        batch_size=options.batch_size,
+        seed=0,
+        workers=workers,
+        cache_bytes=cache_bytes,
     )
-    stream = training.batches()
     if cache_bytes:
-        for _ in range(10 * len(records) // PER_BATCH):
-            next(stream)
-
-    def run() -> None:
-        for _ in range(batches):
-            next(stream)  # and let it go, as training does and as the others do
-
-    return run
+        for _ in islice(stream.batches(), 4 * max(1, len(records) // options.batch_size)):
+            pass
+    return lambda: ((batch.images, batch.targets) for batch in stream.batches())
 
 
-def v1(paths: Sequence[Path], batches: int, *, colours: bool = False) -> Run:
+class Files(Dataset[tuple[torch.Tensor, int]]):
+    """The images of records, over and over, each loaded by `load` from its path."""
+
+    def __init__(self, records: Sequence[Record], load: Callable[[Path], torch.Tensor]) -> None:
+        self.records, self.load = records, load
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        record = self.records[index % len(self.records)]
+        return self.load(record.path), record.target
+
+
+def in_v1(records: Sequence[Record], workers: int, options: argparse.Namespace) -> Start:
     """Pillow and torchvision's first transforms, to normalised floats: the pipeline of most training scripts."""
-    jitter = [torchvision.transforms.ColorJitter(32 / 255, 0.5, 0.5, 0.2)] if colours else []
     transform = torchvision.transforms.Compose(
         [
-            torchvision.transforms.RandomResizedCrop(SIZE, scale=(0.05, 1.0)),
+            torchvision.transforms.RandomResizedCrop(options.input_size, scale=AREA),
             torchvision.transforms.RandomHorizontalFlip(),
-            *jitter,
             torchvision.transforms.ToTensor(),
             torchvision.transforms.Normalize(HALVES, HALVES),
         ]
     )
-
-    def load(path: Path) -> torch.Tensor:
-        with path.open("rb") as file:
-            return transform(Image.open(file).convert("RGB"))
-
-    return batched(load, paths, batches)
+    return data_loader(Files(records, lambda path: transform(rgb(path))), workers, options.batch_size)
 
 
-def in_v2(paths: Sequence[Path], batches: int) -> Run:
+def in_v2(records: Sequence[Record], workers: int, options: argparse.Namespace) -> Start:
     """torchvision's own decoder and second transforms, uint8 to the end: torchvision at its fastest."""
-    transform = v2.Compose([v2.RandomResizedCrop(SIZE, scale=(0.05, 1.0), antialias=True), v2.RandomHorizontalFlip()])
+    transform = v2.Compose(
+        [v2.RandomResizedCrop(options.input_size, scale=AREA, antialias=True), v2.RandomHorizontalFlip()]
+    )
     mode = torchvision.io.ImageReadMode.RGB
-    return batched(lambda path: transform(torchvision.io.decode_image(str(path), mode)), paths, batches)
+    files = Files(records, lambda path: transform(torchvision.io.decode_image(str(path), mode)))
+    return data_loader(files, workers, options.batch_size)
 
 
-def evaluated(records: Sequence[Record], batches: int) -> Run:
-    """Evaluation's pixels, decoded whole: for comparison."""
-    value = Preprocessing(input_size=SIZE)
-    return batched(lambda r: torch.from_numpy(evaluation_pixels(pixels_of(r), value)), records, batches)
+def in_timm(records: Sequence[Record], workers: int, options: argparse.Namespace) -> Start:
+    """Pillow and timm's transforms for training, to normalised floats, without its distortions of colours."""
+    transform: Any = timm.data.create_transform(
+        (3, options.input_size, options.input_size),
+        is_training=True,
+        scale=AREA,
+        color_jitter=0.0,
+        interpolation="bilinear",
+        mean=HALVES,
+        std=HALVES,
+    )
+    return data_loader(Files(records, lambda path: transform(rgb(path))), workers, options.batch_size)
 
 
-def batched(load: Callable[..., torch.Tensor], items: Sequence[object], batches: int) -> Run:
-    """Batches of PER_BATCH, one after another through `items`."""
-    position = 0
-
-    def run() -> None:
-        nonlocal position
-        for _ in range(batches):
-            torch.stack([load(items[(position + place) % len(items)]) for place in range(PER_BATCH)])
-            position += PER_BATCH
-
-    return run
+def rgb(path: Path) -> Image.Image:
+    with path.open("rb") as file:
+        return Image.open(file).convert("RGB")
 
 
-def interleaved(runs: dict[str, Run], rounds: int, images: int) -> dict[str, list[float]]:
-    """Images per second of processor time of each run in each round, after one round nobody counts."""
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            if number >= 1:
-                rates[name].append(images / (time.process_time() - start))
-    return rates
+def data_loader(files: Files, workers: int, batch_size: int) -> Start:
+    loader = DataLoader(files, batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    return lambda: iter(loader)
 
 
-def quotient(mine: list[float], theirs: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def table(timings: Sequence[Timing], batch_size: int) -> str:
+    """One row for each kind of images, number of workers and loader; medians over the rounds, and the range."""
+    groups: dict[tuple[str, int, str], list[Timing]] = {}
+    for timing in timings:
+        groups.setdefault((timing.images, timing.workers, timing.loader), []).append(timing)
+    rows = []
+    for (images, workers, loader), runs in groups.items():
+        percent = [100 * run.waiting / run.seconds for run in runs]
+        seconds = statistics.median(run.seconds / run.steps for run in runs)
+        spread = f"{min(percent):.1f} to {max(percent):.1f}"
+        waiting = f"{statistics.median(percent):.1f}"
+        rows.append((images, str(workers), loader, str(len(runs)), waiting, spread, f"{batch_size / seconds:.1f}"))
+    header = ("IMAGES", "WORKERS", "LOADER", "N", "WAITING %", "RANGE", "IMAGES/S")
+    return aligned(header, rows, right=(1, 3, 4, 5, 6))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +30,45 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("reproducible")
 
+# `make floor` sets this: these libraries, which some tests compare with, need a newer torch than the oldest supported.
+IS_FLOOR = bool(os.environ.get("REINCEPTION_FLOOR"))
+NOT_ON_THE_FLOOR = ("torchvision", "timm", "pytorch_fid", "importlinter")
+SOAK_SECONDS = 3600
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 # Training flags of a real network that learns nothing and costs next to nothing.
 SMALLEST = ("--width", "0.1", "--input-size", "75", "--batch-size", "8", "--precision", "fp32")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test of the soak may take an hour."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SOAK_SECONDS))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """On the floor a file of tests that imports what cannot be there is skipped as a whole."""
+    report = yield
+    missing = [name for name in NOT_ON_THE_FLOOR if f"No module named '{name}" in str(report.longrepr)]
+    if IS_FLOOR and report.failed and missing:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: {missing[0]} needs a newer torch")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """The same for one test that imports it."""
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        if IS_FLOOR and (error.name or "").split(".")[0] in NOT_ON_THE_FLOOR:
+            pytest.skip(f"{error.name} needs a newer torch")
+        raise
 
 
 @pytest.fixture(scope="session")

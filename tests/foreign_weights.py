@@ -1,4 +1,4 @@
-"""Random weights with sane activations, for every test that compares networks, and the peers they are compared with."""
+"""Random weights with ordinary activations, for tests that compare networks with those of other libraries."""
 
 from __future__ import annotations
 

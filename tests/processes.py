@@ -16,8 +16,8 @@ import pytest
 
 from reinception.train.run.checkpoint import Checkpoints
 
-# What takes too long for every day; `make soak` asks for it.
-SOAK = pytest.mark.skipif(not os.environ.get("REINCEPTION_SOAK"), reason="make soak does this")
+# What takes too long for every day: `make soak` runs it, all other runs leave it out.
+SOAK = pytest.mark.slow
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["reinception.train.run.start", "reinception.cli.train"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -282,11 +281,6 @@ def _gloo_group(timeout: timedelta) -> dist.ProcessGroup:
     group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(group, dist.ProcessGroup)  # torch says so only where a rank is left out
     return group
-
-
-def no_sync(module: DistributedDataParallel, *, last: bool) -> contextlib.AbstractContextManager[None]:
-    """No all-reduce of gradients before the `last` replica of a step."""
-    return contextlib.nullcontext() if last else module.no_sync()
 
 
 def _first_line(error: Exception) -> str:

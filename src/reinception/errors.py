@@ -1,4 +1,4 @@
-"""The errors a user can meet: each is one line that says what failed, where, and what to do."""
+"""The errors for users: each is one line with what failed, where, and what to do."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, for a message of ours: the first line of it, at most 120 characters."""
+    """The first line of another library's error, at most 120 characters, for a message of ours."""
     lines = str(error).strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__
 

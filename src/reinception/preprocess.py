@@ -1,4 +1,4 @@
-"""How a network is scored, as values: pixels to input, single and many crops, Tables 4 and 5."""
+"""From pixels to the network's input, as values: preprocessing, single and many crops."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _DOCUMENTS = Documents()
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Pixels in, network input out: everything that must travel with the weights.
+    """How an image becomes the network's input: everything that belongs with the weights.
 
-    `resize` says how a picture of any size becomes a square of `input_size` pixels per side:
+    `resize`: how an image of any size becomes a square of `input_size` pixels per side:
 
     - `central_crop`: keep the central `crop_fraction` of each side and resize that box to the square; the aspect ratio
       is not kept. This is what the original TensorFlow system does (tensorflow/models, research/inception).
     - `shorter_side`: resize so that the shorter side is `resized_side` pixels, then cut the central square. This is
       what torchvision and timm do with the released weights.
-    - `whole`: resize the whole picture to the square; nothing is cut away. For pictures without a "scene".
+    - `whole`: resize the whole image to the square; nothing is cut away. For images without a "scene".
 
-    `scaling` says how its values become numbers:
+    `scaling`: how its values become numbers:
 
     - `fixed`: `mean` and `std` (red, green, blue) apply to values scaled to [0, 1]: the network sees
       (value / 255 - mean) / std. The default is the released network's range, [-1, 1].
-    - `per_image`: each picture less its own mean, divided by its own standard deviation (TensorFlow's
-      `per_image_standardization`). Exposure then says nothing, as it should where the camera chose it.
+    - `per_image`: each image less its own mean, divided by its own standard deviation (TensorFlow's
+      `per_image_standardization`). Exposure then carries no information, which is right where the camera chose it.
 
     Args: each is a field: `input_size` in pixels, `crop_fraction` from 0 to 1, `mean` and `std` of values from 0 to 1.
 
@@ -119,9 +119,9 @@ _GOOGLENET_SCALES, _GOOGLENET_CROP = (256, 288, 320, 352), 224
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """Which crops of a picture are scored; their probabilities are averaged.
+    """Which crops of an image are scored; their probabilities are averaged.
 
-    For each of `scales` (pixels of the shorter side) the picture is resized; of that, `num_squares` squares are taken:
+    For each of `scales` (pixels of the shorter side) the image is resized; of that, `num_squares` squares are taken:
     the central one (1), or the two at the ends as well (3: left, centre, right; top, centre, bottom of a portrait). Of
     each square come the four corners and the centre, `input_size` pixels per side, and with `whole` the square itself,
     resized; everything also mirrored. GoogLeNet's 144 (arXiv 1409.4842, section 7) are 4 scales of 3 squares of 6.
@@ -141,12 +141,12 @@ class Crops:
 
     @property
     def num(self) -> int:
-        """Crops per picture, counting those that coincide."""
+        """Crops per image, counting those that coincide."""
         return len(self.scales) * self.num_squares * (5 + self.whole) * 2
 
     @property
     def words(self) -> str:
-        """What a result says: `144 crops (scales 342, 384, 427, 470)`."""
+        """For a result: `144 crops (scales 342, 384, 427, 470)`."""
         plural = "s" if len(self.scales) > 1 else ""
         return f"{self.num} crops (scale{plural} {', '.join(map(str, self.scales))})"
 
@@ -157,13 +157,13 @@ class Crops:
 def default_scales(input_size: int) -> tuple[int, ...]:
     """GoogLeNet's 256, 288, 320 and 352 for crops of 224, in proportion: 342, 384, 427 and 470 for 299.
 
-    No paper says which scales Inception-v3 was scored at; this is the usual reading.
+    No paper gives the scales Inception-v3 was scored at; this is the usual reading.
     """
     return tuple(round(scale * input_size / _GOOGLENET_CROP) for scale in _GOOGLENET_SCALES)
 
 
 def many_crops(num: int, input_size: int, scales: tuple[int, ...] | None = None) -> Crops:
-    """The 10, 12 or 144 crops of a picture, at `default_scales` of which 10 and 12 crops take the first.
+    """The 10, 12 or 144 crops of an image, at `default_scales` of which 10 and 12 crops take the first.
 
     10: the four corners and the centre of the central square, mirrored (Krizhevsky et al. 2012). 12: and the square
     itself. The papers do not define 12; it is 144 with one scale and one square. ReinceptionError where `scales` are
@@ -179,6 +179,5 @@ def many_crops(num: int, input_size: int, scales: tuple[int, ...] | None = None)
 
 
 def _require(holds: bool, name: str, value: object, choices: tuple[object, ...] = ()) -> None:
-    if not holds:
-        hint = f"; it is one of {', '.join(map(str, choices))}" if choices else ""
-        raise ReinceptionError(f"preprocessing: {name} can not be {value!r}{hint}")
+    hint = f"; it is one of {', '.join(map(str, choices))}" if choices else ""
+    ReinceptionError.require(holds, f"preprocessing: {name} cannot be {value!r}{hint}")

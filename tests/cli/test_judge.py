@@ -73,7 +73,7 @@ def test_where_there_is_no_evidence_it_says_so(verb: Verb, small_run: Path, tabl
     assert "on the test split" in result.stdout
     other = verb("compare", small_run, tables[0])
     assert other.returncode == 1
-    assert "judged different images" in other.stderr
+    assert "evaluated on different images" in other.stderr
     gone = verb("compare", small_run, "gone")
     assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)
     assert "gone: neither a run folder with predictions nor a file of them" in gone.stderr

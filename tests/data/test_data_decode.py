@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageFile
 
@@ -231,6 +232,8 @@ MODES = {
 
 @pytest.mark.parametrize(("form", "mode"), [(form, mode) for form, modes in MODES.items() for mode in modes])
 def test_every_mode_a_format_can_hold_comes_out_as_rgb(form, mode):
+    if (form, mode) == ("TIFF", "YCbCr") and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("before version 13 Pillow does not read back such a file that it wrote")
     image = Image.new("RGB", (9, 7), (200, 100, 50))
     image = image.convert("L").convert("LA") if mode == "LA" else image.convert(mode)
     assert decode(encoded(image, form)).shape == (7, 9, 3)

@@ -1,4 +1,4 @@
-"""One file is a model: what goes in comes out, and nothing damaged or foreign gets in."""
+"""Model files: what is saved is loaded again; damaged files and those of other libraries are refused."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_foreign_safetensors_file_is_refused_for_its_lack_of_a_manifest(tmp_path: Path) -> None:
+def test_a_safetensors_file_of_another_library_is_refused_for_its_lack_of_a_manifest(tmp_path: Path) -> None:
     save_file({"fc.weight": torch.zeros(2)}, tmp_path / "timm.safetensors")
     with pytest.raises(ReinceptionError, match=r"timm\.safetensors: has no reinception manifest"):
         load(tmp_path / "timm.safetensors")

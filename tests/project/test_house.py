@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import combinations, pairwise, takewhile
@@ -152,6 +153,13 @@ def test_the_tree_in_the_document_is_the_tree_on_disk() -> None:
 
 def test_each_room_in_the_tree_has_a_sentence() -> None:
     assert all(len(said) > len("a few words") for said in drawn().values())
+
+
+def test_the_floors_in_the_document_are_those_of_the_import_law() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```floors\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    law = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][0]
+    assert block.splitlines() == [layer.replace("reinception.", "") for layer in law["layers"]]
 
 
 # -- the same logic twice ---------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from reinception.data.sources.open_source import open_source
 from reinception.metrics import PredictionTable, wilson
 from reinception.metrics.significance import fisher
 from reinception.report.card import card
+from reinception.report.formatting import interval
 from reinception.report.page import render
 from reinception.report.read_run import Run, read_run
 from reinception.report.sections.slices import LEAST_IMAGES, slice_section, slices
@@ -83,11 +84,11 @@ def test_the_slice_that_falls_behind_comes_first_with_interval_rest_and_correcte
     table = table_of(run)
     found = slices(slice_features(run, table), table)
     assert [one.deficit for one in found] == sorted((one.deficit for one in found), reverse=True)
-    assert all(min(one.n, one.rest_n) >= LEAST_IMAGES for one in found)
+    assert all(min(one.n, one.rest.n) >= LEAST_IMAGES for one in found)
     night = next(one for one in found if one.feature == "light")
     odd = np.arange(NUM) % 2 == 1
     counts = (int(table.correct[odd].sum()), 60, int(table.correct[~odd].sum()), 60)
-    assert (night.value, night.right, night.n, night.rest_right, night.rest_n) == ("night", *counts)
+    assert (night.value, night.accuracy.count, night.n, night.rest.count, night.rest.n) == ("night", *counts)
     assert fisher(*counts) < night.p < 0.001
     assert len({(one.feature, one.value) for one in found}) == len(found)
     shown = slice_section(run, table)
@@ -95,8 +96,8 @@ def test_the_slice_that_falls_behind_comes_first_with_interval_rest_and_correcte
     assert "light “night”" in shown.sentence and "significantly lower accuracy than the rest" in shown.sentence
     low, high = wilson(counts[0], 60)
     row = next(row for row in shown.rows if row.feature == "light")
-    assert row.significant and row.interval == f"{100 * low:.1f} to {100 * high:.1f}\u202f%"
-    page = render(run)
+    page, words = render(run), f"{100 * low:.1f} to {100 * high:.1f}\u202f%"
+    assert row.significant and interval(*row.accuracy.interval()) == words and f"<small>{words}</small>" in page
     assert "Accuracy by slice" in page and "Holm" in page
     assert "- light, night: " in card(run)
 

@@ -129,7 +129,7 @@ def test_a_baseline_that_cannot_be_one_is_one_clear_line(
 ) -> None:
     other = command("report", small_run, "--baseline", from_manifest, "-o", tmp_path / "r.html")
     assert (other.returncode, other.stderr.count("\n")) == (1, 1)
-    assert "judged different images" in other.stderr
+    assert "evaluated on different images" in other.stderr
     with pytest.raises(ReinceptionError, match="gone: holds no predictions for the test split"):
         compare_with_baseline(read_run(small_run), "gone")
     assert not (tmp_path / "r.html").exists()

@@ -43,16 +43,14 @@ def by_hand(image: NDArray[np.uint8], num: int, size: int, scales: list[int]) ->
     """The crops as GoogLeNet's section 7 tells them, nothing shared and nothing skipped."""
     found = []
     for scale in scales:
-        picture = Image.fromarray(image)
-        w, h = picture.size
+        opened = Image.fromarray(image)
+        w, h = opened.size
         wide = w >= h
-        picture = picture.resize(
-            (scale * w // h, scale) if wide else (scale, scale * h // w), Image.Resampling.BILINEAR
-        )
-        length = max(picture.size)
+        opened = opened.resize((scale * w // h, scale) if wide else (scale, scale * h // w), Image.Resampling.BILINEAR)
+        length = max(opened.size)
         starts = [0, round((length - scale) / 2), length - scale] if num == 144 else [round((length - scale) / 2)]
         for start in starts:
-            square = picture.crop((start, 0, start + scale, scale) if wide else (0, start, scale, start + scale))
+            square = opened.crop((start, 0, start + scale, scale) if wide else (0, start, scale, start + scale))
             end, middle = scale - size, round((scale - size) / 2)
             five = [
                 square.crop((x, y, x + size, y + size))
@@ -116,14 +114,14 @@ def test_crops_that_coincide_are_computed_once_and_count_as_often_as_they_occur(
         assert {crop: count // 2 for crop, count in every.items()} == distinct_crops(width, height, crops)
 
 
-def test_a_grey_picture_gives_the_crops_of_the_same_picture_in_colour() -> None:
+def test_a_grey_image_gives_the_crops_of_the_same_image_in_colour() -> None:
     grey = photograph(200, 150)[:, :, 0].copy()
     chosen = list(distinct_crops(200, 150, many_crops(144, 75)))
     coloured = crop_pixels(np.repeat(grey[:, :, None], 3, axis=2), chosen, Preprocessing(input_size=75))
     assert np.array_equal(crop_pixels(grey, chosen, Preprocessing(input_size=75)), coloured)
 
 
-def test_each_picture_is_decoded_once_and_resized_once_a_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_decoded_once_and_resized_once_a_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     records = open_source("elpv").records[:5]
     decoded: list[Record] = []
     true_decode = crop_stream.pixels_of
@@ -135,7 +133,7 @@ def test_each_picture_is_decoded_once_and_resized_once_a_scale(monkeypatch: pyte
     monkeypatch.setattr(crop_stream, "pixels_of", counting)
     batches = list(crop_batches(records, Preprocessing(input_size=75), many_crops(144, 75), batch_size=50, workers=0))
     assert decoded == list(records)
-    assert [len(batch.indices) for batch, _ in batches] == [50, 50, 20]  # 24 distinct crops of each square picture
+    assert [len(batch.indices) for batch, _ in batches] == [50, 50, 20]  # 24 distinct crops of each square image
     indices = np.concatenate([batch.indices for batch, _ in batches])
     shares = np.concatenate([batch.weights for batch, _ in batches])
     assert np.bincount(indices, weights=shares) == pytest.approx([0.5] * 5)
@@ -153,7 +151,7 @@ def test_each_picture_is_decoded_once_and_resized_once_a_scale(monkeypatch: pyte
     assert sizes.count((200, 150)) == 4
 
 
-def test_an_unreadable_picture_is_named_among_the_others(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_among_the_others(tmp_path: Path) -> None:
     good = open_source("elpv").records[0]
     bad = Record(path=tmp_path / "bad.png", name="some/bad.png", target=0)
     bad.path.write_bytes(b"no")
@@ -175,14 +173,14 @@ def test_an_unreadable_picture_is_named_among_the_others(tmp_path: Path) -> None
 def test_the_named_rules_are_those_of_the_libraries_they_are_named_after(width: int, height: int) -> None:
     image = photograph(width, height)
     own = Preprocessing(resize="whole")
-    picture = Image.fromarray(image)
-    there = Compose([Resize(342, InterpolationMode.BILINEAR), CenterCrop(299)])(picture)
+    opened = Image.fromarray(image)
+    there = Compose([Resize(342, InterpolationMode.BILINEAR), CenterCrop(299)])(opened)
     assert np.array_equal(evaluation_pixels(image, single_crop("torchvision", own)), np.asarray(there))
     transform = timm.data.create_transform(
         input_size=299, crop_pct=0.875, interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3
     )
     assert callable(transform)
-    tensor = transform(picture)
+    tensor = transform(opened)
     assert isinstance(tensor, torch.Tensor)
     assert np.array_equal(
         evaluation_pixels(image, single_crop("timm", own)), (tensor * 255).round().byte().permute(1, 2, 0).numpy()

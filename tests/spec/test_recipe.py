@@ -56,14 +56,14 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
 
 @given(
     rate=st.floats(1e-9, 10),
-    share=st.floats(0, 0.999),
+    fraction=st.floats(0, 0.999),
     clip=st.none() | st.floats(1e-3, 100),
     epochs=st.integers(1, 10_000),
 )
-def test_any_recipe_survives_json(rate: float, share: float, clip: float | None, epochs: int) -> None:
+def test_any_recipe_survives_json(rate: float, fraction: float, clip: float | None, epochs: int) -> None:
     recipe = RECIPES["from_scratch"]
     recipe = recipe.changed("schedule.base_rate", rate, source="test").changed("clip_norm", clip, source="test")
-    recipe = recipe.changed("epochs", epochs, source="test").changed("parameter_average.decay", share, source="test")
+    recipe = recipe.changed("epochs", epochs, source="test").changed("parameter_average.decay", fraction, source="test")
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 

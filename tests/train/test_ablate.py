@@ -20,7 +20,7 @@ from reinception.cli import main
 from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import PredictionTable
 from reinception.recipe import FROM_SCRATCH, SGD, Recipe, RMSPropTF
-from reinception.train.ablate import AblateConfig, Row, ablate, rows, small_data, table
+from reinception.train.ablate import AblateConfig, StudyRow, ablate, rows, small_data, table
 
 
 def test_table_3_is_one_change_a_row_in_optimizer_smoothing_or_network() -> None:
@@ -111,7 +111,7 @@ def test_a_killed_study_goes_on_where_it_was(
     assert models == {"figure_2_5x5", "figure_2_linear", "figure_2_relu"}
 
 
-def judged(out: Path, row: Row, seed: int, right: int) -> None:
+def judged(out: Path, row: StudyRow, seed: int, right: int) -> None:
     """The run of a row and seed, of whose 100 test images the first `right` are right."""
     run = out / row.name / f"seed-{seed}"
     (run / "predictions").mkdir(parents=True)

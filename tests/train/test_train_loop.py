@@ -28,13 +28,14 @@ from reinception.train.loop import Training, fit
 from reinception.train.loss import training_loss
 from reinception.train.optim import learning_rate_at
 from reinception.train.reduction import FixedPointSum
-from reinception.train.run.checkpoint import Checkpoint, Checkpointer, capture, fingerprint
+from reinception.train.run.checkpoint import Checkpoint, Checkpointer, capture
 from reinception.train.run.console import Console
 from reinception.train.run.log import BestWeights, RunLogger
 from reinception.train.run.run_folder import RunFolder
 from reinception.train.run.signals import StopRequest
 from reinception.train.step import StepRecord, TrainState, train_step
 from reinception.train.waiting import ImageWait
+from tensors import fingerprint
 
 RECORDS = open_source("elpv").records[:64]
 PREPROCESSING = Preprocessing(input_size=75, resize="whole")

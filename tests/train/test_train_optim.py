@@ -17,7 +17,7 @@ from reinception.model.build import build
 from reinception.recipe import Averaging, Cosine, Exponential, OneCycle, named
 from reinception.train.optim import (
     ParameterAverage,
-    RMSPropTF,
+    RMSPropTFOptimizer,
     clip_by_global_norm,
     learning_rate_at,
     make_optimizer,
@@ -44,7 +44,7 @@ def test_rmsprop_equals_tensorflows_over_100_steps(decay: float, momentum: float
     gradients = [rng.normal(size=(7, 5)) * scale for scale in rng.lognormal(size=100)]
     rates = [0.045 * 0.94 ** (step // 20) for step in range(100)]  # the rate changes on the way: it is in the buffer
     w = nn.Parameter(torch.tensor(start))
-    optimizer = RMSPropTF([w], lr=0.0, decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=0.0)
+    optimizer = RMSPropTFOptimizer([w], lr=0.0, decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=0.0)
     steps = list(zip(gradients, rates, strict=True))
     for gradient, rate in steps:
         w.grad = torch.tensor(gradient)
@@ -70,7 +70,7 @@ def test_the_first_step_with_epsilon_one_is_0_7255_of_the_gradient() -> None:
 
 def test_rmsprop_is_not_torchs() -> None:
     ours, theirs = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-    first = RMSPropTF([ours], lr=0.045, decay=0.9, momentum=0.9, epsilon=1.0, weight_decay=0.0)
+    first = RMSPropTFOptimizer([ours], lr=0.045, decay=0.9, momentum=0.9, epsilon=1.0, weight_decay=0.0)
     second = torch.optim.RMSprop([theirs], lr=0.045, alpha=0.9, momentum=0.9, eps=1.0)
     ours.grad, theirs.grad = torch.ones(1), torch.ones(1)
     first.step()

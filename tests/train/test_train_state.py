@@ -23,8 +23,9 @@ from reinception.errors import ReinceptionError
 from reinception.model.build import Network, build
 from reinception.recipe import PAPER_2015
 from reinception.train.optim import ParameterAverage, make_optimizer
-from reinception.train.run.checkpoint import Checkpoint, Checkpointer, Checkpoints, capture, fingerprint, restore
+from reinception.train.run.checkpoint import Checkpoint, Checkpointer, Checkpoints, capture, restore
 from reinception.train.run.metadata import differences
+from tensors import fingerprint
 
 
 def checkpoint(step: int) -> Checkpoint:

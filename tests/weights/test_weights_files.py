@@ -97,12 +97,12 @@ def test_each_kind_of_file_is_read_by_its_content(tmp_path: Path, name: str, cal
 
 
 @pytest.mark.parametrize("name", KINDS)
-@given(share=st.floats(0, 0.999))
+@given(fraction=st.floats(0, 0.999))
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_truncated_file_is_refused_with_its_name(tmp_path: Path, name: str, share: float) -> None:
+def test_a_truncated_file_is_refused_with_its_name(tmp_path: Path, name: str, fraction: float) -> None:
     whole = KINDS[name]()
     file = tmp_path / name
-    file.write_bytes(whole[: int(len(whole) * share)])
+    file.write_bytes(whole[: int(len(whole) * fraction)])
     refusal(file)
 
 
@@ -173,7 +173,7 @@ def test_a_checkpoints_state_is_found_and_the_rest_is_named(tmp_path: Path) -> N
     file.write_bytes(as_pth({"epoch": 3, "state_dict": TENSORS, "optimizer": {"lr": 0.1}}))
     found = read(file)
     assert set(found.tensors) == set(TENSORS)
-    assert found.remarks == ("taken: the entry 'state_dict' of the checkpoint, beside epoch, optimizer",)
+    assert found.remarks == ("taken: the entry 'state_dict' of the checkpoint; not epoch, optimizer",)
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, torch.zeros(3)])

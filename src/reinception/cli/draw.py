@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from reinception import family
-from reinception.draw import draw
 from reinception.files import new_text_file
 from reinception.train.config import TrainConfig
 
@@ -34,6 +32,9 @@ def run(options: DrawOptions) -> None:
 
     Example: reinception draw inception_v3 -o inception_v3.svg
     """
+    from reinception import family
+    from reinception.draw import draw
+
     arch = family.network(options.name, width=options.width, input_size=options.input_size)
     text = draw(arch, at=options.at)
     with new_text_file(options.out) as file:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reinception import family
 from reinception.cli.table import aligned, billions, count
 from reinception.files import write_json
 from reinception.spec import cost
+
+if TYPE_CHECKING:
+    from reinception import family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,8 @@ def run(options: ModelsOptions) -> None:
 
     Example: reinception models
     """
+    from reinception import family
+
     entries = (family.VARIANTS if options.experiments else family.NETWORKS).values()
     records = [_record(entry) for entry in entries]
     if options.json is not None:

@@ -84,7 +84,9 @@ def _app(words: Sequence[str]) -> App:
     top = make(PROGRAM, ABOUT, f"Usage: {PROGRAM} VERB ...", help_epilogue=CODES, help_format="plaintext")
     top.help_formatter = _print_panel
     above = {"": top}
-    for order, name in enumerate(VERBS):
+    # Only those that can be meant are imported.
+    meant = [name for name in VERBS if name.split()[0] in words[:1]] or VERBS
+    for order, name in enumerate(meant):
         group, _, last = name.rpartition(" ")
         if group not in above:
             explains = f"`{PROGRAM} {group} VERB --help` explains a verb."

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reinception import family
 from reinception.cli.table import aligned, by, count
 from reinception.files import write_json
 from reinception.spec import Arch, SpecError, cost, minimum_input_size
@@ -32,6 +31,8 @@ def run(options: ShowOptions) -> None:
 
     Example: reinception show inception_v3 --input-size 150
     """
+    from reinception import family
+
     arch = family.network(options.name, width=options.width, input_size=options.input_size)
     trunk = list(cost.rows(arch, with_aux=False))
     auxiliary = _auxiliary_rows(arch)

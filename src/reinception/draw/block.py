@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,14 +34,12 @@ class Block:
         return max(box.bottom for box in self.boxes)
 
     def moved(self, dx: float, dy: float) -> Block:
-        return Block(
-            width=self.width,
-            height=self.height,
+        return dataclasses.replace(
+            self,
             boxes=tuple(box.moved(dx, dy) for box in self.boxes),
             arrows=tuple(arrow.moved(dx, dy) for arrow in self.arrows),
             entries=tuple(Point(x + dx, y + dy) for x, y in self.entries),
             exits=tuple(Point(x + dx, y + dy) for x, y in self.exits),
-            is_bar=self.is_bar,
         )
 
 

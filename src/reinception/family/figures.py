@@ -1,7 +1,7 @@
 """The paper's figures as functions: each returns the module it shows, as a value.
 
 `conv` is zero-padded, `valid` is not ("padded" in Table 1's words); both mean convolution + batch normalisation + ReLU
-unless a field says otherwise. Branch names are the drawing's labels and, later, the parameter paths.
+unless a field differs. Branch names are the drawing's labels and, later, the parameter paths.
 """
 
 from __future__ import annotations

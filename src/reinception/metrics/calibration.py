@@ -88,6 +88,10 @@ class ClassCalibration:
     error: float
     bins: tuple[Bin, ...]
 
+    @property
+    def accuracy(self) -> Rate:
+        return Rate(count=self.right, n=self.n)
+
 
 def by_predicted_class(table: PredictionTable) -> tuple[ClassCalibration, ...]:
     """Calibration of each predicted class, in the order of `classes`; a class never predicted is left out.

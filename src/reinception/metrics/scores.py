@@ -45,6 +45,11 @@ class ClassScore:
         return self.correct / self.predicted if self.predicted else None
 
     @property
+    def right(self) -> Rate | None:
+        """`recall` with its counts."""
+        return Rate(count=self.correct, n=self.support) if self.support else None
+
+    @property
     def recall(self) -> float | None:
         """Of the images of this class, the fraction that are right; None where there is none."""
         return self.correct / self.support if self.support else None

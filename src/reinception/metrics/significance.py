@@ -144,8 +144,8 @@ def compare(a: PredictionTable, b: PredictionTable, *, num: int = 10 * NUM_RESAM
     if labels_a.keys() != labels_b.keys():
         shared = len(labels_a.keys() & labels_b.keys())
         raise ReinceptionError(
-            f"compare: the two judged different images ({len(labels_a)} and {len(labels_b)}, {shared} in common); "
-            "evaluate both on the same images with --predictions and compare those files"
+            f"compare: the two were evaluated on different images ({len(labels_a)} and {len(labels_b)}, {shared} in "
+            "common); evaluate both on the same images with --predictions and compare those files"
         )
     if not labels_a:
         raise ReinceptionError("compare: there is no image to compare on")

@@ -1,4 +1,4 @@
-"""One .safetensors file is a model: its tensors, and a manifest that says what they are. Nothing in it can run code."""
+"""The model file: one .safetensors file with the tensors and a manifest; nothing in it can run code."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def read_manifest(path: str | Path) -> Manifest:
     except SafetensorError as error:
         raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
     if METADATA_KEY not in metadata:
-        raise ReinceptionError("has no reinception manifest, so its classes and pixels are unknown")
+        raise ReinceptionError("has no reinception manifest, so its classes and preprocessing are unknown")
     try:
         document = json.loads(metadata[METADATA_KEY])
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""An architecture becomes a network: one module, one return type, parameters named by the spec, endpoints by name."""
+"""Build the torch network of an architecture: one return type, parameters named by the spec, endpoints by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reinception.spec import Arch, Aux, SpecError, endpoints, minimum_input_size
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What training asks for: `logits` (n, classes), and each auxiliary classifier's (n, classes), earliest first."""
+    """The outputs for training: `logits` (n, classes), and each auxiliary classifier's (n, classes), earliest first."""
 
     logits: Tensor
     auxiliaries: tuple[Tensor, ...]

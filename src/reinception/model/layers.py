@@ -1,4 +1,4 @@
-"""The few final modules a spec node becomes; nothing here knows a channel count."""
+"""Torch modules for the layers of a spec; channel counts come from the spec alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The input's normalisation folded into the first convolution, so that a network takes pixels scaled to [0, 1]."""
+"""Fold the input's normalisation into the first convolution, so that a network takes pixels scaled to [0, 1]."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fold_normalisation(network: Network, preprocessing: Preprocessing) -> tuple[
     and ReinceptionError refuses such a network. Computed in float64, stored in the network's own type.
     """
     if preprocessing.scaling != "fixed":
-        raise ReinceptionError("each picture is normalised by its own mean and deviation: no fixed weights can do that")
+        raise ReinceptionError("each image is normalised by its own mean and deviation, which fixed weights cannot do")
     first = next(trace(network.arch, with_aux=False))
     layer = first.layer
     if not isinstance(layer, Conv) or layer.padding != (0, 0):

@@ -1,7 +1,7 @@
-"""How to train, as frozen values: optimizer, rate schedule, regularisation and averaging, every number with its source.
+"""How to train, as frozen values, every number with its source: optimizer, schedule, regularisation, averaging.
 
-A recipe decides nothing about the network or the data. `paper_2015` is one named value among several: what section 8 of
-the paper says, and, where the paper is silent, what its authors' published TensorFlow trainer does.
+A recipe decides nothing about the network or the data. `paper_2015` is one named value among several: section 8 of the
+paper, and, where that gives no number, its authors' published TensorFlow trainer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The recipes that have a name, every number beside its source; what no source says is called our choice."""
+"""The named recipes, every number with its source; a number without one is called our choice."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ FROM_SCRATCH = Recipe(
         "mixing": "our choice: none, as it was not tried here",
         "resize": "our choice: a defect may sit at the border",
         "crop_fraction": "our choice: nothing is cropped",
-        "scaling": "our choice, measured (docs/results.md): exposure differs between cameras and says nothing",
+        "scaling": "our choice, measured (docs/results.md): exposure differs between cameras, not between classes",
     },
 )
 
@@ -169,7 +169,7 @@ _SIMCLR = "SimCLR (arXiv 2002.05709), appendix B.8, its fine-tuning"
 FINE_TUNE = Recipe(
     name="fine_tune",
     about=(
-        "For --weights: few epochs at a rate that mends the learned features instead of replacing them. The flowers of "
+        "For --weights: few epochs at a learning rate that adapts the learned features and keeps them. The flowers of "
         "TensorFlow's trainer reach 93.4 % after 2,000 such steps of 32 at 0.001."
     ),
     epochs=20,
@@ -208,7 +208,7 @@ FINE_TUNE = Recipe(
         "mixing": f"{_SIMCLR}: none; crops and flips only",
         "resize": _TF_IMAGES,
         "crop_fraction": _TF_IMAGES,
-        "scaling": "the weights': a model file says what numbers it expects",
+        "scaling": "the weights': a model file holds the preprocessing it expects",
     },
 )
 

@@ -1,4 +1,4 @@
-"""What a recipe is made of: optimizers, schedules, averaging, and how a batch's pictures are mixed."""
+"""What a recipe is made of: optimizers, schedules, averaging, and the mixing of a batch's images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from reinception.errors import UsageError
 
-# Above it nearly every pair is mixed half and half, and drawing a share by rejection takes long; sources have 0.2 to 1.
+# Above it nearly every pair is mixed half and half, and rejection sampling is slow; sources have 0.2 to 1.
 LARGEST_ALPHA = 2.0
 
 
@@ -21,10 +21,10 @@ check_fraction = RecipeError.require_fraction
 
 @dataclass(frozen=True, kw_only=True)
 class RMSPropTF:
-    """TensorFlow's RMSProp: accumulator from one, epsilon inside the root, rate inside the momentum buffer."""
+    """TensorFlow's RMSProp: accumulator from one, epsilon inside the root, learning rate inside the momentum buffer."""
 
-    decay: Annotated[float, "share of the mean square kept at each step"]
-    momentum: Annotated[float, "share of the last update repeated"]
+    decay: Annotated[float, "fraction of the mean square kept at each step"]
+    momentum: Annotated[float, "fraction of the last update that is repeated"]
     epsilon: Annotated[float, "added to the mean square, inside the root"]
     weight_decay: Annotated[float, "L2 on convolution and classifier weights, added to their gradient"]
 
@@ -39,7 +39,7 @@ class RMSPropTF:
 class SGD:
     """Stochastic gradient descent with momentum: the paper's earlier experiments."""
 
-    momentum: Annotated[float, "share of the last update repeated"]
+    momentum: Annotated[float, "fraction of the last update that is repeated"]
     weight_decay: Annotated[float, "L2 on convolution and classifier weights, added to their gradient"]
 
     def __post_init__(self) -> None:
@@ -51,10 +51,12 @@ class SGD:
 class AdamW:
     """Adam with decoupled weight decay."""
 
-    beta1: Annotated[float, "share of the mean gradient kept at each step"]
-    beta2: Annotated[float, "share of the mean square kept at each step"]
+    beta1: Annotated[float, "fraction of the mean gradient kept at each step"]
+    beta2: Annotated[float, "fraction of the mean square kept at each step"]
     epsilon: Annotated[float, "added to the root of the mean square"]
-    weight_decay: Annotated[float, "share of rate x weight taken off convolution and classifier weights"]
+    weight_decay: Annotated[
+        float, "decoupled: learning rate x this x weight is subtracted from convolution and classifier weights"
+    ]
 
     def __post_init__(self) -> None:
         check_fraction("beta1", self.beta1)
@@ -68,10 +70,12 @@ class Exponential:
     """`base_rate` times `factor` for every `every_epochs` epochs done; with `staircase` only at whole multiples."""
 
     base_rate: Annotated[float, "learning rate after warm-up"]
-    factor: Annotated[float, "what the rate is multiplied by"]
+    factor: Annotated[float, "what the learning rate is multiplied by"]
     every_epochs: Annotated[float, "how often, in epochs"]
     staircase: Annotated[bool, "in steps (true) or smoothly (false)"]
-    warm_up_fraction: Annotated[float, "share of the run in which the rate rises to base_rate, linearly from zero"]
+    warm_up_fraction: Annotated[
+        float, "fraction of the run in which the learning rate rises to base_rate, linearly from zero"
+    ]
 
     def __post_init__(self) -> None:
         check_schedule(self.base_rate, self.warm_up_fraction)
@@ -84,9 +88,9 @@ class OneCycle:
     """Up along half a cosine to `base_rate`, then down along another half."""
 
     base_rate: Annotated[float, "highest learning rate"]
-    start_fraction: Annotated[float, "first rate, as a share of base_rate"]
-    final_fraction: Annotated[float, "last rate, as a share of base_rate"]
-    warm_up_fraction: Annotated[float, "share of the run in which the rate rises"]
+    start_fraction: Annotated[float, "first learning rate, as a fraction of base_rate"]
+    final_fraction: Annotated[float, "last learning rate, as a fraction of base_rate"]
+    warm_up_fraction: Annotated[float, "fraction of the run in which the learning rate rises"]
 
     def __post_init__(self) -> None:
         check_schedule(self.base_rate, self.warm_up_fraction)
@@ -99,8 +103,8 @@ class Cosine:
     """Linear warm-up to `base_rate`, then down along half a cosine."""
 
     base_rate: Annotated[float, "learning rate after warm-up"]
-    final_fraction: Annotated[float, "last rate, as a share of base_rate"]
-    warm_up_fraction: Annotated[float, "share of the run in which the rate rises, linearly from zero"]
+    final_fraction: Annotated[float, "last learning rate, as a fraction of base_rate"]
+    warm_up_fraction: Annotated[float, "fraction of the run in which the learning rate rises, linearly from zero"]
 
     def __post_init__(self) -> None:
         check_schedule(self.base_rate, self.warm_up_fraction)
@@ -111,7 +115,7 @@ class Cosine:
 class Averaging:
     """The running average of parameters and batch-norm statistics that is evaluated and kept."""
 
-    decay: Annotated[float, "share of the average kept at each step"]
+    decay: Annotated[float, "fraction of the average kept at each step"]
     warm_up: Annotated[bool, "use min(decay, (1 + n) / (10 + n)) at step n, so that early steps are forgotten"]
 
     def __post_init__(self) -> None:
@@ -120,14 +124,14 @@ class Averaging:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Each picture of a batch is mixed with its neighbour, and their labels in the same proportion (train/mixing.py).
+    """Each image of a batch is mixed with its neighbour, and their labels in the same proportion (train/mixing.py).
 
-    Mixup blends two pictures, cutmix puts a box of one into the other; the shares are drawn from Beta(alpha, alpha).
+    Mixup blends two images, cutmix puts a box of one into the other; the weights are drawn from Beta(alpha, alpha).
     """
 
-    mixup_alpha: Annotated[float, "mixup's share of the first picture is drawn from Beta(alpha, alpha)"]
-    cutmix_alpha: Annotated[float, "cutmix's share of the first picture is drawn from Beta(alpha, alpha)"]
-    cutmix_share: Annotated[float, "share of the batches that get cutmix; the others get mixup"]
+    mixup_alpha: Annotated[float, "mixup's weight of the first image is drawn from Beta(alpha, alpha)"]
+    cutmix_alpha: Annotated[float, "cutmix's area of the first image is drawn from Beta(alpha, alpha)"]
+    cutmix_share: Annotated[float, "fraction of the batches that get cutmix; the others get mixup"]
 
     def __post_init__(self) -> None:
         for name in ("mixup_alpha", "cutmix_alpha"):

@@ -1,4 +1,4 @@
-"""A recipe as one frozen value: its rows for people, its JSON for files."""
+"""Recipe: how to train, as one frozen value with rows to print and JSON to store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Augmentation = Literal["inception", "crop", "gentle", "none"]
 
 
 class RecipeRow(NamedTuple):
-    """One line of a recipe: where the value stands, the value, what it means, and where it comes from."""
+    """One line of a recipe: the value's path, the value, its meaning and its source."""
 
     path: str
     value: float | bool | str | None
@@ -41,7 +41,7 @@ class RecipeRow(NamedTuple):
 class Recipe:
     """Everything training needs to know besides the network, the images and the machine.
 
-    `sources` says for each path (`schedule.base_rate`) where its value comes from.
+    `sources` gives for each path (`schedule.base_rate`) the source of its value.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Recipe:
     clip_norm: Annotated[float | None, "largest global norm of the gradient; longer ones are scaled to it"]
     label_smoothing: Annotated[float, "epsilon of q' = (1 - epsilon) q + epsilon u"]
     auxiliary_weight: Annotated[float, "weight of each auxiliary classifier's loss"]
-    dropout: Annotated[float, "share of the features dropped before the classifier"]
+    dropout: Annotated[float, "fraction of the features dropped before the classifier"]
     parameter_average: Averaging
-    batch_norm_decay: Annotated[float, "share of the running batch-norm statistics kept at each batch"]
+    batch_norm_decay: Annotated[float, "fraction of the running batch-norm statistics kept at each batch"]
     augmentation: Annotated[Augmentation, "how training images are distorted"]
-    mixing: Annotated[Mixing | None, "how the pictures of a batch are mixed with each other, and their labels"]
+    mixing: Annotated[Mixing | None, "how the images of a batch are mixed with each other, and their labels"]
     resize: Annotated[ResizeRule, "how an image becomes a square at evaluation"]
-    crop_fraction: Annotated[float, "share of each side that evaluation keeps, where its resize rule crops"]
+    crop_fraction: Annotated[float, "fraction of each side that evaluation keeps, where its resize rule crops"]
     scaling: Annotated[Scaling, "values to numbers: by a fixed mean and deviation, or by each image's own"]
     sources: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
@@ -86,7 +86,7 @@ class Recipe:
             yield RecipeRow(path, value, meaning, self.sources.get(path, ""))
 
     def changed(self, path: str, value: float | bool | str | None, *, source: str) -> Recipe:
-        """This recipe with one value replaced; `path` is one of `rows`, `source` says who asked for it."""
+        """This recipe with one value replaced; `path` is one of `rows`, `source` is who asked for it."""
         require(path in {leaf for leaf, _, _ in _leaves(self)}, f"a recipe has no value {path!r}")
         outer, _, inner = path.partition(".")
         new: Any = value if not inner else dataclasses.replace(getattr(self, outer), **{inner: value})

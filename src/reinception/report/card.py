@@ -83,8 +83,7 @@ def _classes(table: PredictionTable) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for one in scores[:_MOST_CLASSES]:
         figures = f"{percent_or_dash(one.precision)} | {percent_or_dash(one.recall)}"
-        low, high = metrics.wilson(one.correct, one.support) if one.support else (0, 0)
-        ends = interval(100 * low, 100 * high) if one.support else "–"
+        ends = interval(*one.right.interval()) if one.right else "–"
         yield f"| {_escaped(one.name)} | {one.support:,} | {figures} | {ends} |"
     if len(scores) > _MOST_CLASSES:
         yield ""
@@ -112,9 +111,10 @@ def _slices(run: Run, table: PredictionTable) -> Iterator[str]:
         return
     yield found.sentence if not found.worse else f"By Fisher's exact test, corrected for {found.counted} (Holm):"
     for row in found.worse[:_MOST_SLICES]:
+        expected = "" if row.expected is None else f"; {percent(100 * row.expected)} expected from its classes"
         yield (
-            f"- {_escaped(row.feature)}, {_escaped(row.value)}: {row.accuracy} of {row.n:,} correct ({row.interval}), "
-            f"{row.rest} of the rest" + (f"; {row.expected} expected from its classes" if row.expected else "")
+            f"- {_escaped(row.feature)}, {_escaped(row.value)}: {percent(row.accuracy.percent)} of {row.n:,} correct "
+            f"({interval(*row.accuracy.interval())}), {percent(row.rest.percent)} of the rest{expected}"
         )
     if len(found.worse) > _MOST_SLICES:
         yield f"- and {len(found.worse) - _MOST_SLICES} more"

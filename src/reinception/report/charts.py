@@ -93,12 +93,8 @@ def line_chart(
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in points)
         out.append(Markup('<polyline class="{}" points="{}"/>').format(line.style, path))
         if line.dots:
-            out.extend(
-                Markup('<circle class="{}" cx="{}" cy="{}" r="2.6"><title>{} {}: {}</title></circle>').format(
-                    f"{line.style} dot", f"{px(x):.1f}", f"{py(y):.1f}", x_label, short(x), short(y, 4)
-                )
-                for x, y in points
-            )
+            dot = f"{line.style} dot"
+            out += [_circle(px(x), py(y), 2.6, dot, f"{x_label} {short(x)}: {short(y, 4)}") for x, y in points]
     return Markup("\n").join([*out, Markup("</svg>")])
 
 
@@ -123,7 +119,7 @@ def interval_chart(
         _rule(px(baseline), 14, px(baseline), axis_y, "baseline"),
         _text(px(baseline) + shift, 22, f"{baseline_name} {baseline:.1f}", f"tick {anchor}"),
         _rule(px(low), 42, px(high), 42, "interval"),
-        Markup('<circle class="estimate" cx="{}" cy="42" r="6"/>').format(f"{px(percent):.1f}"),
+        _circle(px(percent), 42, 6, "estimate"),
         _text(width - right, height - 3, "percent correct", "tick end"),
         Markup("</svg>"),
     ]
@@ -145,7 +141,7 @@ def difference_chart(*, value: float, low: float, high: float, title: str) -> Ma
     out += [
         _rule(px(0), 6, px(0), axis_y, "baseline"),
         _rule(px(low), 26, px(high), 26, "interval"),
-        Markup('<circle class="estimate" cx="{}" cy="26" r="6"/>').format(f"{px(value):.1f}"),
+        _circle(px(value), 26, 6, "estimate"),
         _text(margin, height - 3, "the other is better", "tick start"),
         _text(width - margin, height - 3, "this run is better, points", "tick end"),
         Markup("</svg>"),
@@ -160,30 +156,25 @@ def reliability_chart(
 
     Each series is a style and its bins: confidence, accuracy, the ends of its interval, and number of images.
     """
-    left, right, top, bottom = _LEFT, _RIGHT, _TOP, _BOTTOM
 
     def px(x: float) -> float:
-        return left + x * (WIDTH - left - right)
+        return _LEFT + x * (WIDTH - _LEFT - _RIGHT)
 
     def py(y: float) -> float:
-        return HEIGHT - bottom - y * (HEIGHT - top - bottom)
+        return HEIGHT - _BOTTOM - y * (HEIGHT - _TOP - _BOTTOM)
 
     out = [_open_svg(WIDTH, HEIGHT, title)]
     for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
-        out.append(_rule(left, py(mark), WIDTH - right, py(mark), "grid"))
-        out.append(_text(left - 7, py(mark) + 4, f"{100 * mark:.0f}", "tick end"))
-        out.append(_text(px(mark), HEIGHT - bottom + 17, f"{100 * mark:.0f}", "tick mid"))
+        out.append(_rule(_LEFT, py(mark), WIDTH - _RIGHT, py(mark), "grid"))
+        out.append(_text(_LEFT - 7, py(mark) + 4, f"{100 * mark:.0f}", "tick end"))
+        out.append(_text(px(mark), HEIGHT - _BOTTOM + 17, f"{100 * mark:.0f}", "tick mid"))
     out.append(_rule(px(0), py(0), px(1), py(1), "baseline"))
-    out.append(_text(WIDTH - right, HEIGHT - 3, "confidence, percent; upwards, accuracy", "tick end"))
+    out.append(_text(WIDTH - _RIGHT, HEIGHT - 3, "confidence, percent; upwards, accuracy", "tick end"))
     for style, bins in series:
         for confidence, accuracy, low, high, n in bins:
             out.append(_rule(px(confidence), py(low), px(confidence), py(high), f"whisker {style}"))
             hint = f"confidence {100 * confidence:.0f} %, accuracy {100 * accuracy:.0f} % of {n:,}"
-            out.append(
-                Markup('<circle class="{}" cx="{}" cy="{}" r="3"><title>{}</title></circle>').format(
-                    f"{style} dot", f"{px(confidence):.1f}", f"{py(accuracy):.1f}", hint
-                )
-            )
+            out.append(_circle(px(confidence), py(accuracy), 3, f"{style} dot", hint))
     return Markup("\n").join([*out, Markup("</svg>")])
 
 
@@ -195,14 +186,14 @@ def bar(fraction: float) -> Markup:
     ).format(f"{100 * fraction:.1f}")
 
 
-def range_bar(low: float, value: float, high: float) -> Markup:
-    """A fraction with its interval (all 0 to 1) for a table cell."""
+def range_bar(low: float, high: float, value: float) -> Markup:
+    """A value with an interval, all in percent, for a table cell."""
     return Markup(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="bar-rest" y="3" width="100" height="2"/>'
         '<rect class="bar-range" x="{}" y="2" width="{}" height="4"/>'
         '<rect class="bar-point" x="{}" width="1.6" height="8"/></svg>'
-    ).format(f"{100 * low:.1f}", f"{max(100 * (high - low), 0.5):.1f}", f"{min(max(100 * value - 0.8, 0), 98.4):.1f}")
+    ).format(f"{low:.1f}", f"{max(high - low, 0.5):.1f}", f"{min(max(value - 0.8, 0), 98.4):.1f}")
 
 
 def heat_map(cells: Sequence[tuple[int, int, int, int]], *, size: int, title: str, names: Sequence[str]) -> Markup:
@@ -229,6 +220,12 @@ def _open_svg(width: int, height: int, title: str) -> Markup:
 
 def _text(x: float, y: float, label: str, style: str) -> Markup:
     return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(style, f"{x:.1f}", f"{y:.1f}", label)
+
+
+def _circle(x: float, y: float, radius: float, style: str, hint: str = "") -> Markup:
+    tooltip = Markup("<title>{}</title>").format(hint) if hint else ""
+    place = (style, f"{x:.1f}", f"{y:.1f}", f"{radius:g}", tooltip)
+    return Markup('<circle class="{}" cx="{}" cy="{}" r="{}">{}</circle>').format(*place)
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:

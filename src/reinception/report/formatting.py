@@ -27,6 +27,11 @@ def number_or_dash(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def p_value(p: float) -> str:
+    """Two digits; 1 and < 0.001 at the ends."""
+    return "1" if p > 0.995 else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """1 image, 2,624 images; `plural` for a noun that does more than add an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

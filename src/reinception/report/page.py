@@ -12,9 +12,11 @@ from markupsafe import Markup
 
 from reinception import __version__
 from reinception.files import new_text_file
+from reinception.metrics import Rate
 from reinception.report.card import CARD_NAME, card
+from reinception.report.charts import range_bar
 from reinception.report.curves import learning_curves
-from reinception.report.formatting import count
+from reinception.report.formatting import count, interval, number_or_dash, p_value, percent, percent_or_dash
 from reinception.report.read_run import Run, read_run
 from reinception.report.sections.baseline import BaselineSection, compare_with_baseline
 from reinception.report.sections.class_scores import class_rows, pr_and_roc_charts
@@ -65,6 +67,14 @@ def render(run: Run, baseline: BaselineSection | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {
+        "percent": percent,
+        "fraction": percent_or_dash,
+        "number": number_or_dash,
+        "p_value": p_value,
+        "interval": _interval,
+        "range_bar": _range_bar,
+    }
     table = run.scored
     return environment.get_template("report.html.j2").render(
         run=run,
@@ -93,6 +103,15 @@ def render(run: Run, baseline: BaselineSection | None = None) -> str:
         reproduction=reproduction(run),
         version=__version__,
     )
+
+
+def _interval(rate: Rate) -> str:
+    return interval(*rate.interval())
+
+
+def _range_bar(rate: Rate, fraction: float) -> Markup:
+    low, high = rate.interval()
+    return range_bar(low, high, 100 * fraction)
 
 
 def _subtitle(run: Run) -> str:

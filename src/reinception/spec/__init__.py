@@ -1,6 +1,6 @@
 """The vocabulary of a network: frozen values for layers, heads and whole architectures, with shape arithmetic and JSON.
 
-Nothing here knows torch. A network is a tree of these values; its shapes, cost, drawing, module and exported files
+Nothing here imports torch. A network is a tree of these values; its shapes, cost, drawing, module and exported files
 are functions of that tree, so a channel count is written once.
 
 Paths name layers and, later, parameters: a chain counts its layers from zero, a concatenation names its branches,

@@ -1,4 +1,4 @@
-"""What a field of a network may hold; SpecError says what does not fit."""
+"""Checks of the fields of a network; SpecError names what does not fit."""
 
 from __future__ import annotations
 

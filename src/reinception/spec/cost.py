@@ -1,4 +1,4 @@
-"""What a network costs and sees: parameters, multiply-adds, activations, receptive field, cuts, folded over a spec."""
+"""Cost and receptive field of a network, folded over its spec: parameters, multiply-adds, activations, cuts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from reinception.spec import (
     Concat,
     Conv,
     Layer,
-    LocalResponseNorm,
     Pool,
     Shape,
     Size,
@@ -27,12 +26,12 @@ class LayerCost:
 
     path: str
     kind: str
-    kernel: Size | None
-    stride: Size | None
-    padding: Size | None
+    kernel: Size | None = None
+    stride: Size | None = None
+    padding: Size | None = None
     output: Shape
-    parameters: int
-    multiply_adds: int
+    parameters: int = 0
+    multiply_adds: int = 0
 
     @property
     def stage(self) -> str:
@@ -59,7 +58,7 @@ class StageCost:
 class Cut:
     """The representation at a cut right after `path`: how many values carry the whole image there (principle 1).
 
-    `receptive_field` and `stride` are in input pixels along (height, width), as one unit of this grid sees them.
+    `receptive_field` and `stride` are in input pixels along (height, width), of one unit of this grid.
     """
 
     path: str
@@ -88,9 +87,6 @@ def linear_row(path: str, inputs: int, outputs: int) -> LayerCost:
     return LayerCost(
         path=path,
         kind="linear",
-        kernel=None,
-        stride=None,
-        padding=None,
         output=Shape(1, 1, outputs),
         parameters=inputs * outputs + outputs,
         multiply_adds=inputs * outputs,
@@ -148,7 +144,7 @@ Field = tuple[Size, Size]
 
 
 def _seen(layer: Layer, field: Field) -> Field:
-    """The field after `layer`; of parallel branches the widest, for a unit after the concatenation sees them all."""
+    """The field after `layer`; of parallel branches the widest, since a unit after the concatenation depends on all."""
     if isinstance(layer, Chain):
         for child in layer.layers:
             field = _seen(child, field)
@@ -180,21 +176,8 @@ def _row(path: str, layer: Layer, before: Shape, after: Shape) -> LayerCost:
             parameters=weights + extra,
             multiply_adds=weights * after.height * after.width,
         )
-    window: tuple[Size | None, Size | None, Size | None] = (None, None, None)
     if isinstance(layer, Pool):
-        kind, window = f"{layer.kind}_pool", (layer.kernel, layer.stride, layer.padding)
-    elif isinstance(layer, AdaptivePool):
-        kind = "adaptive_average_pool"
-    else:
-        assert isinstance(layer, LocalResponseNorm)
-        kind = "local_response_norm"
-    return LayerCost(
-        path=path,
-        kind=kind,
-        kernel=window[0],
-        stride=window[1],
-        padding=window[2],
-        output=after,
-        parameters=0,
-        multiply_adds=0,
-    )
+        window = {"kernel": layer.kernel, "stride": layer.stride, "padding": layer.padding}
+        return LayerCost(path=path, kind=f"{layer.kind}_pool", output=after, **window)
+    kind = "adaptive_average_pool" if isinstance(layer, AdaptivePool) else "local_response_norm"
+    return LayerCost(path=path, kind=kind, output=after)

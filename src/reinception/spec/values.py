@@ -16,7 +16,7 @@ RESERVED_NAMES = frozenset({"aux", "classifier", "dropout", "features", "logits"
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm:
-    """Batch normalisation. `scale` says whether it learns gamma (TF-slim and Keras Inception-v3 have none)."""
+    """Batch normalisation. `scale`: whether it learns gamma (TF-slim and Keras Inception-v3 have none)."""
 
     epsilon: float = 1e-3
     scale: bool = True
@@ -56,7 +56,7 @@ class Conv:
 class Pool:
     """Maximum or average pooling.
 
-    `count_include_pad` says whether an average divides by the whole window where it hangs over the border (torch's
+    `count_include_pad`: whether an average divides by the whole window where it hangs over the border (torch's
     default) or only by the pixels that exist (TensorFlow's SAME, and so the released weights). `ceil_mode` lets the
     last window start inside and end outside the grid, as Caffe and GoogLeNet do.
     """
@@ -188,6 +188,6 @@ def endpoints(arch: Arch) -> tuple[tuple[str, Layer], ...]:
 
 
 def as_chain(layer: Layer) -> Chain:
-    """`layer`, which the caller knows to be a chain."""
+    """`layer`, checked to be a chain."""
     assert isinstance(layer, Chain)
     return layer

@@ -1,4 +1,4 @@
-"""The paper's ladder on anyone's data: each row trained with equal budget and seeds, one by one, then one table."""
+"""Ablation: the rows of Table 2 or 3, or of an experiment, trained on given data with equal budgets and seeds."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row: a network by name, its input, how it is trained, and what the paper reports of it on ImageNet."""
+class StudyRow:
+    """A network by name, its input size, how it is trained, and what the paper reports of it on ImageNet."""
 
     name: str
     network: str
@@ -38,7 +38,7 @@ class Row:
     reported: Reported | None
 
 
-def rows(study: str, *, input_size: int | None = None) -> tuple[Row, ...]:
+def rows(study: str, *, input_size: int | None = None) -> tuple[StudyRow, ...]:
     """The rows of a study. Table 3's take optimizer and label smoothing from the paper's rows, one change at a time."""
     if study == "table_3":
         return tuple(
@@ -91,10 +91,10 @@ def small_data(recipe: Recipe) -> Recipe:
 
 
 def ablate(config: AblateConfig) -> str:
-    """Trains what is not there yet, and returns the table, which is also written to OUT/table.md.
+    """Trains the rows and seeds that are missing, and returns the table, which is also written to OUT/table.md.
 
-    A row and seed that is finished is a run folder OUT/<row>/seed-<n>; one that was cut short is thrown away and
-    trained anew. ReinceptionError where OUT holds another study.
+    A finished row and seed is a run folder OUT/<row>/seed-<n>; an interrupted one is deleted and trained anew.
+    ReinceptionError where OUT holds another study.
     """
     if config.num_seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {config.num_seeds}")
@@ -112,7 +112,7 @@ def ablate(config: AblateConfig) -> str:
 
 
 def _claim(out: Path, config: AblateConfig) -> None:
-    """A new folder that says what it studies, or one that says the same; more seeds and workers are the same study."""
+    """Creates the folder with its study.json, or checks that it holds the same study; seeds and workers may differ."""
     wanted = dataclasses.asdict(config) | {"num_seeds": None, "workers": None, "out": None}
     path = out / STUDY_NAME
     if path.is_file():
@@ -128,11 +128,11 @@ def _claim(out: Path, config: AblateConfig) -> None:
         write_json(wanted, path)
 
 
-def _run_of(out: Path, row: Row, seed: int) -> Path:
+def _run_of(out: Path, row: StudyRow, seed: int) -> Path:
     return out / row.name.replace(" ", "") / f"seed-{seed}"
 
 
-def _train(config: AblateConfig, out: Path, row: Row, seed: int) -> None:
+def _train(config: AblateConfig, out: Path, row: StudyRow, seed: int) -> None:
     unfinished, finished = out / _UNFINISHED, _run_of(out, row, seed)
     if unfinished.exists():
         shutil.rmtree(unfinished)
@@ -151,7 +151,7 @@ def _train(config: AblateConfig, out: Path, row: Row, seed: int) -> None:
             workers=config.workers,
         )
     )
-    # Renaming is what makes it count: a run folder that is there is whole.
+    # A run folder that has its final name is whole.
     finished.parent.mkdir(exist_ok=True)
     unfinished.rename(finished)
     write_report(finished)
@@ -160,12 +160,12 @@ def _train(config: AblateConfig, out: Path, row: Row, seed: int) -> None:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def table(config: AblateConfig, chosen: tuple[Row, ...]) -> str:
+def table(config: AblateConfig, chosen: tuple[StudyRow, ...]) -> str:
     """Markdown: each row's error beside the paper's, what it gains over the row above, and what it was done with.
 
     The error is the mean over seeds, its Wilson interval that of the test images of one seed. The gain is paired by
-    image and seed; its interval is the wider of two: a bootstrap of the images, and Student's t over the seeds, without
-    which the luck of one training would pass for the merit of its row.
+    image and seed; its interval is the wider of two: a bootstrap of the images, and Student's t over the seeds, which
+    holds the chance of a single training.
     """
     out = Path(config.out)
     judged = [[_predictions(_run_of(out, row, seed)) for seed in range(config.num_seeds)] for row in chosen]
@@ -208,7 +208,7 @@ def _pooled(tables: list[PredictionTable]) -> PredictionTable:
     )
 
 
-def _with(config: AblateConfig, chosen: tuple[Row, ...], judged: list[list[PredictionTable]]) -> Iterator[str]:
+def _with(config: AblateConfig, chosen: tuple[StudyRow, ...], judged: list[list[PredictionTable]]) -> Iterator[str]:
     environment = _read(_run_of(Path(config.out), chosen[0], 0) / "environment.json")
     steps = [
         max((json.loads(line).get("step", 0) for line in log.read_text(encoding="utf-8").splitlines()), default=0)
@@ -238,5 +238,5 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _row(name: str, entry: Entry, input_size: int, recipe: Recipe) -> Row:
-    return Row(name=name, network=entry.arch.name, input_size=input_size, recipe=recipe, reported=entry.reported)
+def _row(name: str, entry: Entry, input_size: int, recipe: Recipe) -> StudyRow:
+    return StudyRow(name=name, network=entry.arch.name, input_size=input_size, recipe=recipe, reported=entry.reported)

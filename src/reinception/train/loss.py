@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, its labels smoothed with any prior, and the auxiliary classifiers' share."""
+"""The training loss: label-smoothed cross-entropy with any prior, and the weighted loss of auxiliary classifiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How parameters move: TensorFlow's RMSProp, the rate at any point of a run, clipping, and the running average."""
+"""Optimizers, TensorFlow's RMSProp among them; learning-rate schedules, gradient clipping, parameter average (EMA)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ STAIR_TOLERANCE = 1e-9
 N = TypeVar("N", bound=nn.Module)
 
 
-class RMSPropTF(torch.optim.Optimizer):
+class RMSPropTFOptimizer(torch.optim.Optimizer):
     """RMSProp as TensorFlow computes it, which with the paper's epsilon of 1.0 is not what torch.optim.RMSprop does.
 
     The mean square starts at one, epsilon stands inside the root, and the momentum buffer holds updates already
-    multiplied by the rate of their step: m = momentum m + rate g / sqrt(ms + epsilon); w = w - m.
+    multiplied by the learning rate of their step: m = momentum m + lr g / sqrt(ms + epsilon); w = w - m.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class RMSPropTF(torch.optim.Optimizer):
 
 
 def _passes(learning: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
-    """Which parameters go through one update together: on a GPU all of them, to launch few kernels; on a processor one
-    by one, so that the whole update of a tensor happens while it is in the cache."""
+    """Which parameters are updated together: on a GPU all of them, to launch few kernels; on a processor one by one, so
+    that the whole update of a tensor happens while it is in the cache."""
     return [learning] if learning and learning[0][0].is_cuda else [[pair] for pair in learning]
 
 
 def make_optimizer(network: nn.Module, optimizer: values.Optimizer) -> torch.optim.Optimizer:
-    """The recipe's optimizer for the parameters of `network` that learn; its rate is set at every step.
+    """The recipe's optimizer for the parameters of `network` that learn; its learning rate is set at every step.
 
     Weight decay holds for convolution and classifier weights only, as in TF-slim: not for batch norm, not for biases.
     """
@@ -83,7 +83,9 @@ def make_optimizer(network: nn.Module, optimizer: values.Optimizer) -> torch.opt
     groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     match optimizer:
         case values.RMSPropTF(decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay):
-            return RMSPropTF(groups, lr=0.0, decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay)
+            return RMSPropTFOptimizer(
+                groups, lr=0.0, decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay
+            )
         case values.SGD(momentum=momentum, weight_decay=weight_decay):
             return torch.optim.SGD(groups, lr=0.0, momentum=momentum, weight_decay=weight_decay, fused=True)
         case values.AdamW(beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay):
@@ -100,12 +102,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 def learning_rate_at(schedule: Schedule, *, progress: float, epochs: float) -> float:
     """The learning rate at `progress` (0 at the first step, 1 at the end) of a run that stands for `epochs` epochs.
 
-    A run bounded by time stands for its recipe's epochs, however many of them it gets through: the rate comes down by
-    the end of the budget all the same.
+    A run bounded by time stands for its recipe's epochs, however many of them it gets through: the learning rate
+    comes down by the end of the budget all the same.
     """
     warm_up = schedule.warm_up_fraction
     rising = progress < warm_up
-    done = progress / warm_up if rising else (progress - warm_up) / (1 - warm_up)  # share of the rise, or of the rest
+    done = (
+        progress / warm_up if rising else (progress - warm_up) / (1 - warm_up)
+    )  # fraction of the rise, or of the rest
     match schedule:
         case values.Exponential(base_rate=base, factor=factor, every_epochs=every, staircase=staircase):
             periods = progress * epochs / every
@@ -146,13 +150,13 @@ class ParameterAverage(Generic[N]):
         self._counters = [pair for pair in tensors if not pair[0].is_floating_point()]
 
     def decay(self) -> float:
-        """The share of the average the next update keeps."""
+        """The weight of the average in the next update."""
         warmed = (1 + self.num_updates) / (10 + self.num_updates)
         return min(self.averaging.decay, warmed) if self.averaging.warm_up else self.averaging.decay
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step nearer to the live network, after its optimizer's step."""
+        """Moves the average towards the live network; after each optimizer step."""
         averages, current = [average for average, _ in self._averaged], [live for _, live in self._averaged]
         torch._foreach_lerp_(averages, current, 1 - self.decay())
         for average, live in self._counters:

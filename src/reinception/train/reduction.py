@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from reinception.distributed import Ranks, no_sync
+from reinception.distributed import Ranks
 from reinception.model.build import Network, Outputs
 from reinception.train.config import Reduction
 
@@ -40,6 +40,8 @@ class LocalSum:
 
     def __init__(self, network: Network, *, replicas: int) -> None:
         self._network, self._replicas = network, replicas
+        self.forward: Callable[[Tensor], Outputs] = network.outputs
+        """the network's outputs for normalised images (n, 3, s, s)"""
 
     def begin(self) -> None:
         """Clears the gradients, before the first replica of a step."""
@@ -49,10 +51,6 @@ class LocalSum:
     def replica(self, *, is_last: bool) -> Iterator[None]:
         """Around the forward and backward pass of each replica."""
         yield
-
-    def forward(self, images: Tensor) -> Outputs:
-        """The network's outputs for normalised `images` (n, 3, s, s)."""
-        return self._network.outputs(images)
 
     def backward(self, loss: Tensor) -> Tensor:
         """Adds the gradient of a replica's scalar `loss`; returns a scalar that is finite where it can be used."""
@@ -72,6 +70,7 @@ class DataParallelMean:
         module = ranks.data_parallel(_WithOutputs(network))
         assert module is not None
         self._module = module
+        self.forward: Callable[[Tensor], Outputs] = module
         self._scale = ranks.world_size / replicas  # it takes the mean over ranks, whose numbers of replicas may differ
 
     def begin(self) -> None:
@@ -79,13 +78,10 @@ class DataParallelMean:
 
     @contextmanager
     def replica(self, *, is_last: bool) -> Iterator[None]:
-        with warnings.catch_warnings(), no_sync(self._module, last=is_last):
+        until_last = nullcontext() if is_last else self._module.no_sync()  # gradients stay on this rank
+        with warnings.catch_warnings(), until_last:
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # only slower
             yield
-
-    def forward(self, images: Tensor) -> Outputs:
-        outputs: Outputs = self._module(images)
-        return outputs
 
     def backward(self, loss: Tensor) -> Tensor:
         (loss * self._scale).backward()
@@ -119,6 +115,7 @@ class FixedPointSum:
 
     def __init__(self, network: Network, *, replicas: int, ranks: Ranks) -> None:
         self._network, self._replicas, self._ranks = network, replicas, ranks
+        self.forward: Callable[[Tensor], Outputs] = network.outputs
         self.bits = TOTAL_BITS - FINE_BITS - math.ceil(math.log2(replicas))
         self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         sizes = [parameter.numel() for parameter in self._trained]
@@ -134,9 +131,6 @@ class FixedPointSum:
     def replica(self, *, is_last: bool) -> Iterator[None]:
         self._network.zero_grad(set_to_none=True)
         yield
-
-    def forward(self, images: Tensor) -> Outputs:
-        return self._network.outputs(images)
 
     def backward(self, loss: Tensor) -> Tensor:
         loss.backward()

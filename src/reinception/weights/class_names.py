@@ -1,4 +1,4 @@
-"""The names of a classifier's outputs, as far as their number tells."""
+"""Names for the outputs of a classifier, as far as their number tells which classes they are."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def class_names(num_classes: int, *, with_background: bool) -> tuple[tuple[str, 
     """A name for each output, and where the names come from. `with_background` puts one more before ImageNet's."""
     background = (BACKGROUND,) if with_background else ()
     if num_classes - len(background) == IMAGENET_CLASSES:
-        names, whence = imagenet_classes()
+        names, origin = imagenet_classes()
         if names:
-            return background + names, f"1,000 classes are taken for ImageNet's; names from {whence}"
+            return background + names, f"1,000 classes are taken for ImageNet's; names from {origin}"
         note = "ImageNet's classes are numbered: install torchvision, or give names with --classes"
         return background + _numbered("imagenet", IMAGENET_CLASSES), note
     if num_classes == FID_OUTPUTS:

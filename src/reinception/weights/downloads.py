@@ -59,7 +59,7 @@ def download(name: str) -> WeightFile:
 
 
 def imagenet_classes() -> tuple[tuple[str, ...], str]:
-    """ImageNet-1k's class names, and who gave them; empty where no library that knows them is installed."""
+    """ImageNet-1k's class names, and the library they are from; empty where no such library is installed."""
     try:
         from torchvision.models import Inception_V3_Weights
     except ImportError:
@@ -88,7 +88,9 @@ def _check_cached(file: Path) -> None:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if not digest.startswith(file.stem.rpartition("-")[2]):
-        raise ReinceptionError(f"{file}: is not what its name says (SHA-256 {digest[:8]}...); delete it and try again")
+        raise ReinceptionError(
+            f"{file}: does not match the digest in its name (SHA-256 {digest[:8]}...); delete it and try again"
+        )
 
 
 def _from_timm(tag: str) -> Published:

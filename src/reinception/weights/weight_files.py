@@ -152,7 +152,7 @@ def _npz(file: Path) -> dict[str, Tensor]:
             for name in archive.files:
                 array = np.asarray(archive[name])
                 if array.dtype.kind not in "fiub":
-                    continue  # a label or a date beside the weights
+                    continue  # not weights: a label or a date
                 tensors[name] = torch.from_numpy(np.array(array, order="C"))
     except Exception as error:  # the bytes may come from anyone: whatever fails, the file cannot be used
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
@@ -200,8 +200,8 @@ def _state_of(content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             inner = content.get(key)
             if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
                 others = [str(name) for name in content if name != key]
-                beside = f", beside {', '.join(others[:5])}" if others else ""
-                return _only_tensors(inner), (f"taken: the entry {key!r} of the checkpoint{beside}",)
+                rest = f"; not {', '.join(others[:5])}" if others else ""
+                return _only_tensors(inner), (f"taken: the entry {key!r} of the checkpoint{rest}",)
         tensors = _only_tensors(content)
         if tensors:
             return tensors, ()

@@ -242,7 +242,7 @@ def _deep_grey(
 
 
 def _classify(error: Exception, max_pixels: int) -> tuple[str, str]:
-    message = _one_line(str(error)) or type(error).__name__
+    message = str(error) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         return "too_large", _too_large("its pixels are", max_pixels)
     if isinstance(error, UnidentifiedImageError):
@@ -254,10 +254,6 @@ def _classify(error: Exception, max_pixels: int) -> tuple[str, str]:
 
 def _too_large(what: str, max_pixels: int) -> str:
     return f"is too large ({what} more than the {max_pixels / 1e6:,.0f} million allowed): shrink it"
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 _lock = Lock()

@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
 
 from reinception import metrics
 from reinception.metrics import ClassScore, PredictionTable
 from reinception.metrics.roc import OneVsRest, one_vs_rest, precision_recall_curve, roc_curve
-from reinception.report.charts import Chart, Line, chart, range_bar
-from reinception.report.formatting import interval, number_or_dash, percent_or_dash
+from reinception.report.charts import Chart, Line, chart
 from reinception.report.sections.confusion_matrix import MOST_CLASSES_IN_A_TABLE
 
 _STYLES = ("line-a", "line-b", "line-c")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassRow:
-    """One class of the per-class table, ready to print."""
-
-    name: str
-    support: int
-    precision: str
-    recall: str
-    recall_interval: str
-    recall_bar: Markup | None
-    f1: str
-    average_precision: str
-    auroc: str
-
-
-def class_rows(table: PredictionTable) -> tuple[ClassRow, ...]:
+def class_rows(table: PredictionTable) -> list[tuple[ClassScore, OneVsRest]]:
     """The per-class table: in the order of the classes when they are few, lowest F1 first when they are many."""
     scores = list(zip(metrics.per_class(table), one_vs_rest(table), strict=True))
     if len(scores) > MOST_CLASSES_IN_A_TABLE:
         scores.sort(key=lambda pair: (pair[0].f1 is None, pair[0].f1))
-    return tuple(_class_row(score, ranking) for score, ranking in scores)
-
-
-def _class_row(score: ClassScore, ranking: OneVsRest) -> ClassRow:
-    bar, ends = None, ""
-    if score.recall is not None:
-        low, high = metrics.wilson(score.correct, score.support)
-        bar, ends = range_bar(low, score.recall, high), interval(100 * low, 100 * high)
-    return ClassRow(
-        name=score.name,
-        support=score.support,
-        precision=percent_or_dash(score.precision),
-        recall=percent_or_dash(score.recall),
-        recall_interval=ends,
-        recall_bar=bar,
-        f1=number_or_dash(score.f1),
-        average_precision=number_or_dash(ranking.average_precision),
-        auroc=number_or_dash(ranking.auroc),
-    )
+    return scores
 
 
 def pr_and_roc_charts(table: PredictionTable) -> tuple[Chart, ...]:

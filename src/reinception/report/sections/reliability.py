@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from reinception import metrics
 from reinception.metrics import PredictionTable, calibration, wilson
 from reinception.report import charts
-from reinception.report.formatting import count, first_three, interval, percent
+from reinception.report.formatting import count, first_three, percent
 
 _MOST_DIAGRAMS = 4
 _STYLES = ("line-a", "line-b")
@@ -27,30 +27,16 @@ class CalibrationSection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictedClassRow:
-    """The images predicted as one class: confidence, accuracy, and calibration error before and after temperature.
+class PredictedClassSection:
+    """Calibration by predicted class, and for few classes a reliability diagram (name, note, SVG) of each.
 
-    In `bar` the mark is the mean confidence and the range the interval of the accuracy.
+    `error_after` is the calibration error after temperature by class, empty where there is no temperature.
     """
 
-    name: str
-    n: int
-    confidence: str
-    accuracy: str
-    interval: str
-    bar: Markup
-    error: str
-    error_after: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictedClassSection:
-    """Calibration by predicted class: a table, and for few classes a reliability diagram (name, note, SVG) of each."""
-
     sentence: str
-    rows: tuple[PredictedClassRow, ...]
+    rows: tuple[calibration.ClassCalibration, ...]
     charts: tuple[tuple[str, str, Markup], ...]
-    has_after: bool
+    error_after: Mapping[str, float]
 
 
 def overall_calibration(table: PredictionTable, validation: PredictionTable | None) -> CalibrationSection:
@@ -94,12 +80,12 @@ def overall_calibration(table: PredictionTable, validation: PredictionTable | No
 def calibration_by_predicted_class(table: PredictionTable, validation: PredictionTable | None) -> PredictedClassSection:
     """The same by predicted class; the temperature is the one for all classes, fitted on `validation`."""
     before = calibration.by_predicted_class(table)
-    after: dict[str, str] = {}
+    after: dict[str, float] = {}
     if validation is not None and len(validation):
         scaled = calibration.with_temperature(table, calibration.fit_temperature(validation))
-        after = {one.name: percent(100 * one.error) for one in calibration.by_predicted_class(scaled)}
-    over = [one.name for one in before if one.confidence > wilson(one.right, one.n)[1]]
-    under = [one.name for one in before if one.confidence < wilson(one.right, one.n)[0]]
+        after = {one.name: one.error for one in calibration.by_predicted_class(scaled)}
+    over = [one.name for one in before if 100 * one.confidence > one.accuracy.interval()[1]]
+    under = [one.name for one in before if 100 * one.confidence < one.accuracy.interval()[0]]
     found = [
         f"{len(names)} {'is' if len(names) == 1 else 'are'} {what} ({first_three(names)})"
         for what, names in (("overconfident", over), ("underconfident", under))
@@ -109,7 +95,7 @@ def calibration_by_predicted_class(table: PredictionTable, validation: Predictio
     return PredictedClassSection(
         sentence=f"{classes if found else 'No predicted class is over- or underconfident'}, by 95 % intervals; one in "
         "twenty would miss by chance. The calibration error of few images is above zero even for a calibrated model.",
-        rows=tuple(_row(one, after.get(one.name)) for one in before),
+        rows=before,
         charts=tuple(
             (
                 one.name,
@@ -118,20 +104,6 @@ def calibration_by_predicted_class(table: PredictionTable, validation: Predictio
             )
             for one in (before if len(table.classes) <= _MOST_DIAGRAMS else ())
         ),
-        has_after=bool(after),
-    )
-
-
-def _row(one: calibration.ClassCalibration, after: str | None) -> PredictedClassRow:
-    low, high = wilson(one.right, one.n)
-    return PredictedClassRow(
-        name=one.name,
-        n=one.n,
-        confidence=percent(100 * one.confidence),
-        accuracy=percent(100 * one.right / one.n),
-        interval=interval(100 * low, 100 * high),
-        bar=charts.range_bar(low, one.confidence, high),
-        error=percent(100 * one.error),
         error_after=after,
     )
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
 
-from reinception.metrics import PredictionTable, wilson
+from reinception.metrics import PredictionTable, Rate
 from reinception.metrics.significance import fisher, holm
-from reinception.report import charts
-from reinception.report.formatting import count, first_three, interval, percent
+from reinception.report.formatting import count, first_three
 from reinception.report.read_run import Run
 from reinception.report.slice_features import SliceFeature, slice_features
 
@@ -33,38 +31,28 @@ class Slice:
 
     feature: str
     value: str
-    n: int
-    right: int
-    rest_n: int
-    rest_right: int
+    accuracy: Rate
+    rest: Rate
     expected: float | None
     p: float
 
     @property
+    def n(self) -> int:
+        return self.accuracy.n
+
+    @property
     def deficit(self) -> float:
         """Accuracy of the rest less its own, as a fraction; negative where the slice is better."""
-        return self.rest_right / self.rest_n - self.right / self.n
+        return self.rest.count / self.rest.n - self.accuracy.count / self.accuracy.n
+
+    @property
+    def significant(self) -> bool:
+        return self.p < LEVEL
 
     @property
     def explained_by_classes(self) -> bool:
         """Whether its mix of classes is enough to explain its accuracy."""
-        return self.expected is not None and self.expected <= wilson(self.right, self.n)[1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SliceRow:
-    """One slice, ready to print."""
-
-    feature: str
-    value: str
-    n: int
-    accuracy: str
-    interval: str
-    bar: Markup
-    rest: str
-    expected: str | None
-    p: str
-    significant: bool
+        return self.expected is not None and 100 * self.expected <= self.accuracy.interval()[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +62,8 @@ class SliceSection:
     counted: str
     sentence: str
     caution: str
-    rows: tuple[SliceRow, ...]
-    worse: tuple[SliceRow, ...]
+    rows: tuple[Slice, ...]
+    worse: tuple[Slice, ...]
 
 
 def slice_section(run: Run, table: PredictionTable) -> SliceSection | None:
@@ -83,8 +71,8 @@ def slice_section(run: Run, table: PredictionTable) -> SliceSection | None:
     found = slices(slice_features(run, table), table)
     if not found:
         return None
-    worse = [one for one in found if one.p < LEVEL and one.deficit > 0]
-    better = sum(one.p < LEVEL and one.deficit < 0 for one in found)
+    worse = [one for one in found if one.significant and one.deficit > 0]
+    better = sum(one.significant and one.deficit < 0 for one in found)
     counted = f"{count(len(found), 'slice')} of at least {LEAST_IMAGES} images"
     if worse:
         names = first_three([f"{one.feature} “{one.value}”" for one in worse], quoted=False)
@@ -104,8 +92,8 @@ def slice_section(run: Run, table: PredictionTable) -> SliceSection | None:
         f"Holm's method; it is bold below {LEVEL:g}. A slice can also have low accuracy because its classes are the "
         "hard ones; “expected” is its accuracy if each class were as easy as in the rest. Slices are found in the same "
         "images that the network is evaluated on, so check one on new images before you act on it.",
-        worse=tuple(_row(one) for one in worse),
-        rows=tuple(_row(one) for one in found[: MOST_SHOWN + MOST_FOLDED]),
+        worse=tuple(worse),
+        rows=found[: MOST_SHOWN + MOST_FOLDED],
     )
 
 
@@ -118,20 +106,11 @@ def slices(features: Sequence[SliceFeature], table: PredictionTable) -> tuple[Sl
         for value, inside in _parts(feature, right)
         if min(int(inside.sum()), int((~inside).sum())) >= LEAST_IMAGES
     ]
-    counted = [(int(right[a].sum()), len(a), int(right[b].sum()), len(b)) for _, _, a, b in halves]
-    corrected = holm([fisher(*counts) for counts in counted])
+    rates = [tuple(Rate(count=int(right[rows].sum()), n=len(rows)) for rows in (a, b)) for _, _, a, b in halves]
+    corrected = holm([fisher(one.count, one.n, rest.count, rest.n) for one, rest in rates])
     found = [
-        Slice(
-            feature=feature,
-            value=value,
-            n=n,
-            right=hits,
-            rest_n=rest_n,
-            rest_right=rest_hits,
-            expected=_expected(table, a, b),
-            p=p,
-        )
-        for (feature, value, a, b), (hits, n, rest_hits, rest_n), p in zip(halves, counted, corrected, strict=True)
+        Slice(feature=feature, value=value, accuracy=one, rest=rest, expected=_expected(table, a, b), p=p)
+        for (feature, value, a, b), (one, rest), p in zip(halves, rates, corrected, strict=True)
     ]
     return tuple(sorted(found, key=lambda one: -one.deficit))
 
@@ -152,19 +131,3 @@ def _expected(table: PredictionTable, inside: npt.NDArray[np.int64], rest: npt.N
     if (there[wanted > 0] == 0).any():
         return None
     return float((wanted * right / np.maximum(there, 1)).sum() / len(inside))
-
-
-def _row(one: Slice) -> SliceRow:
-    low, high = wilson(one.right, one.n)
-    return SliceRow(
-        feature=one.feature,
-        value=one.value,
-        n=one.n,
-        accuracy=percent(100 * one.right / one.n),
-        interval=interval(100 * low, 100 * high),
-        bar=charts.range_bar(low, one.right / one.n, high),
-        rest=percent(100 * one.rest_right / one.rest_n),
-        expected=None if one.expected is None else percent(100 * one.expected),
-        p="1" if one.p > 0.995 else "< 0.001" if one.p < 0.001 else f"{one.p:.2g}",
-        significant=one.p < LEVEL,
-    )

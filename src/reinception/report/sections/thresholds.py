@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from reinception import metrics
-from reinception.metrics import PredictionTable, calibration, wilson
+from reinception.metrics import PredictionTable, Rate, calibration
 from reinception.report import charts
 from reinception.report.formatting import count, interval, percent
 
@@ -83,11 +83,6 @@ def _threshold(table: PredictionTable, validation: PredictionTable, wanted: floa
 
 def _prediction_sets(table: PredictionTable, validation: PredictionTable, coverage: float) -> tuple[str, str, str, str]:
     sets = calibration.conformal_sets(table, calibration.conformal_threshold(validation, coverage))
-    covered = int(np.take_along_axis(sets, table.targets[:, None], axis=1).sum())
-    low, high = wilson(covered, len(table))
-    return (
-        percent(100 * coverage, 0),
-        percent(100 * covered / len(table)),
-        interval(100 * low, 100 * high),
-        f"{sets.sum(axis=1).mean():.2f}",
-    )
+    covered = Rate(count=int(np.take_along_axis(sets, table.targets[:, None], axis=1).sum()), n=len(table))
+    size = f"{sets.sum(axis=1).mean():.2f}"
+    return percent(100 * coverage, 0), percent(covered.percent), interval(*covered.interval()), size

@@ -243,13 +243,3 @@ def restore(
             # In the parameter's own layout, as the optimizer made it: fused kernels run over memory, not over shapes.
             like = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
             optimizer.state[parameter][key] = like.copy_(tensor)
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """One SHA-256 over names, shapes and bits."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

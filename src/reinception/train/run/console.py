@@ -1,4 +1,4 @@
-"""What a run says while it goes on: a moving bar on a terminal, plain lines elsewhere, and all lines in its log."""
+"""Messages of a run in progress: a progress bar on a terminal, plain lines elsewhere, all lines in its log."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import TextIO
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from reinception.report.formatting import duration
+
 PLAIN_LINES = 20  # progress lines per run where there is no terminal: one for every twentieth of it
 
 
 class Console:
-    """Speaks on `stream`, the standard error stream unless told otherwise.
+    """Writes to `stream`, by default the standard error stream.
 
-    A silent one says nothing: that of a process which is not the first of several. Lines said before `log_to` are kept
-    and written to the log as soon as there is one.
+    A silent console writes nothing: in a process that is not the first of several. Lines before `log_to` are kept and
+    written to the log as soon as there is one.
     """
 
     def __init__(self, stream: TextIO | None = None, *, is_silent: bool = False) -> None:
@@ -46,7 +48,7 @@ class Console:
             self._write_log(stamped)
 
     def log_to(self, write: Callable[[str], None]) -> None:
-        """From now on `write` gets every line too, stamped with its time, and first those said so far."""
+        """From now on `write` gets every line with its time, and first the lines so far."""
         self._write_log = write
         for line in self._unlogged:
             write(line)
@@ -61,12 +63,14 @@ class Console:
         self.stop_bar()
 
     def advance(self, progress: float, *, state: str, images_per_second: float) -> None:
-        """Training is at `progress`; `state` says where and how well, in a few words."""
+        """Shows `progress` (0 to 1) with `state`, a few words."""
         if self._is_silent:
             return
         if self._first_progress is None:
             self._started, self._first_progress = time.monotonic(), progress
-        pace = f"{images_per_second:.1f} images/s, {_left(self._remaining(progress))}"
+        seconds = self._remaining(progress)
+        left = "remaining time not known yet" if seconds is None else f"{duration(seconds)} left"
+        pace = f"{images_per_second:.1f} images/s, {left}"
         if self._stream.isatty():
             bar = self._bar or self._start_bar()
             bar.update(bar.task_ids[0], completed=progress, state=state, pace=pace)
@@ -75,7 +79,7 @@ class Console:
             self.say(f"{progress:4.0%}  {state}, {pace}")
 
     def stop_bar(self) -> None:
-        """Leaves the bar as it stands; what is said afterwards stands below it."""
+        """Leaves the bar as it is; later lines are below it."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -92,15 +96,6 @@ class Console:
         return self._bar
 
     def _remaining(self, progress: float) -> float | None:
-        """Seconds to go at the pace since the first progress; None while there is no pace."""
+        """Seconds left at the pace since the first progress; None while that is not known."""
         done = progress - (self._first_progress or 0.0)
         return (time.monotonic() - self._started) / done * (1 - progress) if done > 0 else None
-
-
-def _left(seconds: float | None) -> str:
-    if seconds is None:
-        return "remaining time not known yet"
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min left"
-    return f"{whole // 60} min {whole % 60:02d} s left" if whole >= 60 else f"{whole} s left"

@@ -14,7 +14,7 @@ import torch
 
 from reinception.distributed import Ranks
 from reinception.errors import UsageError
-from reinception.machine import precision
+from reinception.report.formatting import duration
 from reinception.train.budget import VALIDATION_IMAGE_COST
 from reinception.train.config import TrainConfig
 from reinception.train.loop import guarded_step
@@ -37,18 +37,10 @@ def dry_run(config: TrainConfig) -> str:
         raise UsageError("--dry-run measures one process; start it without torchrun")
     plan, console = make_plan(config), Console(is_silent=True)
     ranks = Ranks(choose(config.device))
-    dtype = precision(config.precision, ranks.device)
     source = open_data(plan, console)
     plan = dataclasses.replace(plan, arch=dataclasses.replace(plan.arch, num_classes=len(source.classes)))
-    run = OpenRun(
-        plan=plan,
-        source=source,
-        network=plan.network(),
-        ranks=ranks,
-        console=console,
-        stop=StopRequest(),
-        dtype=dtype,
-    )
+    network, stop = plan.network(), StopRequest()
+    run = OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop)
     seconds, waiting = _measure(run)
     images = {split: len(records) for split, records in run.records.items()}
     splits = ", ".join(f"{split} {count:,}" for split, count in images.items() if count)
@@ -61,7 +53,7 @@ def dry_run(config: TrainConfig) -> str:
         ("data", f"{source.name}: {splits}"),
         ("network", f"{plan.arch.name}, {parameters:,} parameters, input {plan.arch.input_size}, {plan.notes[0]}"),
         ("recipe", f"{plan.recipe.name}: {per_step}, {config.reduction} reduction"),
-        ("machine", f"{ranks.device}, {torch.get_num_threads()} threads, {precision_name(dtype)}"),
+        ("machine", f"{ranks.device}, {torch.get_num_threads()} threads, {precision_name(run.dtype)}"),
         ("one step", f"{median(seconds):.3g} s ({spread}), {pace:.1f} images/s"),
         ("loading", describe_waiting(waiting, workers=config.workers, input_size=plan.arch.input_size)),
         ("length", _length(run, median(seconds))),
@@ -90,10 +82,10 @@ def _length(run: OpenRun, step_seconds: float) -> str:
     validation = step_seconds / run.plan.images_per_step * VALIDATION_IMAGE_COST * len(run.records["val"])
     if budget_seconds is not None:
         steps = max(1, math.floor((budget_seconds - validation) / step_seconds))
-        return f"about {steps:,} steps ({steps / run.steps_per_epoch:.1f} epochs) in {_time(budget_seconds)}"
+        return f"about {steps:,} steps ({steps / run.steps_per_epoch:.1f} epochs) in {duration(budget_seconds)}"
     steps = max(1, round(recipe.epochs * run.steps_per_epoch))
     whole = steps * step_seconds + recipe.epochs * validation
-    return f"{steps:,} steps ({recipe.epochs} epochs) in about {_time(whole)}"
+    return f"{steps:,} steps ({recipe.epochs} epochs) in about {duration(whole)}"
 
 
 def _peak_bytes(device: torch.device) -> int:
@@ -101,10 +93,3 @@ def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _time(seconds: float) -> str:
-    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -55,7 +55,6 @@ class OpenRun:
     ranks: Ranks
     console: Console
     stop: StopRequest
-    dtype: torch.dtype
     folder: RunFolder | None = None
     checkpoint: Checkpoint | None = None
 
@@ -63,6 +62,11 @@ class OpenRun:
     def records(self) -> Mapping[str, Sequence[Record]]:
         """The records of each split, none where there is no such split."""
         return {split: self.source.split(split) if split in self.source.splits else () for split in SPLITS}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the heavy layers compute in."""
+        return precision(self.plan.config.precision, self.ranks.device)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -94,16 +98,7 @@ def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> Open
         console.log_to(partial(folder.note, "log.txt"))
         folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
     stop.listen()
-    return OpenRun(
-        plan=plan,
-        source=source,
-        network=network,
-        ranks=ranks,
-        console=console,
-        stop=stop,
-        dtype=dtype,
-        folder=folder,
-    )
+    return OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop, folder=folder)
 
 
 def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> OpenRun | None:
@@ -116,13 +111,13 @@ def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> Ope
         return None
     checkpoints = Checkpoints(out / FOLDER_NAME)
     checkpoint = _newest(checkpoints, out, console)
-    dtype = precision(document["precision"], ranks.device)
     ranks.barrier()  # all have read it; now the first may tidy up
     folder = None
     if ranks.is_first:
         checkpoints.forget_after(0 if checkpoint is None else checkpoint.step)
         folder = _reopened_folder(out, checkpoint)
         if checkpoint is None:
+            dtype = precision(plan.config.precision, ranks.device)
             folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
         console.log_to(partial(folder.note, "log.txt"))
     if checkpoint is not None:
@@ -140,17 +135,9 @@ def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> Ope
     else:
         console.say(f"{out}: goes on after step {checkpoint.step:,}")
     stop.check()  # nothing is lost: the checkpoint is where it was
-    return OpenRun(
-        plan=plan,
-        source=source,
-        network=plan.network() if checkpoint is None else build(plan.arch, seed=plan.config.seed),
-        ranks=ranks,
-        console=console,
-        stop=stop,
-        dtype=dtype,
-        folder=folder,
-        checkpoint=checkpoint,
-    )
+    network = plan.network() if checkpoint is None else build(plan.arch, seed=plan.config.seed)
+    run = OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop, folder=folder)
+    return dataclasses.replace(run, checkpoint=checkpoint)
 
 
 def _reopened_folder(out: Path, checkpoint: Checkpoint | None) -> RunFolder:
@@ -161,7 +148,7 @@ def _reopened_folder(out: Path, checkpoint: Checkpoint | None) -> RunFolder:
     return folder
 
 
-# -- what is there already ---------------------------------------------------------------------------------------------
+# -- the files of an interrupted run -----------------------------------------------------------------------------------
 
 
 def _config_of(out: Path) -> dict[str, Any]:

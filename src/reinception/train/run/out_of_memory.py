@@ -1,4 +1,4 @@
-"""When memory runs out: how it is known, and how the same images make a step in smaller batches."""
+"""Out of memory: recognising it, and advice to compute the same images of a step in smaller batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reinception.errors import ReinceptionError, UsageError
 from reinception.recipe import Recipe
 
 LEAST_BATCH = 2  # batch norm has nothing to normalise in less
-# What torch's allocators on a processor say, and last what oneDNN says when it gets no memory for its code and scratch;
+# Messages of torch's allocators on a processor, and last of oneDNN when it gets no memory for its code and scratch;
 # on a GPU it is torch.OutOfMemoryError, and NumPy raises a MemoryError.
 SAID_WITHOUT_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a primitive")
 
@@ -38,7 +38,7 @@ def at_most_half(batch_size: int) -> int | None:
 
 
 def out_of_memory(recipe: Recipe, device: torch.device) -> OutOfMemoryError:
-    """What to say where a step has run out of memory.
+    """The error for a step that has run out of memory, with advice.
 
     Adding up the gradients of several small batches is what replicas do already, over the same images in the same
     order. Whether the half fits is not tried: after a failure oneDNN may refuse in this process what would fit.

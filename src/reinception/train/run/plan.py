@@ -100,7 +100,7 @@ class Plan:
         try:
             chosen = Recipe.from_json(document["recipe"])
             config = _REQUESTS.decode(document["request"] | {"out": str(out)}, TrainConfig, "request")
-            config = dataclasses.replace(config, recipe=chosen)
+            config = dataclasses.replace(config, recipe=chosen, precision=document["precision"])
             arch, preprocessing = Arch.from_json(document["arch"]), Preprocessing.from_json(document["preprocessing"])
         except (KeyError, TypeError, ReinceptionError) as error:
             raise ReinceptionError(f"{out}: its config.json is not that of a run to resume ({error})") from None

@@ -20,7 +20,7 @@ from reinception.train.run.checkpoint import KEPT
 
 LAST_NAME = "last.safetensors"
 FOLLOWED = ("metrics.jsonl", "results.csv")
-# All that a run may have before its first checkpoint: losing it costs the seconds in which it was made.
+# All that a run may have before its first checkpoint: its first steps make it again.
 BEGINNINGS = {"config.json", "environment.json", "log.txt", "curves.svg", "state", "tensorboard", *FOLLOWED}
 RESULT_COLUMNS = (
     "epoch",
@@ -65,8 +65,8 @@ def refuse_without_room(out: Path, *, model_bytes: int) -> None:
 
 
 def is_barely_begun(out: Path) -> bool:
-    """Whether the run in `out` was ended before its first checkpoint: nothing in it that its first steps cannot give
-    again. A run whose checkpoints somebody has removed is another thing: it has a model."""
+    """Whether the run in `out` ended before its first checkpoint, so that it has nothing but BEGINNINGS. A run whose
+    checkpoints were removed is another case: it has a model."""
     names = {path.name for path in out.iterdir() if not is_temporary(path)}
     return "config.json" in names and names <= BEGINNINGS and not list((out / "state").glob("*.json"))
 
@@ -74,10 +74,9 @@ def is_barely_begun(out: Path) -> bool:
 class RunFolder:
     """A new run folder at `path`, and what may be written into it. Every failure to write is one ReinceptionError.
 
-    `config` becomes config.json, its first file: from there on a run that is killed can be resumed, and before that
-    the folder is empty, which the same command may fill.
-    Lines of the log, the metrics and the results wait where they cannot be written, and follow as soon as they can:
-    a disk that is full for an hour costs nothing.
+    `config` becomes config.json, its first file: from then on a run that is killed can be resumed, and before that the
+    folder is empty, so that the same command may use it. Lines of the log, the metrics and the results that cannot be
+    written are kept and written as soon as there is room.
     """
 
     def __init__(self, path: Path, *, config: Mapping[str, Any] | None = None, new: bool = True) -> None:
@@ -125,7 +124,7 @@ class RunFolder:
             write_json(value, self.path / name)
 
     def change_config(self, config: Mapping[str, Any]) -> None:
-        """Another config.json in place of the one before: what its owner has asked for since."""
+        """Replaces config.json, where the user has changed the run."""
         with self._named(self.path / "config.json"):
             write_json(config, self.path / "config.json", replace=True)
 
@@ -151,7 +150,7 @@ class RunFolder:
             table.save_csv(path)
 
     def note(self, name: str, text: str) -> None:
-        """`text` at the end of the file `name`, now or, where that fails, together with what is noted next."""
+        """Appends `text` to the file `name`, now or, where that fails, together with the next text."""
         text = self._waiting.pop(name, "") + text
         try:
             self.append(name, text)
@@ -159,12 +158,12 @@ class RunFolder:
             self._waiting[name] = text
 
     def settle(self) -> None:
-        """Writes what waits. ReinceptionError where it still cannot be written."""
+        """Writes what could not be written before. ReinceptionError where it still cannot."""
         for name in list(self._waiting):
             self.append(name, self._waiting.pop(name))
 
     def append(self, name: str, text: str) -> None:
-        """`text` at the end of the file `name`, whole: where the disk fills up half-way, the half is taken back."""
+        """Appends `text` to the file `name`, whole or not at all, also where the disk is full half-way."""
         path = self.path / name
         with self._named(path), path.open("ab", buffering=0) as file:
             before, content = file.tell(), text.encode(errors="surrogateescape")

@@ -13,7 +13,7 @@ import torch
 
 from reinception.data.loading.loader import TrainingStream
 from reinception.distributed import Ranks
-from reinception.errors import Interrupted
+from reinception.errors import Interrupted, ReinceptionError
 from reinception.report.page import write_report
 from reinception.train.budget import Budget, StepBudget, TimeBudget
 from reinception.train.config import TrainConfig
@@ -126,10 +126,7 @@ def wire(run: OpenRun) -> Training:
         scalars=_scalars(run),
     )
     if checkpoint is not None:
-        restore(checkpoint.tensors, state.network, state.average, state.optimizer)
-        state.average.num_updates = checkpoint.document["num_averaged"]
-        logger.resume(checkpoint.document["journal"])
-        best.resume(checkpoint.document["kept"])
+        _restore(checkpoint, state, logger, best)
     budget = _budget(run, 0.0 if checkpoint is None else checkpoint.document["budget_seconds"])
     return Training(
         state=state,
@@ -142,6 +139,20 @@ def wire(run: OpenRun) -> Training:
         waiting=waiting,
         predict_validation=partial(predict_split, run, average, "val", run.dtype) if run.records["val"] else None,
     )
+
+
+def _restore(checkpoint: Checkpoint, state: TrainState, logger: RunLogger, best: BestWeights) -> None:
+    """Puts the checkpoint's tensors and document back. ReinceptionError where another version has written others."""
+    try:
+        restore(checkpoint.tensors, state.network, state.average, state.optimizer)
+        state.average.num_updates = checkpoint.document["num_averaged"]
+        logger.resume(checkpoint.document["journal"])
+        best.resume(checkpoint.document["kept"])
+    except (KeyError, TypeError) as error:
+        raise ReinceptionError(
+            f"the checkpoint of step {checkpoint.step} is not one that this version can resume ({error}); finish the "
+            "run with the version that began it, or start it anew"
+        ) from None
 
 
 def _stream(run: OpenRun) -> TrainingStream:
@@ -178,7 +189,7 @@ def _checkpointer(
     def captured(step: int) -> Checkpoint:
         best.save_pending()
         assert run.folder is not None
-        document = {
+        document = {  # the names are those of checkpoint.FORMAT 1
             "num_averaged": state.average.num_updates,
             "journal": logger.to_json(),
             "kept": best.to_json(),

@@ -25,7 +25,7 @@ class Scalars:
     """Every number of a metrics line as a scalar `split/name` at its step.
 
     `resumed_after` is the step a run goes on after: what an earlier process wrote beyond it, TensorBoard then leaves
-    out. A disk that is full ends the tracking, aloud, and not the run: metrics.jsonl has the same numbers.
+    out. A full disk ends this log, with a warning, and not the run: metrics.jsonl has the same numbers.
     """
 
     def __init__(self, run: Path, *, resumed_after: int | None, say: Callable[[str], None]) -> None:
