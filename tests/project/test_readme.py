@@ -78,7 +78,8 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == reinception.__version__
+    assert project["dynamic"] == ["version"]
+    assert f'__version__ = "{reinception.__version__}"' in (ROOT / "src/reinception/_version.py").read_text()
     assert f"## {reinception.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
