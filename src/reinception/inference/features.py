@@ -136,6 +136,8 @@ def npz_writer(path: str | Path, manifest: Manifest) -> Iterator[Callable[[str, 
                 for name, value in (("network", manifest.arch.name), ("preprocessing", preprocessing)):
                     with _entry(archive, name, np.dtype((np.str_, len(value))), ()) as entry:
                         entry.write(value.encode(_UCS4))
+    except BrokenPipeError:  # of another file
+        raise
     except OSError as error:
         raise ReinceptionError(f"{path}: cannot write: {error.strerror}") from None
 
