@@ -60,15 +60,25 @@ def pytest_make_collect_report(
     return report
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """The same for one test that imports it."""
+def _skip_what_cannot_be_there() -> Generator[None, object, object]:
     try:
         return (yield)
     except ModuleNotFoundError as error:
         if IS_FLOOR and (error.name or "").split(".")[0] in NOT_ON_THE_FLOOR:
             pytest.skip(f"{error.name} needs a newer torch")
         raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """The same for a test that uses a fixture that imports it."""
+    return (yield from _skip_what_cannot_be_there())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """The same for a test that imports it."""
+    return (yield from _skip_what_cannot_be_there())
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm.data
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize
 
 from reinception.data.images.crops import crop_boxes, crop_pixels, distinct_crops, evaluation_pixels
 from reinception.data.loading import evaluation_stream
@@ -173,6 +171,9 @@ def test_the_named_rules_are_those_of_the_libraries_they_are_named_after(width: 
     image = photograph(width, height)
     own = Preprocessing(resize="whole")
     opened = Image.fromarray(image)
+    import timm.data
+    from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize
+
     there = Compose([Resize(342, InterpolationMode.BILINEAR), CenterCrop(299)])(opened)
     assert np.array_equal(evaluation_pixels(image, single_crop("torchvision", own)), np.asarray(there))
     transform = timm.data.create_transform(
