@@ -22,7 +22,7 @@ from test_data_shards import tree
 
 from conftest import SMALLEST, Command
 from reinception.data.images.decode import Pixels, decode
-from reinception.data.loading.loader import evaluation_batches
+from reinception.data.loading.evaluation_stream import evaluation_batches
 from reinception.data.loading.read import pixels_of, training_image
 from reinception.data.prepare import audit as audit_room
 from reinception.data.prepare.audit import audit, check_images, same_images
@@ -483,7 +483,7 @@ def test_the_corpus_is_decoded_right_or_refused_with_a_reason(tmp_path):
     assert {decode(folder / f"exif{turn}.jpg").shape for turn in range(1, 5)} == {upright}
     assert np.array_equal(decode(folder / "grey16.png")[:, :, 0].ravel(), np.arange(256))
     batches = list(evaluation_batches(records, Preprocessing(input_size=32), batch_size=16, workers=2))
-    refused = {records[index].name: why.kind for _, some in batches for index, why in some}
+    refused = {records[index].name: why.kind for batch in batches for index, why in batch.bad}
     assert refused == {name: problem.kind for name, problem in problems.items()}
 
 

@@ -45,11 +45,12 @@ def open_class_folders(root: Path) -> Source:
     return Source(name=name, root=root, classes=classes, records=tuple(records), num_ignored=walk.num_ignored)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Every image file in a folder at any depth, by name, under the same rules as in a class folder."""
-    found: list[Path] = []
-    _FolderWalk(folder).collect(folder, found)
-    return sorted(found)
+def image_files(folder: Path) -> Iterator[Path]:
+    """Every image file in a folder at any depth, by name, under the same rules as in a class folder.
+
+    One folder is listed at a time, when its turn comes.
+    """
+    return _FolderWalk(folder).files(folder)
 
 
 @dataclass
@@ -86,10 +87,9 @@ class _FolderWalk:
 
     def read_classes(self, split: str | None, folder: Path) -> None:
         for class_folder in self.folders(folder):
-            self.images[split, class_folder.name] = images = list[Path]()
-            self.collect(class_folder, images)
+            self.images[split, class_folder.name] = list(self.files(class_folder))
 
-    def collect(self, folder: Path, images: list[Path], above: tuple[tuple[int, int], ...] = ()) -> None:
+    def files(self, folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
         status = folder.stat()
         here = (status.st_dev, status.st_ino)
         if here in above:  # a link back to a folder above: what is below it is listed already
@@ -97,9 +97,9 @@ class _FolderWalk:
             return
         for entry in self.entries(folder):
             if _is_folder(entry):
-                self.collect(Path(entry.path), images, (*above, here))
+                yield from self.files(Path(entry.path), (*above, here))
             elif _is_image(entry):
-                images.append(Path(entry.path))
+                yield Path(entry.path)
             else:
                 self.num_ignored += 1
 
