@@ -27,7 +27,8 @@ from reinception.data.images.jpeg import TrainingImage
 from reinception.data.loading.cache import PixelCache
 from reinception.data.loading.loader import Batch, TrainingStream, evaluation_batches, normalise
 from reinception.data.loading.read import training_image
-from reinception.data.loading.workers import Watchdog, ordered_map
+from reinception.data.loading.watchdog import Watchdog
+from reinception.data.loading.workers import ordered_map
 from reinception.data.prepare.audit import check_images
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from reinception.data.images.crops import crop_pixels, distinct_crops
 from reinception.data.loading.read import pixels_of, watched
-from reinception.data.loading.workers import Watchdog, ordered_map
+from reinception.data.loading.watchdog import Watchdog
+from reinception.data.loading.workers import ordered_map
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage
 from reinception.preprocess import Crops, Preprocessing

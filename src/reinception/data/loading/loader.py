@@ -17,7 +17,8 @@ from reinception.data.images.jpeg import TrainingImage
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.cache import PixelCache
 from reinception.data.loading.read import errors_named, pixels_of, training_image, watched
-from reinception.data.loading.workers import START_METHOD, Watchdog, ordered_map
+from reinception.data.loading.watchdog import Watchdog
+from reinception.data.loading.workers import START_METHOD, ordered_map
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
 from reinception.preprocess import Preprocessing
