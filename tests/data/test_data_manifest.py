@@ -78,7 +78,10 @@ def test_another_column_can_be_the_group(tmp_path):
         (["path,label,probability", "1.png,a,nan"], "line 2: the probability 'nan'"),
         (["path,species", "1.png,a"], "lacks 'label'; it has 'path', 'species'"),
         (["path,label", "1.png,a", "2.png,a"], "only one class"),
-        (["path,label,split", "1.png,a,train", "2.png,b,train", "3.png,c,test"], "class 'c' occurs in test but not in train"),
+        (
+            ["path,label,split", "1.png,a,train", "2.png,b,train", "3.png,c,test"],
+            "class 'c' occurs in test but not in train",
+        ),
         (["path,label"], "lists no images"),
         ([], "lacks 'label', 'path'"),
         (["path,label", '"1.png,a'], "is not CSV"),

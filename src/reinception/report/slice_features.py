@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from reinception.data.sources.manifest import COLUMNS
 from reinception.data.sources.labels import split_code
+from reinception.data.sources.manifest import COLUMNS
 from reinception.metrics import PredictionTable
 from reinception.report.charts import short
 from reinception.report.image_lookup import manifest_of

@@ -26,6 +26,7 @@ from reinception.errors import ReinceptionError
 # What archives, file managers and network drives leave behind; names with a leading dot are ignored as well.
 _LITTER = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
 _TOOL_FOLDERS = frozenset({".git", ".ipynb_checkpoints", ".cache", ".venv", ".idea", ".vscode", ".Trashes"})
+_LOOSE = "images outside any class folder"
 _KINDS = {
     **dict.fromkeys((".tar", ".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"), "archives"),
     **dict.fromkeys((".csv", ".tsv", ".jsonl"), "manifests"),
@@ -144,7 +145,7 @@ class _FolderWalk:
             if not _is_folder(entry):
                 if _is_image(entry):
                     self.num_loose += 1
-                    self.ignore("images outside any class folder", entry)
+                    self.ignore(_LOOSE, entry)
                 else:
                     self.ignore_file(entry)
         return found
@@ -181,7 +182,8 @@ class _FolderWalk:
     def source(self, name: str) -> Source:
         """ReinceptionError for the first thing that makes the folders no classification task."""
         ignored = self.ignored.counted()
-        left_out = "".join(f"; {one.count:,} {one.kind} are left out ({shown(one.example)})" for one in ignored[-3:])
+        others = [one for one in ignored[-3:] if one.kind != _LOOSE]
+        left_out = "".join(f"; {one.count:,} {one.kind} are left out ({shown(one.example)})" for one in others)
         if not self.found:
             loose = f"; {self.num_loose} images lie outside any class folder" if self.num_loose else ""
             manifest = next((one.example for one in ignored if one.kind == "manifests"), None)
@@ -237,9 +239,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 def _num_images(folder: str) -> int:
     """The files with the suffix of an image, hidden or not."""
-    return sum(
-        os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for *_, names in os.walk(folder) for name in names
-    )
+    return sum(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for *_, names in os.walk(folder) for name in names)
 
 
 def _split_folders(walk: _FolderWalk, top: Path, folders: list[Path]) -> dict[Path, int]:
@@ -264,8 +264,8 @@ def _split_folders(walk: _FolderWalk, top: Path, folders: list[Path]) -> dict[Pa
     if found and others:
         both = f"{listed([folder.name for folder in found])} beside {listed(others)}"
         raise ReinceptionError(
-            f"{top}: holds split folders and others ({both}): put every class folder into a split, or rename what is no "
-            "split"
+            f"{top}: holds split folders and others ({both}): put every class folder into a split, or rename what is "
+            "no split"
         )
     for split in set(found.values()):
         names = [folder.name for folder in found if found[folder] == split]

@@ -29,7 +29,9 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
 def write_exclusions(path: Path, names: Iterable[str]) -> None:
     """A list that `read_exclusions` reads back as these names, whatever characters they hold. Never over a file."""
     with new_text_file(path) as file:
-        file.writelines(f"{name if _name(name) == name and name.isprintable() else json.dumps(name)}\n" for name in names)
+        for name in names:
+            is_plain = name.isprintable() and _name(name) == name
+            file.write(f"{name if is_plain else json.dumps(name)}\n")
 
 
 def _name(line: str) -> str:

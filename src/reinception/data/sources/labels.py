@@ -19,6 +19,7 @@ _SPLIT = re.compile(rf"({_WORDS})(?:[ _-]?set)?")
 _SPLIT_INSIDE = re.compile(rf"(?<![a-z])({_WORDS})(?:[ _-]?set)?(?![a-z])")
 _NUMBERED_SPLIT = re.compile(rf"({_WORDS})(?:[ _-]?set)?(?![a-z])(?:[ _.-]|[0-9]|of|part|shards?)*")
 _NUMBER = re.compile(r"[+-]?(\d+)(?:\.0*)?")
+_SURROGATES, _LONE = re.compile("[\ud800-\udfff]"), re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _MISSING = frozenset({"nan", "null", "none", "na", "n/a", "<na>", "#n/a", "nil"})
 
 
@@ -65,7 +66,7 @@ def label_of(value: object) -> str:
 def _label_of_text(text: str) -> str:
     clean = trimmed(unicodedata.normalize("NFC", text))
     if not clean or "\0" in clean:
-        raise BadValueError(f"is empty ({shown(text)}): fill it in or remove the image" if text else "is empty: fill it in")
+        raise BadValueError(f"is empty{f' ({shown(text)})' if text else ''}: fill it in or remove the image")
     return clean
 
 
@@ -86,10 +87,11 @@ def _is_invisible(character: str) -> bool:
 
 def not_utf8(text: str) -> str | None:
     """Why a text that was read as UTF-8 is none, with what it probably says; None for one that is."""
-    if text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text):
+    if text.isascii() or not _SURROGATES.search(text):
         return None
-    raw = text.encode("utf-8", "surrogateescape" if all(c < "\ud800" or c > "\udfff" or "\udc80" <= c <= "\udcff" for c in text) else "replace")
-    return f"{shown(text)} is not UTF-8 (in Windows-1252 it reads {shown(raw.decode('cp1252', 'replace'))}): save it as UTF-8"
+    raw = _LONE.sub("?", text).encode("utf-8", "surrogateescape")
+    reads = shown(raw.decode("cp1252", "replace"))
+    return f"{shown(text)} is not UTF-8 (in Windows-1252 it reads {reads}): save it as UTF-8"
 
 
 def split_code(value: object) -> int | None:
@@ -101,7 +103,7 @@ def split_code(value: object) -> int | None:
 def split_names(names: Iterable[str], *, numbered: bool = False) -> dict[str, int]:
     """Those of the names beside each other that stand for splits, with their positions in SPLITS.
 
-    A name is that of a split as `split_code` knows it, with `numbered` also before numbers (`train-0001`, `val_1-of-8`).
+    A name is that of a split as `split_code` knows it, with `numbered` also before numbers (`train-01`, `val_1-of-8`).
     Otherwise names that hold one such word each are splits where they differ in it alone and one is of train
     (`seg_train`, `seg_test`): `train_station` beside `test_tube` are not.
     """

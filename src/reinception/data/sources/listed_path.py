@@ -31,7 +31,7 @@ class ListedPaths:
     def find(self, value: object) -> str:
         """The path as the file is called. BadValueError for one that is empty, not UTF-8 or of another system."""
         if not isinstance(value, str):
-            if value is None or isinstance(value, float | list | dict):
+            if not isinstance(value, int):
                 raise BadValueError(f"the path is {value!r}, not a name: correct it")
             value = str(value)
         if value.isascii() and value.isprintable() and "\\" not in value and value[-1:] != " " and value[:1] != " ":
@@ -40,7 +40,8 @@ class ListedPaths:
                 return value
         text = value.strip()
         if not text or "\0" in text:
-            raise BadValueError("the path is empty: fill it in or remove the line" if not text else "the path holds a zero byte: correct it")
+            what = "holds a zero byte: correct it" if text else "is empty: fill it in or remove the line"
+            raise BadValueError(f"the path {what}")
         if is_address(text) or self._folder is None:
             return text
         if os.path.lexists(self._folder / value):
@@ -49,8 +50,8 @@ class ListedPaths:
             if os.path.lexists(self._folder / candidate):
                 return self._note(how, value, candidate)
             if (match := self._like(candidate)) is not None:
-                how = "in the other Unicode form" if len(match) == len(candidate) or not match.startswith(candidate) else "with an ending"
-                return self._note(how, value, match)
+                is_longer = _form(match) != _form(candidate)
+                return self._note("with an ending" if is_longer else "in the other Unicode form", value, match)
         if _WINDOWS.match(text):
             raise BadValueError(f"{shown(text)} is a path of Windows: write it relative to the list's folder")
         if why := not_utf8(text):

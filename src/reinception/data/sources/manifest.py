@@ -61,9 +61,12 @@ def open_manifest(path: Path | str, *, group_column: str = "group") -> Source:
     table, seen, doubtful = TableBuilder(), set[str](), dict[str, tuple[int, str]]()
     for number, values in rows:
         try:
-            _add_row(table, seen, rows.paths, values, doubtful, number)
+            name = rows.paths.find(values[0])
+            label = _add_row(table, seen, name, values)
         except BadValueError as error:
             raise ReinceptionError(f"{path}, line {number}: {error}") from None
+        if len(label) < 6 and label not in doubtful and missing_words([label]):
+            doubtful[label] = (number, name)
     if not seen:
         raise ReinceptionError(f"{path}: lists no images: give it one row for each")
     _require_no_missing(path, doubtful, set(table.labels))
@@ -92,17 +95,9 @@ def listed_images(path: Path) -> Iterator[Record]:
         yield Record(path=place, name=address or str(place), target=0, address=address)
 
 
-def _add_row(
-    table: TableBuilder,
-    seen: set[str],
-    paths: ListedPaths,
-    values: Sequence[Any],
-    doubtful: dict[str, tuple[int, str]],
-    number: int,
-) -> None:
-    """Add one row to the table. BadValueError for what is wrong with it."""
-    path, value, split, group, stratum, probability = values
-    name = paths.find(path)
+def _add_row(table: TableBuilder, seen: set[str], name: str, values: Sequence[Any]) -> str:
+    """Add the row of the image `name` to the table; its label. BadValueError for what is wrong with it."""
+    _, value, split, group, stratum, probability = values
     try:
         label = label_of(value)
     except BadValueError as error:
@@ -117,9 +112,8 @@ def _add_row(
         raise BadValueError(f"the split {shown(str(split))} is none of {', '.join(SPLIT_WORDS)}: correct it")
     certainty = 1.0 if probability in (_NONE, None) else _probability(probability)
     seen.add(key)
-    if label not in doubtful and len(label) < 6 and missing_words([label]):
-        doubtful[label] = (number, name)
     table.add(name, label, code, group=_text(group), stratum=_text(stratum), certainty=certainty)
+    return label
 
 
 def _require_no_missing(path: Path | str, doubtful: Mapping[str, tuple[int, str]], labels: set[str]) -> None:
@@ -128,8 +122,8 @@ def _require_no_missing(path: Path | str, doubtful: Mapping[str, tuple[int, str]
         for label, (number, name) in doubtful.items():
             if label not in name.split("/"):
                 raise ReinceptionError(
-                    f"{path}, line {number}: the label {shown(label)} among numbers means that there is none: fill it in "
-                    "or remove the line"
+                    f"{path}, line {number}: the label {shown(label)} among numbers means that there is none: fill it "
+                    "in or remove the line"
                 )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import overload
@@ -19,6 +19,7 @@ from reinception.data.sources.labels import SPLITS, listed, shown
 from reinception.data.sources.reading import Reading
 from reinception.data.sources.remote import Pause, is_address, size_and_version
 from reinception.errors import ReinceptionError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
@@ -138,9 +139,8 @@ class RecordTable(Sequence[Record]):
         """The number of records by (class index, split)."""
         pairs = np.stack([self._columns.targets[self._chosen], self._columns.splits[self._chosen]], axis=1)
         found, nums = np.unique(pairs, axis=0, return_counts=True)
-        return Counter(
-            {(target, None if split < 0 else SPLITS[split]): num for (target, split), num in zip(found.tolist(), nums.tolist(), strict=True)}
-        )
+        numbered = zip(found.tolist(), nums.tolist(), strict=True)
+        return Counter({(target, None if split < 0 else SPLITS[split]): num for (target, split), num in numbered})
 
     def of_split(self, name: str) -> RecordTable:
         """The records of one split."""
@@ -173,7 +173,7 @@ class Source:
     root: Path
     classes: tuple[str, ...]
     records: Sequence[Record]
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
     address: str | None = None
     listed_fingerprint: str | None = None
 
@@ -227,7 +227,7 @@ class Source:
                 unknown.append(name)
             elif len(found) > 1:
                 raise ReinceptionError(
-                    f"the exclusion list names {shown(name)}, which {len(found)} images are called ({listed(found, 2)}): "
+                    f"the exclusion list names {shown(name)}, as {len(found)} images are called ({listed(found, 2)}): "
                     "write the path of the one that is meant"
                 )
             else:

@@ -117,8 +117,8 @@ def read_contents(found: Iterable[Member], read_at: Callable[[int, int], bytes])
                 raise BadValueError(f"{shown(member.name)}: its label {error}") from None
             if label is not None and contents.labels.setdefault(key, label) != label:
                 raise BadValueError(
-                    f"{shown(sources[key])} and {shown(member.name)} give the images {key}.* two labels (a key ends at the "
-                    "first dot of a file name): rename them without dots"
+                    f"{shown(sources[key])} and {shown(member.name)} give the images {key}.* two labels (a key ends at "
+                    "the first dot of a file name): rename them without dots"
                 )
             sources[key] = member.name
         else:
@@ -161,10 +161,10 @@ class ShardCollection:
                     f"{place}: {member.name!r} has no class: put {key}.cls beside it, or a folder"
                 ) from None
             if self._table.names and (beside is None) == (self._num_beside > 0):
-                with_label, without = (self._table.names[-1], member.name) if beside is None else (member.name, self._table.names[-1])
+                here, there = ("none", "one") if beside is None else ("one", "none")
                 raise ReinceptionError(
-                    f"{place}: {shown(with_label)} has a label beside it and {shown(without)} has none: give all one, or "
-                    "none, and the folders are the classes"
+                    f"{place}: {shown(member.name)} has {here} of the labels beside images, and "
+                    f"{shown(self._table.names[-1])} {there}: give all one, or none, and the folders are the classes"
                 )
             self._num_beside += beside is not None
             self._table.add(f"{stem}/{member.name}", label, self._splits[name])

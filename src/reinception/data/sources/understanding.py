@@ -92,16 +92,20 @@ def _odd_labels(labels: tuple[str, ...]) -> Iterator[str]:
         among = " among numbers" if are_numbers(rest) else ""
         yield f"the class {listed(missing)}{among} is what programs write where a label is missing: is it meant?"
     if odd := [label for label in labels if shown(label)[1:-1].replace("\\'", "'").replace("\\\\", "\\") != label]:
-        yield f"the names of classes hold characters that cannot be seen: {listed(odd)}"
+        yield f"the names of classes hold characters that cannot be seen or are not UTF-8: {listed(odd)}"
 
 
 def _odd_splits(splits: tuple[str, ...], classes: dict[str, dict[str, int]]) -> Iterator[str]:
     """Once images are divided: what is not held out, or cannot be learned."""
     if "train" not in splits or any("" in counts for counts in classes.values()):
         return
-    for split, purpose in (("val", "chosen"), ("test", "judged")):
+    if "val" not in splits:
+        yield "no image is in val: training takes a part of train for it, where classes have enough images"
+    if "test" not in splits:
+        yield "no image is held out for test: nothing will say how good the model is on new images"
+    for split in ("val", "test"):
         without = [label for label, counts in classes.items() if not counts.get(split)]
         if len(without) == len(classes):
-            yield f"no image is held out for {split}: nothing says how well the model is {purpose}"
-        elif without:
+            continue
+        if without:
             yield f"{len(without):,} of {len(classes):,} classes have no image in {split}: {listed(without)}"

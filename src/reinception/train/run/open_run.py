@@ -17,8 +17,8 @@ import torch
 
 from reinception.data.prepare.audit import check_images
 from reinception.data.sources.exclusions import read_exclusions
-from reinception.data.sources.open_source import open_source
 from reinception.data.sources.labels import SPLITS
+from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record, Source
 from reinception.data.sources.split import assign_splits
 from reinception.distributed import Ranks, require_same
