@@ -13,15 +13,19 @@ from reinception.model.artifact import Manifest
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The records to judge on, their split (None: every record), and whether the split is the training's own."""
+    """The records to judge on, their split (None: every record), whether the split is the training's own, and why it
+    was chosen, in words."""
 
     records: Sequence[Record]
     split: str | None
     as_in_training: bool
+    reason: str = "as asked"
 
 
 def select(source: Source, manifests: Sequence[Manifest], split: str | None = None) -> Selection:
-    """The records of `split`; without a name those of test, or every record where the data are not split.
+    """The records of `split`; without a name those of test, else of val, or every record where the data are not split.
+
+    Training images are judged on only where `split` is "train": data that have nothing else are refused.
 
     A model remembers the fingerprint of its data and how they were divided, so the images it never learned from can be
     found again. ReinceptionError where the data have no such split, and where the models of an ensemble held out
@@ -29,9 +33,22 @@ def select(source: Source, manifests: Sequence[Manifest], split: str | None = No
     """
     divided = [again for manifest in manifests if (again := _divided_as_in_training(source, manifest)) is not None]
     known = divided[0] if divided else source
-    wanted = split if split is not None or "test" not in known.splits else "test"
+    wanted, reason = split, "as asked"
     if wanted is None:
-        return Selection(records=known.records, split=None, as_in_training=False)
+        wanted = next((one for one in ("test", "val") if one in known.splits), None)
+        also = "; val also chose the best weights" if divided and wanted == "val" else ""
+        reason = (
+            f"the data have no test images, and training images are left out{also}"
+            if wanted == "val"
+            else "the default"
+        )
+    if wanted is None and known.splits:
+        raise ReinceptionError(
+            f"{source.name}: holds training images only, and a model knows those: name other images, or --split train"
+        )
+    if wanted is None:
+        reason = "the data are not split, and are not those of the training"
+        return Selection(records=known.records, split=None, as_in_training=False, reason=reason)
     if wanted not in known.splits and not divided:
         raise ReinceptionError(
             f"{source.name} has no split {wanted!r}, and the model was trained on other images; "
@@ -44,7 +61,7 @@ def select(source: Source, manifests: Sequence[Manifest], split: str | None = No
                 f"the models divided {source.name} differently, so the {wanted} images of one were training images of "
                 "another; train them with the same --seed and fractions, or judge them on other images"
             )
-    return Selection(records=records, split=wanted, as_in_training=bool(divided))
+    return Selection(records=records, split=wanted, as_in_training=bool(divided), reason=reason)
 
 
 def _divided_as_in_training(source: Source, manifest: Manifest) -> Source | None:

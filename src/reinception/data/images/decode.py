@@ -60,15 +60,21 @@ EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 2
 
 
 def decode(
-    source: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False
+    source: str | Path | bytes | Image.Image,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    keep_grey: bool = False,
+    at_least: int | None = None,
 ) -> Pixels:
     """One image as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
 
     The content decides, not the file's name: JPEG, PNG, WebP, BMP, GIF, TIFF, PPM (PGM, PBM) and TGA, of several
     frames the first. EXIF orientation is applied. Greys deeper than 8 bits are scaled by the range their storage
     declares (16 bits: v / 257, rounded), never stretched and never clipped. Transparency is flattened on white. CMYK is
-    converted by formula; colour profiles are not applied. With `keep_grey` an image stored in grey comes back as (height, width), a third
-    of the memory; the same numbers. A Pillow image is treated as the file would be that it was opened from.
+    converted by formula; colour profiles are not applied. With `keep_grey` an image stored in grey comes back as
+    (height, width), a third of the memory; the same numbers. A Pillow image is treated as the file would be that it was
+    opened from. A JPEG with more than `max_pixels` is decoded at a half, a quarter or an eighth of its size where its
+    shorter side keeps `at_least` pixels and the result is small enough.
 
     Raises `BadImage` for everything else: at most `max_pixels` are decoded, and a truncated or
     damaged file is refused, not filled up. Safe to call from threads; never warns.
@@ -85,6 +91,8 @@ def decode(
         if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
             raise BadImage("", "truncated", _TRUNCATED.format("the WebP is shorter than it says"))
         with strict_quiet_pillow(), Image.open(io.BytesIO(data), formats=(found,)) as image:
+            if at_least is not None and image.width * image.height > max_pixels:
+                _draft(image, max_pixels, at_least)
             return _loaded_pixels(image, data, max_pixels, keep_grey)
     except BadImage as refused:
         raise refused.named(name) from refused.__cause__
@@ -170,6 +178,15 @@ def _loaded_pixels(image: Image.Image, data: bytes, max_pixels: int, keep_grey: 
     if pixels.ndim == 2 and not keep_grey:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     return pixels
+
+
+def _draft(image: Image.Image, max_pixels: int, at_least: int) -> None:
+    """Have a JPEG decoded no larger than is allowed, at the largest scale that is; other formats stay as they are."""
+    for scale in (2, 4, 8):
+        size = image.width // scale, image.height // scale
+        if size[0] * size[1] <= max_pixels and min(size) >= at_least:
+            image.draft(None, size)
+            return
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

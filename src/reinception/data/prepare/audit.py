@@ -113,8 +113,6 @@ class Audit:
         }
 
 
-SEEN = ("blank", "narrow_range")
-"""What an image lacks once it is decoded; where most images do, there is nothing to learn."""
 ERROR_KINDS = frozenset({"leak", "conflicting_labels"})
 """Findings that count as errors; only the owner of the data can tell which of the images has to go."""
 
@@ -200,13 +198,12 @@ def audit(
     errors: list[BadImage | AuditFinding] = [one.refused for one in inspections if one.refused is not None]
     warnings = [*_about_images(records, inspections), *_about_classes(source)]
     known = [one.info for one in inspections if one.info is not None]
-    for kind in SEEN:
+    for kind in ("blank", "narrow_range"):
         found = [info for info in known if kind in info.kinds]
         if 2 * len(found) > len(known):
-            reason = (
-                f"{len(found):,} of {len(known):,} images are alike for the network: the first {found[0].reason(kind)}"
-            )
-            errors.append(AuditFinding(name=source.name, kind="all_alike", reason=reason))
+            reason = f"{len(found):,} of {len(known):,} images are alike for the network: one {found[0].reason(kind)}"
+            finding = AuditFinding(name=source.name, kind="all_alike" if kind == "blank" else kind, reason=reason)
+            (errors if kind == "blank" else warnings).append(finding)
     for group in groups:
         finding = _about_duplicates(group)
         (errors if finding.kind in ERROR_KINDS else warnings).append(finding)

@@ -87,10 +87,26 @@ def group_split(
     num_groups = sum(len(members) > 1 for members in by_group.values())
     splits = []
     for plan in plans:
+        _learn_every_class(plan, units, [target for target, _ in strata])
+        if folds is not None and "test" not in plan.values():
+            raise ReinceptionError(
+                f"{source.name}: --folds {folds} leaves a fold without test images, because every class needs an image "
+                "or a group to train on: ask for fewer folds, or add images"
+            )
         by_name = {names[index]: split for index, split in plan.items()}
         divided = replace(source, records=with_splits(records, by_name), address=None, listed_fingerprint=None)
         splits.append(GroupSplit(source=divided, num_groups=num_groups, num_duplicates=num_duplicates))
     return splits
+
+
+def _learn_every_class(plan: dict[int, str], units: Sequence[Sequence[int]], targets: Sequence[int]) -> None:
+    """Move the units of classes that train lacks there, from val first: a class that is only tested cannot be right."""
+    for split in ("val", "test"):
+        missing = set(targets) - {targets[index] for index, part in plan.items() if part == "train"}
+        for unit in units if missing else ():
+            if plan[unit[0]] == split and missing & (found := {targets[index] for index in unit}):
+                plan.update(dict.fromkeys(unit, "train"))
+                missing -= found
 
 
 def _units(num: int, groups: Sequence[Sequence[int]]) -> list[list[int]]:

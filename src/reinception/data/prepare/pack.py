@@ -179,7 +179,7 @@ def _encoded(data: bytes, name: str, shorter_side: int | None) -> tuple[bytes, s
     suffix = PurePosixPath(name).suffix.lower() or ".img"
     if shorter_side is None:
         return data, suffix
-    pixels = decode(data, keep_grey=True)
+    pixels = decode(data, keep_grey=True, at_least=shorter_side)
     height, width = pixels.shape[:2]
     if min(height, width) <= shorter_side:
         return data, suffix
