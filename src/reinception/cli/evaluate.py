@@ -99,9 +99,8 @@ def run(options: EvaluateOptions, compute: Compute) -> None:
             print(f"{len(records):,} used of {len(selection.records):,} listed, without those of {options.exclude}")
         print(_judgement(evaluation, source, selection))
     if evaluation.bad:
-        raise ReinceptionError(
-            f"{len(evaluation.bad)} of {len(records)} images cannot be used; --exclude leaves them out"
-        )
+        bad = f"{count(len(evaluation.bad))} of {count(len(records))} images cannot be used"
+        raise ReinceptionError(f"{options.data}: {bad}; --exclude leaves them out")
 
 
 def _judgement(evaluation: Evaluation, source: Source, selection: Selection) -> str:

@@ -36,12 +36,10 @@ def select(source: Source, manifests: Sequence[Manifest], split: str | None = No
     wanted, reason = split, "as asked"
     if wanted is None:
         wanted = next((one for one in ("test", "val") if one in known.splits), None)
-        also = "; val also chose the best weights" if divided and wanted == "val" else ""
-        reason = (
-            f"the data have no test images, and training images are left out{also}"
-            if wanted == "val"
-            else "the default"
-        )
+        reason = "the default"
+        if wanted == "val":
+            also = "; val also chose the best weights" if divided else ""
+            reason = f"the data have no test images, and training images are left out{also}"
     if wanted is None and known.splits:
         raise ReinceptionError(
             f"{source.name}: holds training images only, and a model knows those: name other images, or --split train"

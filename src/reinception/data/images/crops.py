@@ -98,13 +98,9 @@ class _Scaled:
         if self._whole is not None:
             return self._whole.crop(box)
         # Pillow's resize of a part looks at the neighbours outside it, as that of the whole does.
-        x, y = self._image.width / self._size[0], self._image.height / self._size[1]
-        part = (
-            max(box[0] * x, 0),
-            max(box[1] * y, 0),
-            min(box[2] * x, self._image.width),
-            min(box[3] * y, self._image.height),
-        )
+        (width, height), (scaled_width, scaled_height) = self._image.size, self._size
+        x, y = width / scaled_width, height / scaled_height
+        part = (max(box[0] * x, 0), max(box[1] * y, 0), min(box[2] * x, width), min(box[3] * y, height))
         return self._image.resize((box[2] - box[0], box[3] - box[1]), self._resample, box=part)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.prepare.duplicates import connected_components
+from reinception.data.sources.manifest import COLUMNS
 from reinception.data.sources.records import RecordTable, Source
 from reinception.data.sources.split import require_fractions, with_splits
 from reinception.errors import ReinceptionError, UsageError
@@ -211,12 +212,10 @@ def write_manifest(source: Source, path: Path) -> None:
     folder, prefixes = path.parent.resolve(), dict[Path, str]()
     with new_text_file(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "label", "split", "group", "stratum", "probability"))
+        writer.writerow(COLUMNS)
         for record in source.records:
             parent = record.path.parent
             if record.address is None and parent not in prefixes:  # found once for all files of a folder
                 prefixes[parent] = Path(os.path.relpath(parent.absolute(), folder)).as_posix()
             place = record.address or (PurePosixPath(prefixes[parent]) / record.path.name).as_posix()
-            certainty = "" if record.certainty == 1 else repr(record.certainty)
-            label = source.classes[record.target]
-            writer.writerow((place, label, record.split, record.group, record.stratum, certainty))
+            writer.writerow((place, *source.row(record)))

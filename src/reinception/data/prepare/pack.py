@@ -203,9 +203,4 @@ def _write_rows(source: Source, path: Path, shards: Sequence[dict[str, Any]]) ->
         for shard in shards:
             for index, offset, size in shard["rows"]:
                 record = source.records[index]
-                label, certainty = (
-                    source.classes[record.target],
-                    "" if record.certainty == 1 else repr(record.certainty),
-                )
-                fields = (record.name, label, record.split, record.group, record.stratum, certainty)
-                writer.writerow((*fields, shard["name"], offset, size))
+                writer.writerow((record.name, *source.row(record), shard["name"], offset, size))

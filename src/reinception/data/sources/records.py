@@ -202,6 +202,11 @@ class Source:
         """How many entries were left out."""
         return sum(one.count for one in self.reading.ignored)
 
+    def row(self, record: Record) -> tuple[str, str | None, str | None, str | None, str]:
+        """Label, split, group, stratum and probability of a record as a manifest holds them."""
+        certainty = "" if record.certainty == 1 else repr(record.certainty)
+        return self.classes[record.target], record.split, record.group, record.stratum, certainty
+
     def counts(self) -> Counter[tuple[int, str | None]]:
         """The number of images by (class index, split)."""
         if isinstance(self.records, RecordTable):

@@ -23,6 +23,7 @@ from reinception.data.sources.labels import (
     split_code,
     split_names,
 )
+from reinception.data.sources.manifest import COLUMNS
 from reinception.data.sources.reading import IgnoredEntries, Reading
 from reinception.data.sources.records import Source
 from reinception.data.sources.remote import read_whole, sizes_and_versions
@@ -31,7 +32,7 @@ from reinception.data.sources.tar import Member, members
 from reinception.errors import ReinceptionError
 
 INDEX_NAME, ROWS_NAME, FORMAT = "index.json", "index.csv", 1
-ROW_FIELDS = ("path", "label", "split", "group", "stratum", "probability", "shard", "offset", "size")
+ROW_FIELDS = (*COLUMNS, "shard", "offset", "size")
 
 _MAX_LABEL_BYTES = {".cls": 4096, ".json": 1 << 20}
 
