@@ -75,6 +75,7 @@ class Expected:
     images: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     num_useless: int = 0
     refusals: list[str] = field(default_factory=list)
+    prefix: str = ""
 
     def may_be_refused(self) -> list[str]:
         found = list(self.refusals)
@@ -96,8 +97,12 @@ def folders(root: Path, rng: random.Random) -> tuple[Path, Expected]:
     expected = Expected()
     splits = [""] if rng.random() < 0.5 else [rng.choice(TRAIN), rng.choice(VAL), rng.choice(TEST)][: rng.randint(1, 3)]
     classes = rng.sample(CLASSES, rng.randint(2, 5))
+    prefix = "seg_" if len(splits) > 1 and rng.random() < 0.2 else ""
+    if rng.random() < 0.1:  # unpacked into a folder of its own name
+        root, above = root / root.name, root
+        expected.prefix = f"{above.name}/"
     for split in splits:
-        inner = f"{split}/{split}" if split and rng.random() < 0.2 else split
+        inner = f"{prefix}{split}/{split}" if split and not prefix and rng.random() < 0.2 else f"{prefix}{split}"
         for name in classes:
             deep = "deep/er/" if rng.random() < 0.2 else ""
             stems = rng.sample(STEMS, rng.randint(1, 4))
@@ -108,7 +113,7 @@ def folders(root: Path, rng: random.Random) -> tuple[Path, Expected]:
             for stem in stems:
                 path = f"{inner}/{name}/{deep}{stem}{rng.choice(SUFFIXES)}".lstrip("/")
                 put(root / path)
-                expected.images[path] = (person(name), SPLITS[split])
+                expected.images[expected.prefix + path] = (person(name), SPLITS[split])
             for junk in rng.sample(
                 ["._1.png", "Thumbs.db", "notes.txt", ".hidden", "a.zip", "x.npy"], rng.randint(0, 2)
             ):
@@ -117,7 +122,7 @@ def folders(root: Path, rng: random.Random) -> tuple[Path, Expected]:
     for junk in rng.sample(["README.md", "old.tar", "labels.csv", ".DS_Store"], rng.randint(0, 2)):
         put(root / junk, b"nothing")
         expected.num_useless += 1
-    return root, expected
+    return root if not expected.prefix else root.parent, expected
 
 
 def manifest(root: Path, rng: random.Random) -> tuple[Path, Expected]:
@@ -129,7 +134,11 @@ def manifest(root: Path, rng: random.Random) -> tuple[Path, Expected]:
         path = f"sub{number}/{stem}{rng.choice(SUFFIXES)}"
         put(root / path)
         split = rng.choice([*TRAIN, *TRAIN, rng.choice(VAL), rng.choice(TEST)]) if has_splits else ""
-        rows.append({"path": path, "label": label, "split": split})
+        written = rng.choice([path, path, f" {path} ", path.replace("/", "\\"), path.rsplit(".", 1)[0]])
+        meant = rng.choice([label, f" {label}  "])
+        if label.lstrip("-").isdecimal() and str(int(label)) == label:
+            meant = rng.choice([meant, int(label), float(label)])
+        rows.append({"path": written, "label": meant, "split": split})
         expected.images[path] = (person(label), SPLITS[split])
         if "\udce4" in label:
             expected.refusals.append("is not UTF-8")
@@ -151,7 +160,8 @@ def manifest(root: Path, rng: random.Random) -> tuple[Path, Expected]:
         order = rng.sample(["path", "label", "split", "more"], 4)
         writer.writerow([{"path": path_name, "label": label_name}.get(name, name) for name in order])
         for row in rows:
-            writer.writerow([row.get(name, "x") for name in order])
+            cells = {name: int(cell) if isinstance(cell, float) else cell for name, cell in row.items()}
+            writer.writerow([cells.get(name, "x") for name in order])
         text = ("sep=,\n" if kind == "sep" else "") + out.getvalue()
         file = root / ("m.tsv" if kind == "tsv" else "m.csv")
         if kind == "utf-16" and "\udce4" not in text:

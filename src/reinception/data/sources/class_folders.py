@@ -57,8 +57,10 @@ def open_class_folders(root: Path) -> Source:
 def holds_class_folders(root: Path) -> bool:
     """Whether at least two class folders with images are there, perhaps below split folders."""
     walk, found = _FolderWalk(root), set[str]()
-    for folder in walk.folders(root):
-        inside = walk.folders(folder) if split_code(folder.name) is not None else []
+    folders = walk.folders(walk.inner(root))
+    splits = split_names([folder.name for folder in folders])
+    for folder in folders:
+        inside = walk.folders(walk.inner(folder)) if folder.name in splits else []
         for class_folder in inside or [folder]:
             if class_folder.name not in found and next(walk.images(class_folder), None) is not None:
                 found.add(class_folder.name)

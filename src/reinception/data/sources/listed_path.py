@@ -44,9 +44,8 @@ class ListedPaths:
             raise BadValueError(f"the path {what}")
         if is_address(text) or self._folder is None:
             return text
-        if os.path.lexists(self._folder / value):
-            return value
-        for how, candidate in (("without spaces at the ends", text), ("with / for \\", text.replace("\\", "/"))):
+        slashed = text.replace("\\", "/")
+        for how, candidate in (("", value), ("without spaces at the ends", text), ("with / for \\", slashed)):
             if os.path.lexists(self._folder / candidate):
                 return self._note(how, value, candidate)
             if (match := self._like(candidate)) is not None:
