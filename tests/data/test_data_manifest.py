@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reinception.data.loading.loader import TrainingStream, evaluation_batches
+from reinception.data.loading.evaluation_stream import evaluation_batches
+from reinception.data.loading.loader import TrainingStream
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.data.sources.split import assign_splits
@@ -121,10 +122,8 @@ def test_a_manifest_is_split_trained_on_and_evaluated_like_a_folder(tmp_path):
     stream = TrainingStream(source.split("train"), input_size=8, augmentation="none", batch_size=4, seed=0, workers=0)
     batch = next(stream.batches())
     assert batch.targets.tolist() == [source.split("train")[index].target for index in batch.indices.tolist()]
-    (scored, refused), *_ = evaluation_batches(
-        source.split("test"), Preprocessing(input_size=8), batch_size=99, workers=2
-    )
-    assert refused == []
+    scored, *_ = evaluation_batches(source.split("test"), Preprocessing(input_size=8), batch_size=99, workers=2)
+    assert scored.bad == ()
     assert [int(image.max()) for image in scored.images] == [
         int(record.name.removesuffix(".png")) for record in source.split("test")
     ]

@@ -20,7 +20,7 @@ from reinception.preprocess import NumCrops, SingleCrop
 if TYPE_CHECKING:
     from reinception.data.sources.records import Source
     from reinception.inference.evaluate import Evaluation
-    from reinception.inference.evaluation_split import Selection
+    from reinception.inference.evaluation_split import EvaluationSplit
     from reinception.metrics import ClassScore
 
 
@@ -103,7 +103,7 @@ def run(options: EvaluateOptions, compute: Compute) -> None:
         raise ReinceptionError(f"{options.data}: {bad}; --exclude leaves them out")
 
 
-def _judgement(evaluation: Evaluation, source: Source, selection: Selection) -> str:
+def _judgement(evaluation: Evaluation, source: Source, selection: EvaluationSplit) -> str:
     from reinception.metrics import accuracy, majority, per_class, top_k_error
     from reinception.metrics.calibration import brier_score, calibration_error, negative_log_likelihood
 

@@ -69,9 +69,12 @@ def holds_class_folders(root: Path) -> bool:
     return False
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Every image file in a folder at any depth, by name, under the same rules as in a class folder."""
-    return sorted(map(Path, _FolderWalk(folder).images(folder)))
+def image_files(folder: Path) -> Iterator[Path]:
+    """Every image file in a folder at any depth, by name, under the same rules as in a class folder.
+
+    One folder is listed at a time, when its turn comes.
+    """
+    return map(Path, _FolderWalk(folder).images(folder))
 
 
 @dataclass

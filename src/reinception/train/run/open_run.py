@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from reinception.data.sources.records import Record, Source
 from reinception.data.sources.split import assign_splits
 from reinception.data.sources.understanding import understand
 from reinception.distributed import Ranks, require_same
-from reinception.errors import ReinceptionError, UsageError
-from reinception.machine import choose_device, precision
+from reinception.errors import ReinceptionError
+from reinception.machine import precision
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, build
 from reinception.train.config import TrainConfig
@@ -238,16 +237,3 @@ def _check_images(source: Source, plan: Plan, console: Console, ranks: Ranks) ->
             "with `data check --quarantine FILE` and leave them out with --exclude FILE"
         )
     console.say(f"all {len(source.records):,} images decode")
-
-
-def choose(name: str) -> torch.device:
-    """The device a run means by `name`. UsageError where there is none."""
-    if name == "auto":
-        local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # as torchrun numbers the processes of one machine
-        return torch.device(local) if "LOCAL_RANK" in os.environ and torch.cuda.is_available() else choose_device()
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"--device {name}: no such device here; see `reinception doctor`") from None
-    return device
