@@ -13,9 +13,10 @@ import torchvision
 
 from foreign_weights import assert_same_bits, assert_same_outputs
 from reinception.errors import ReinceptionError, UsageError
+from reinception.model.artifact import NO_CLASSIFIER
 from reinception.model.normalisation import fold_normalisation
 from reinception.preprocess import Preprocessing
-from reinception.weights.convert import NO_CLASSIFIER, Choices, Conversion, convert, fold, obtain, write
+from reinception.weights.convert import Choices, Conversion, convert, fold, obtain, write
 from reinception.weights.create import create
 from reinception.weights.downloads import imagenet_classes
 from reinception.weights.library_files import counts_border, export

@@ -13,7 +13,8 @@ from foreign_weights import assert_same_bits, real_weights
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import decode
 from reinception.data.loading.loader import normalise
-from reinception.weights.convert import NO_CLASSIFIER, Conversion, obtain
+from reinception.model.artifact import NO_CLASSIFIER
+from reinception.weights.convert import Conversion, obtain
 from reinception.weights.library_files import export
 from reinception.weights.weight_files import read
 

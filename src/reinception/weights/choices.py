@@ -24,8 +24,9 @@ class Choices:
     background: Literal["drop", "keep"] = "drop"
     """what becomes of class 0 of 1,001, TF-slim's background"""
 
-    normalisation: Literal["source", "inception", "imagenet"] = "source"
-    """what the weights were trained on: inception is mean and std 0.5, imagenet is ImageNet's"""
+    normalisation: str = "source"
+    """what the weights were trained on: source (what the source says), inception (mean and std 0.5), imagenet, zero_one
+    (values / 255), or mean and std by number on values from 0 to 1, as 0.5:0.5 or R,G,B:R,G,B"""
 
     classes: Sequence[str] | None = None
     """names of the outputs, in their order"""

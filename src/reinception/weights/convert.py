@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+from torch.nn import functional
 
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
 from reinception.files import refuse_existing
 from reinception.model import artifact
-from reinception.model.artifact import Manifest
+from reinception.model.artifact import NO_CLASSIFIER, Manifest
 from reinception.model.build import Network, skeleton
 from reinception.model.normalisation import fold_normalisation
-from reinception.preprocess import Preprocessing
 from reinception.spec import Arch, count_border, with_scale
 from reinception.weights import parity
 from reinception.weights.choices import Choices
@@ -30,8 +32,17 @@ from reinception.weights.layouts.translate import to_ours
 from reinception.weights.publishers import IMAGENET_MEAN, IMAGENET_STD, Publisher
 from reinception.weights.weight_files import WeightFile, read
 
-# The one "class" of a model whose file had no classifier: its features are usable, its output is not.
-NO_CLASSIFIER = ("untrained",)
+_NORMALISATIONS = {
+    "inception": ((0.5,) * 3, (0.5,) * 3),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "zero_one": ((0.0,) * 3, (1.0,) * 3),
+}
+# The padding that puts a row of zeros before the tensors of a classifier.
+_ROW_BEFORE = {
+    f"{head}classifier.{leaf}": padding
+    for head in ("", "aux.")
+    for leaf, padding in {"weight": (0, 0, 1, 0), "bias": (1, 0)}.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +92,7 @@ def convert(file: str | Path | WeightFile, choices: Choices | None = None) -> Co
         return _already_ours(file, wanted)
     finding = find(file, wanted.source)
     try:
-        state = to_ours(finding.found, file.tensors)
+        state = to_ours(finding.found, finding.file.tensors)
     except ReinceptionError as error:
         raise ReinceptionError(f"{file.path}: {error}") from None
     return _converted(finding, state, wanted)
@@ -102,6 +113,9 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
     if found.num_classes == IMAGENET_CLASSES + 1:
         state, offset, note = _background(state, choices)
         notes.append(note)
+    if found.num_classes == 1:
+        state |= {name: functional.pad(state[name], _ROW_BEFORE[name]) for name in _ROW_BEFORE if name in state}
+        notes.append("one output: taken as two classes, as the sigmoid of z is the softmax over 0 and z")
     num_classes = state["classifier.weight"].shape[0]
     counts = {"counted": True, "ignored": False}.get(choices.border, chosen.counts_border)
     arch = dataclasses.replace(
@@ -115,7 +129,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
     manifest = Manifest(
         arch=arch,
         classes=classes,
-        preprocessing=_preprocessing(chosen, choices),
+        preprocessing=dataclasses.replace(chosen.preprocessing, **file.pixels | _normalisation(choices.normalisation)),
         origin={
             "source": chosen.name,
             "source_is": finding.certainty,
@@ -140,7 +154,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
         certainty=finding.certainty,
         could_also_be=finding.could_also_be,
         dropped=tuple(dropped),
-        added=tuple(name for name in found.absent if name in state),
+        added=tuple(name for name in found.absent if name in state and name.endswith("num_batches_tracked")),
         notes=tuple(note for note in notes if note),
     )
     return Conversion(
@@ -238,17 +252,30 @@ def _class_names(num_classes: int, found: Identification, offset: int, choices: 
     return class_names(num_classes, with_background=num_classes == IMAGENET_CLASSES + 1 and not offset)
 
 
-def _preprocessing(chosen: Publisher, choices: Choices) -> Preprocessing:
-    if choices.normalisation == "imagenet":
-        return dataclasses.replace(chosen.preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    if choices.normalisation == "inception":
-        return dataclasses.replace(chosen.preprocessing, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return chosen.preprocessing
+def _normalisation(text: str) -> dict[str, Any]:
+    """Mean and deviation as fields of `Preprocessing`, from a name or from numbers: `MEAN:STD`, one or three each."""
+    if text == "source":
+        return {}
+    if text in _NORMALISATIONS:
+        mean, std = _NORMALISATIONS[text]
+        return {"mean": mean, "std": std}
+    try:
+        mean, std = (tuple(map(float, part.split(","))) for part in text.split(":"))
+        if {len(mean), len(std)} <= {1, 3} and all(map(math.isfinite, mean + std)) and min(std) > 0:
+            return {"mean": mean * (3 // len(mean)), "std": std * (3 // len(std))}
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--normalisation {text}: choose source, {', '.join(_NORMALISATIONS)}, or numbers on values from 0 to 1 as "
+        "0.5:0.5 or 0.485,0.456,0.406:0.229,0.224,0.225 (mean, colon, deviation)"
+    )
 
 
 def _notes(finding: Finding, counts: bool) -> list[str]:
     file, found, chosen = finding.file, finding.found, finding.publisher
     notes = [chosen.remark]
+    if found.layout.name.startswith("keras") and found.has_classifier and not file.config:
+        notes.append("no configuration in the file: softmax (sigmoid for one output) of averaged features is assumed")
     if finding.is_assumed and found.layout.name == "torchvision":
         notes.append("names and shapes fit all of these; the pixels are those of the first: choose with --source")
     if chosen.trained_counting_border is not None and chosen.trained_counting_border != counts:
