@@ -51,8 +51,8 @@ class Identification:
 
     `arch` is the network whose tensors the file fills: with the auxiliary head and gamma if the file has them, and with
     as many outputs (one where it has no classifier, `has_classifier` False). `names` maps our tensor names to the
-    file's. `absent` are tensors of ours that no such file needs (step counters, a classifier's bias); `unused` are tensors
-    of the file that the network does not have, and `remarks` say why something was left out.
+    file's. `absent` are tensors of ours that no such file needs (step counters, a classifier's bias). `unused` are
+    tensors of the file that the network does not have, and `remarks` say why something was left out.
     """
 
     layout: Layout
