@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from reinception.errors import UsageError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NORMALISATIONS = {
+    "inception": ((0.5,) * 3, (0.5,) * 3),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "zero_one": ((0.0,) * 3, (1.0,) * 3),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +43,23 @@ class Choices:
 
     licence: str | None = None
     """the weights' licence, for the manifest, where you know it"""
+
+    def __post_init__(self) -> None:
+        self.mean_and_std()
+
+    def mean_and_std(self) -> dict[str, Any]:
+        """`normalisation` as fields of `Preprocessing`, of which `source` has none. UsageError where it is none."""
+        if self.normalisation == "source":
+            return {}
+        if self.normalisation in _NORMALISATIONS:
+            return dict(zip(("mean", "std"), _NORMALISATIONS[self.normalisation], strict=True))
+        try:
+            mean, std = (tuple(map(float, part.split(","))) for part in self.normalisation.split(":"))
+            if {len(mean), len(std)} <= {1, 3} and all(map(math.isfinite, mean + std)) and min(std) > 0:
+                return {"mean": mean * (3 // len(mean)), "std": std * (3 // len(std))}
+        except ValueError:
+            pass
+        raise UsageError(
+            f"--normalisation {self.normalisation}: choose source, {', '.join(_NORMALISATIONS)}, or mean and std by "
+            "number on values from 0 to 1, as 0.5:0.5 or 0.485,0.456,0.406:0.229,0.224,0.225"
+        )

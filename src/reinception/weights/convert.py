@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -29,14 +27,9 @@ from reinception.weights.identify import RELEASED, Finding, find
 from reinception.weights.layouts.libraries import AVERAGE_SUFFIX
 from reinception.weights.layouts.match import Identification
 from reinception.weights.layouts.translate import to_ours
-from reinception.weights.publishers import IMAGENET_MEAN, IMAGENET_STD, Publisher
+from reinception.weights.publishers import Publisher
 from reinception.weights.weight_files import WeightFile, read
 
-_NORMALISATIONS = {
-    "inception": ((0.5,) * 3, (0.5,) * 3),
-    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-    "zero_one": ((0.0,) * 3, (1.0,) * 3),
-}
 # The padding that puts a row of zeros before the tensors of a classifier.
 _ROW_BEFORE = {
     f"{head}classifier.{leaf}": padding
@@ -129,7 +122,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
     manifest = Manifest(
         arch=arch,
         classes=classes,
-        preprocessing=dataclasses.replace(chosen.preprocessing, **file.pixels | _normalisation(choices.normalisation)),
+        preprocessing=dataclasses.replace(chosen.preprocessing, **file.pixels | choices.mean_and_std()),
         origin={
             "source": chosen.name,
             "source_is": finding.certainty,
@@ -250,25 +243,6 @@ def _class_names(num_classes: int, found: Identification, offset: int, choices: 
             raise UsageError(f"{len(choices.classes)} class names for {num_classes} outputs")
         return tuple(choices.classes), ""
     return class_names(num_classes, with_background=num_classes == IMAGENET_CLASSES + 1 and not offset)
-
-
-def _normalisation(text: str) -> dict[str, Any]:
-    """Mean and deviation as fields of `Preprocessing`, from a name or from numbers: `MEAN:STD`, one or three each."""
-    if text == "source":
-        return {}
-    if text in _NORMALISATIONS:
-        mean, std = _NORMALISATIONS[text]
-        return {"mean": mean, "std": std}
-    try:
-        mean, std = (tuple(map(float, part.split(","))) for part in text.split(":"))
-        if {len(mean), len(std)} <= {1, 3} and all(map(math.isfinite, mean + std)) and min(std) > 0:
-            return {"mean": mean * (3 // len(mean)), "std": std * (3 // len(std))}
-    except ValueError:
-        pass
-    raise UsageError(
-        f"--normalisation {text}: choose source, {', '.join(_NORMALISATIONS)}, or numbers on values from 0 to 1 as "
-        "0.5:0.5 or 0.485,0.456,0.406:0.229,0.224,0.225 (mean, colon, deviation)"
-    )
 
 
 def _notes(finding: Finding, counts: bool) -> list[str]:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from reinception.errors import UsageError
 from reinception.preprocess import Preprocessing
+from reinception.weights.choices import IMAGENET_MEAN, IMAGENET_STD
 from reinception.weights.class_names import FID_OUTPUTS
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ _PLAIN = re.compile(
     r"(conv2d|batch_normalization|activation|(max|average)_pooling2d|concatenate|mixed\d+|input(_layer)?|functional|model|"
     r"sequential|inception_v3|global_average_pooling2d|avg_pool|dense|predictions|dropout|random_\w+)(_\d+)?"
 )
+_AVERAGE = re.compile("global_average_pooling2d|avg_pool")
 
 
 class Unproved(ReinceptionError):
@@ -105,8 +106,8 @@ def doubt(layers: Sequence[str]) -> str:
         name.startswith("conv2d") for name in layers
     ):
         return "without a configuration nobody can say where its last batch normalisation stands; save the whole model"
-    if layers and not any(name.startswith(("global_average", "avg_pool")) for name in layers):
-        return "its file lists no global average pooling"
+    if any(name.startswith("activation") for name in layers) and not any(map(_AVERAGE.match, layers)):
+        return "its file lists layers without weights, and no global average pooling among them"
     return ""
 
 
