@@ -16,7 +16,7 @@ from reinception.errors import ReinceptionError, UsageError
 from reinception.model.artifact import NO_CLASSIFIER
 from reinception.model.normalisation import fold_normalisation
 from reinception.preprocess import Preprocessing
-from reinception.weights.convert import Choices, Conversion, convert, fold, obtain, write
+from reinception.weights.convert import Choices, Conversion, convert, fold, write
 from reinception.weights.create import create
 from reinception.weights.downloads import imagenet_classes
 from reinception.weights.library_files import counts_border, export
@@ -179,7 +179,7 @@ def test_quantised_tensors_are_refused(from_torchvision: Conversion) -> None:
 def test_our_own_model_file_is_taken_as_it_is(from_torchvision: Conversion, tmp_path: Path) -> None:
     write(from_torchvision, tmp_path / "model.safetensors")
     for name in (tmp_path / "model.safetensors", tmp_path):
-        again = obtain(name)
+        again = convert(name)
         assert again.manifest == from_torchvision.manifest
     assert_same_bits(again.network.state_dict(), from_torchvision.network.state_dict())
 

@@ -54,11 +54,6 @@ class Conversion:
     choices: Choices = field(default_factory=Choices)
 
 
-def obtain(name: str | Path, choices: Choices | None = None) -> Conversion:
-    """The model of a file, of a model or run of ours, or of `torchvision:TAG` or `timm:NAME`, downloaded by them."""
-    return convert(name, choices)
-
-
 def convert(file: str | Path | WeightFile, choices: Choices | None = None) -> Conversion:
     """Another library's Inception-v3 weights as a model of ours.
 

@@ -125,20 +125,12 @@ def _pytorch_fid_peer(file: WeightFile, found: Identification) -> tuple[Callable
 
 
 def _pooled(model: Any) -> Callable[[Tensor], Outputs]:
-    """torchvision's network returns logits only; a hook takes the pooled features."""
+    """torchvision's network returns logits only: without its last layer it returns the pooled features."""
+    classifier, model.fc = model.fc, nn.Identity()
 
     def run(images: Tensor) -> Outputs:
-        caught: list[Tensor] = []
-
-        def catch(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
-            caught.append(output.flatten(1))
-
-        hook = model.avgpool.register_forward_hook(catch)
-        try:
-            logits = model(images)
-        finally:
-            hook.remove()
-        return caught[0], logits
+        features = model(images)
+        return features, classifier(features)
 
     return run
 

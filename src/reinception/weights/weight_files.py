@@ -10,7 +10,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
@@ -251,15 +251,8 @@ def _tensorflow(prefix: Path) -> dict[str, Tensor]:
         ) from None
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
-        return {name: _numeric(reader.get_tensor(name)) for name in _numeric_names(reader)}
+        types = reader.get_variable_to_dtype_map()
+        names = [name for name, kind in types.items() if kind.is_floating or kind.is_integer]
+        return {name: torch.from_numpy(np.array(reader.get_tensor(name))) for name in names}
     except Exception as error:  # TensorFlow raises its own classes for torn files
         raise ReinceptionError(f"not a whole TensorFlow checkpoint ({first_line(error)})") from None
-
-
-def _numeric_names(reader: Any) -> Iterator[str]:
-    types = reader.get_variable_to_dtype_map()
-    return (name for name in reader.get_variable_to_shape_map() if types[name].is_floating or types[name].is_integer)
-
-
-def _numeric(array: Any) -> Tensor:
-    return torch.from_numpy(np.array(array))

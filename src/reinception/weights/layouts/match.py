@@ -142,8 +142,11 @@ def _find_classifier(keys: Mapping[str, Key], names: dict[str, str], shapes: Sha
     that is said. Keras's heads are read from its own configuration (`keras_config`).
     """
     weight, bias = (keys.get(ours) for ours in _CLASSIFIER)
-    if weight is None or bias is None or weight.form is not Form.SAME:
+    if weight is None or bias is None:
         return []
+    if weight.form is not Form.SAME:
+        linear = [name for name, shape in shapes.items() if len(shape) == 2 and "optimizer" not in name]
+        return [_no_classifier(linear)] if linear and weight.theirs not in names else []
     own = names.pop(weight.theirs, ""), names.pop(bias.theirs, "")
     trunk = {names[key.theirs] for key in keys.values() if key.theirs in names}
     beside = [
@@ -155,12 +158,16 @@ def _find_classifier(keys: Mapping[str, Key], names: dict[str, str], shapes: Sha
     found = linear[0] if linear else ""
     found_bias = found.removesuffix("weight") + "bias"
     if len(linear) != 1 or set(beside) - {found, found_bias}:
-        many = ", ".join(beside[:3]) + (", ..." if len(beside) > 3 else "")
-        return [f"no classifier taken: the head is not one linear layer on the features ({many})"] if beside else []
+        return [_no_classifier(beside)] if beside else []
     names[weight.theirs] = found
     if found_bias in shapes:
         names[bias.theirs] = found_bias
     return [] if found == own[0] else [f"the classifier is {found}, the only linear layer on the features"]
+
+
+def _no_classifier(beside: list[str]) -> str:
+    more = ", ..." if len(beside) > 3 else ""
+    return f"no classifier taken: the head is not one linear layer on the features ({', '.join(beside[:3])}{more})"
 
 
 def _is_needed(ours: str) -> bool:
