@@ -177,7 +177,7 @@ def test_an_interrupted_write_keeps_the_old_file(file: Path, monkeypatch: pytest
         torch.nn.DataParallel,
         torch.optim.swa_utils.AveragedModel,
         WithAuxiliary,
-        lambda network: torch.nn.DataParallel(torch.compile(WithAuxiliary(network))),
+        lambda network: torch.nn.DataParallel(torch.optim.swa_utils.AveragedModel(WithAuxiliary(network))),
     ],
     ids=["compiled", "parallel", "averaged", "with auxiliary", "several"],
 )

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -355,7 +356,8 @@ def test_torch_traces_scripts_and_exports_a_network(scale: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, and still used
         assert torch.equal(torch.jit.script(network)(IMAGES), logits)
-        assert torch.equal(torch.jit.trace(network, IMAGES)(IMAGES), logits)
+        traced: Any = torch.jit.trace(network, IMAGES)
+        assert torch.equal(traced(IMAGES), logits)
 
 
 def test_torchvision_extracts_features_of_a_network_by_the_names_of_its_stages() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import random
+import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -207,6 +210,92 @@ def test_150_keras_classifiers_answer_as_keras_or_say_why_not(trunk: Any, tmp_pa
         check_keras(trunk, tmp_path, seed, photographs)
 
 
+def as_keras_2(config: dict[str, Any], *, division: bool) -> None:
+    """Rewrites a configuration as Keras 2 wrote it; with `division` operations divide and shift its pixels."""
+    for layer in config["config"]["layers"]:
+        names = [
+            one["config"]["keras_history"][0]
+            for call in layer["inbound_nodes"]
+            for one in np.atleast_1d(call["args"][0])
+        ]
+        layer["inbound_nodes"] = [[[name, 0, 0, {}] for name in names]] if names else []
+        layer["config"].pop("dtype", None)
+        if layer["class_name"] == "InputLayer":
+            layer["config"]["batch_input_shape"] = layer["config"].pop("batch_shape")
+            first = layer["config"]["name"]
+    config["config"]["output_layers"] = [config["config"]["output_layers"]]
+    if division:
+        layers = config["config"]["layers"]
+        for layer in layers:
+            if layer["inbound_nodes"] == [[[first, 0, 0, {}]]]:
+                layer["inbound_nodes"] = [[["minus", 0, 0, {}]]]
+        for name, function, before, number in (("over", "truediv", first, 127.5), ("minus", "subtract", "over", 1.0)):
+            options = {"name": name, "function": f"math.{function}"}
+            call = [before, 0, 0, {"y": number, "name": None}]
+            layers.insert(
+                1 + (name == "minus"), {"class_name": "TFOpLambda", "config": options, "inbound_nodes": [call]}
+            )
+
+
+@pytest.fixture(scope="module")
+def keras_binary(trunk: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A usual classifier of two classes with one output, as legacy HDF5, and the model."""
+    folder = tmp_path_factory.mktemp("binary")
+    tensor = keras.layers.GlobalAveragePooling2D()(trunk.output)
+    tensor = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(tensor))
+    model = keras.Model(trunk.input, keras.layers.Dense(1, activation="sigmoid")(tensor))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(folder / "model.h5")
+    return folder / "model.h5", model
+
+
+def with_config(file: Path, out: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    shutil.copy(file, out)
+    with h5py.File(out, "r+") as opened:
+        config = json.loads(opened.attrs["model_config"])
+        change(config)
+        opened.attrs["model_config"] = json.dumps(config)
+    return out
+
+
+@pytest.mark.parametrize("division", [False, True])
+def test_a_configuration_of_keras_2_is_read_with_the_operations_on_its_pixels(
+    keras_binary: tuple[Path, Any], tmp_path: Path, photographs: Tensor, division: bool
+) -> None:
+    file, model = keras_binary
+    found = convert(with_config(file, tmp_path / "old.h5", lambda config: as_keras_2(config, division=division)))
+    raw = photographs.permute(0, 2, 3, 1).float().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's new rules are news to Keras
+        theirs = keras.ops.convert_to_numpy(model(raw / 127.5 - 1, training=False)).copy()
+    agrees(found, "", True, as_probabilities(torch.from_numpy(theirs), is_logit=False), photographs)
+    assert found.manifest.preprocessing.input_size == SIDE
+    assert any(line.startswith("head, by the file's configuration: ") for line in found.report.lines())
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("AveragePooling2D", {"class_name": "MaxPooling2D"}, "stands where Inception-v3 has a AveragePooling2D"),
+        ("Activation", {"activation": "swish"}, "has activation swish, where Inception-v3 has relu"),
+        ("BatchNormalization", {"epsilon": 0.01}, "has epsilon 0.01, where Inception-v3 has 0.001"),
+        ("Conv2D", {"dilation_rate": [2, 2]}, "has dilation_rate (2, 2), where Inception-v3 has (1, 1)"),
+    ],
+)
+def test_a_trunk_whose_configuration_is_changed_is_refused(
+    keras_binary: tuple[Path, Any], tmp_path: Path, kind: str, change: dict[str, Any], said: str
+) -> None:
+    """Its tensors have the names and shapes of Inception-v3, and another meaning."""
+
+    def changed(config: dict[str, Any]) -> None:
+        layer = next(layer for layer in config["config"]["layers"] if layer["class_name"] == kind)
+        (layer if "class_name" in change else layer["config"]).update(change)
+
+    found, why = converted_or_why(with_config(keras_binary[0], tmp_path / "other.h5", changed))
+    assert found is None and said in why
+
+
 # -- torch -------------------------------------------------------------------------------------------------------------
 
 
@@ -235,9 +324,7 @@ TORCH_HEADS: dict[str, tuple[Callable[[int], nn.Module], bool]] = {
 }
 
 
-def torch_case(
-    model: torchvision.models.Inception3, folder: Path, seed: int, pixels: Tensor
-) -> tuple[Path, bool, Tensor]:
+def torch_case(model: Any, folder: Path, seed: int, pixels: Tensor) -> tuple[Path, bool, Tensor]:
     draw = random.Random(seed)
     num = draw.choice([1, 1, 2, 5])
     make, is_exact = TORCH_HEADS[draw.choice([*TORCH_HEADS])]

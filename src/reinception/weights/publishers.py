@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from reinception.errors import UsageError
 from reinception.preprocess import Preprocessing
@@ -41,7 +42,7 @@ _TF_EVALUATION = Preprocessing(resize="central_crop", crop_fraction=0.875, inter
 
 
 def _timm(
-    tag: str, title: str, *digests: str, trained_counting_border: bool | None = None, **colours: tuple[float, ...]
+    tag: str, title: str, *digests: str, trained_counting_border: bool | None = None, **colours: Any
 ) -> Publisher:
     return Publisher(
         name=f"timm:inception_v3.{tag}",

@@ -22,16 +22,9 @@ from reinception.spec import Arch, Chain, Concat, Conv, Layer, Pool, feature_sha
 _IDENTITY = re.compile(r"InputLayer|\w*Dropout\w*|GaussianNoise|ActivityRegularization|Identity")
 _AUGMENTATION = re.compile(r"Random(Flip|Rotation|Zoom|Translation|Contrast|Brightness|Hue|Saturation|Shear)")
 _MODELS = ("Functional", "Model", "Sequential")
-_LAST_AXIS = {"vector": (-1, 1), "grid": (-1, 3), "one": (-1, 3)}
 _LEAVES = {"Dense": ("kernel", "bias"), "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance")}
-_OPERATIONS = {
-    "TrueDivide": lambda number: (1 / number, 0.0),
-    "Multiply": lambda number: (number, 0.0),
-    "Subtract": lambda number: (1.0, -number),
-    "Add": lambda number: (1.0, number),
-}
-
-
+# What Keras 2 and 3 call the arithmetic before a trunk.
+_ARITHMETIC = {"truediv": "TrueDivide", "multiply": "Multiply", "subtract": "Subtract", "add": "Add"}
 # Names of layers of Inception-v3 itself, of models around it, and of heads that weights alone prove.
 _PLAIN = re.compile(
     r"(conv2d|batch_normalization|activation|(max|average)_pooling2d|concatenate|mixed\d+|input(_layer)?|functional|model|"
@@ -166,10 +159,13 @@ def _sources(call: Any) -> Iterator[str]:
 
 def _number(calls: Any) -> float | None:
     """The number that an operation such as a division has beside its tensor, which comes first."""
-    call = calls[0] if calls else None
-    args = call.get("args", []) if isinstance(call, Mapping) else []
-    numbers = [item for item in args[1:] if isinstance(item, int | float)]
-    return float(numbers[0]) if len(args) == 2 and len(numbers) == 1 else None
+    call = calls[0] if calls else []
+    if isinstance(call, list):  # Keras 2
+        others = list(call[-1].values()) if call and isinstance(call[-1], Mapping) else []
+    else:
+        others = call.get("args", [])[1:]
+    numbers = [float(item) for item in others if isinstance(item, int | float)]
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def _descendants(end: Node, nodes: list[Node]) -> list[Node]:
@@ -184,7 +180,8 @@ def _chain(outputs: tuple[Node, ...], end: Node) -> list[Node]:
     """The layers from the trunk's end to the one output."""
     if len(outputs) != 1:
         raise Unproved(f"the model has {len(outputs)} outputs")
-    node, found = outputs[0], []
+    node = outputs[0]
+    found: list[Node] = []
     while node is not end:
         found.append(node)
         if len(node.inputs) != 1:
@@ -199,14 +196,14 @@ def _chain(outputs: tuple[Node, ...], end: Node) -> list[Node]:
 def _trunk(arch: Arch, nodes: list[Node]) -> tuple[Node, Node]:
     """The last node of a trunk that is exactly `arch`'s, and the node it starts from."""
     whole = Chain(tuple(stage for _, stage in arch.stages))
-    why = "it has no concatenation"
+    why = ""  # of the last concatenation, the trunk's in most models
     for node in reversed(nodes):
         if node.kind == "Concatenate":
             try:
                 return node, _before(whole, node)
             except (Unproved, IndexError) as error:
-                why = str(error) or why
-    raise ReinceptionError(f"its configuration is not that of Inception-v3: {why}")
+                why = why or str(error)
+    raise ReinceptionError(f"its configuration is not that of Inception-v3: {why or 'nothing is concatenated'}")
 
 
 def _before(layer: Layer, node: Node) -> Node:
@@ -262,21 +259,12 @@ def _without_identities(node: Node) -> Node:
 
 def _pixels(node: Node) -> dict[str, Any]:
     """What the layers before the trunk say of its input: a side in pixels, and values from 0 to 255 to its numbers."""
-    scale, offset = 1.0, 0.0  # of the trunk's input, in terms of this node's
+    scale, offset = 1.0, 0.0  # the trunk's input is scale * x + offset, of what `node` puts out
     found: dict[str, Any] = {}
     while node.inputs:
-        if node.kind == "Rescaling":
-            first, second = node.config["scale"], node.config["offset"]
-        elif node.kind in _OPERATIONS and node.number:
-            first, second = _OPERATIONS[node.kind](node.number)
-        elif _IDENTITY.fullmatch(node.kind) or _AUGMENTATION.fullmatch(node.kind) or node.kind == "Resizing":
-            first, second = 1.0, 0.0
-            if node.kind == "Resizing":
-                found.setdefault("input_size", _side((None, node.config["height"], node.config["width"])))
-        else:
-            raise ReinceptionError(f"{node.name} before its trunk is not understood: what pixels it expects is unknown")
-        if not isinstance(first, int | float) or not isinstance(second, int | float):
-            raise ReinceptionError(f"{node.name} has a scale for each colour, which is not understood here")
+        first, second = _step(node)
+        if node.kind == "Resizing":
+            found.setdefault("input_size", _side((None, node.config["height"], node.config["width"])))
         scale, offset = scale * first, offset + scale * second
         node = node.inputs[0]
     shape = node.config.get("batch_shape") or node.config.get("batch_input_shape")
@@ -288,6 +276,23 @@ def _pixels(node: Node) -> dict[str, Any]:
             raise ReinceptionError("it rescales values that are not from 0 to 255: what pixels it expects is unknown")
         found |= {"mean": (-offset * std,) * 3, "std": (std,) * 3}
     return found
+
+
+def _step(node: Node) -> tuple[float, float]:
+    """What one layer before the trunk makes of a value x: the a and b of a x + b."""
+    kind, number = node.kind, node.number
+    if kind == "TFOpLambda":
+        kind = _ARITHMETIC.get(str(node.config.get("function")).rpartition(".")[2].strip("_"), kind)
+    scale, offset = node.config.get("scale"), node.config.get("offset")
+    if kind == "Rescaling" and isinstance(scale, int | float) and isinstance(offset, int | float):
+        return float(scale), float(offset)
+    if kind in ("TrueDivide", "Multiply") and number:
+        return (1 / number if kind == "TrueDivide" else number), 0.0
+    if kind in ("Subtract", "Add") and number is not None:
+        return 1.0, (-number if kind == "Subtract" else number)
+    if kind != "Resizing" and not _IDENTITY.fullmatch(kind) and not _AUGMENTATION.fullmatch(kind):
+        raise ReinceptionError(f"{node.name} before its trunk is not understood: what pixels it expects is unknown")
+    return 1.0, 0.0
 
 
 def _side(shape: Any) -> int:
@@ -336,7 +341,7 @@ class _Affine:
 
     def _normalise(self, node: Node, values: Mapping[str, Tensor]) -> None:
         axis = node.config.get("axis", -1)
-        if (axis[0] if isinstance(axis, list) else axis) not in _LAST_AXIS[self.place]:
+        if (axis[0] if isinstance(axis, list) else axis) not in (-1, 1 if self.place == "vector" else 3):
             raise Unproved(f"{node.name} does not normalise channels")
         factor = (values["moving_variance"] + node.config.get("epsilon", 1e-3)).rsqrt() * values.get("gamma", 1.0)
         self.weight = factor[:, None] * self.weight
