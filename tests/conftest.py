@@ -173,6 +173,6 @@ def torchvision_file(
 
 @pytest.fixture(scope="module")
 def from_torchvision(torchvision_file: Path) -> Conversion:
-    from reinception.weights.convert import obtain
+    from reinception.weights.convert import convert
 
-    return obtain(torchvision_file)
+    return convert(torchvision_file)

@@ -6,18 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reinception.spec import (
-    AdaptivePool,
-    Arch,
-    Chain,
-    Concat,
-    Conv,
-    Layer,
-    Pool,
-    Shape,
-    Size,
-    trace,
-)
+from reinception.spec import AdaptivePool, Arch, Chain, Concat, Conv, Layer, Pool, Shape, Size, trace
 
 
 @dataclass(frozen=True, kw_only=True)
