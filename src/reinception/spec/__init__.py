@@ -24,6 +24,7 @@ from reinception.spec.values import (
     Layer,
     LocalResponseNorm,
     Pool,
+    Slice,
     as_chain,
     endpoints,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Pool",
     "Shape",
     "Size",
+    "Slice",
     "SpecError",
     "Step",
     "as_chain",
