@@ -193,13 +193,17 @@ class _Delivery:
         source.unlink()
 
     def _write_torch(self, file: Path) -> None:
+        import warnings
+
         import torch
 
         from reinception.export.torch_program import exported
 
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.how.precision]
         program = exported(self.program, self._preprocessing, dtype, features=self.how.features)
-        torch.export.save(program, file, extra_files={"reinception.json": json.dumps(self.metadata)})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's about its own archive
+            torch.export.save(program, file, extra_files={"reinception.json": json.dumps(self.metadata)})
 
 
 def _name(manifest: Manifest) -> str:

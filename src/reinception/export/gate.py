@@ -109,7 +109,9 @@ def check(sample: Path, model: Model, images: CheckImages, *, form: str, precisi
         wanted = np.stack([one.probabilities for one in predictor(list(images.pixels))])
     found, batch, single, facts = _run(sample, images.pixels)
     if found.shape != wanted.shape:
-        raise ReinceptionError(f"export: the {form} file gives {found.shape}, the model {wanted.shape}; nothing was written")
+        raise ReinceptionError(
+            f"export: the {form} file gives {found.shape}, the model {wanted.shape}; nothing was written"
+        )
     scale = float(np.abs(wanted).max()) if features else 1.0
     differences = np.abs(found - wanted).max(axis=1) / scale
     worst = int(np.argmax(np.where(np.isfinite(differences), differences, np.inf)))
@@ -146,10 +148,11 @@ def _run(sample: Path, images: Sequence[Pixels]) -> tuple[Table, Table, Table, d
                 command, cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
             )
         except subprocess.TimeoutExpired:
-            raise ReinceptionError(f"export: {sample.name} did not end in {TIMEOUT_SECONDS} s; nothing was written") from None
+            raise ReinceptionError(
+                f"export: {sample.name} did not end in {TIMEOUT_SECONDS} s; nothing was written"
+            ) from None
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
             raise ReinceptionError(f"export: the exported file cannot be run, nothing was written: {reason}")
         with np.load(outputs) as stored:
             return stored["rows"], stored["batch"], stored["single"], json.loads(done.stdout.splitlines()[-1])
-

@@ -157,4 +157,3 @@ def _end(layer: Pool, axis: int, before: Shape, after: Shape) -> int:
     """How many cells the last window needs behind the grid."""
     needed = (after[axis] - 1) * layer.stride[axis] + layer.kernel[axis] - before[axis] - layer.padding[axis]
     return max(0, needed)
-

@@ -241,7 +241,9 @@ def _passes(prefix: str, first: str) -> str:
     text, of = "", "floats"
     for one in (first, "h" if first == "w" else "w"):
         axis, product, name = axes[one]
-        text += f"\n    {prefix}{one}_sums = {product.format(of=of)}" + _PASS.format(p=f"{prefix}{one}", axis=axis, name=name)
+        text += f"\n    {prefix}{one}_sums = {product.format(of=of)}" + _PASS.format(
+            p=f"{prefix}{one}", axis=axis, name=name
+        )
         of = f"{prefix}{one}"
     return text
 

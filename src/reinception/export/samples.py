@@ -38,13 +38,13 @@ if __name__ == "__main__":
 {main}
 '''
 
-_LABELS = '''    labels = (HERE / "{labels}").read_text(encoding="utf-8").split("\\n")
+_LABELS = """    labels = (HERE / "{labels}").read_text(encoding="utf-8").split("\\n")
     for path in sys.argv[1:]:
         probabilities = run(read(path))[0]
         best = probabilities.argsort()[::-1][:5]
-        print(f"{{path}}: " + ", ".join(f"{{labels[i]}} {{100 * probabilities[i]:.1f}} %" for i in best))'''
-_VALUES = '''    for path in sys.argv[1:]:
-        print(path, *run(read(path))[0])'''
+        print(f"{{path}}: " + ", ".join(f"{{labels[i]}} {{100 * probabilities[i]:.1f}} %" for i in best))"""
+_VALUES = """    for path in sys.argv[1:]:
+        print(path, *run(read(path))[0])"""
 
 # imports, what is made once, how it is run, what requirements.txt names
 _RUNTIMES = {

@@ -60,7 +60,10 @@ class FromPixels(nn.Module):
     def _weights(self, extent: Tensor, shorter: Tensor, num: int) -> tuple[Tensor, Tensor]:
         """Pillow's weights (size, num) in units of 2^-22, and the length that the whole axis is resized to."""
         how = self.preprocessing
-        side, offset = torch.scalar_tensor(how.input_size, dtype=torch.int64), torch.scalar_tensor(0.0)
+        side, offset = (
+            torch.scalar_tensor(how.input_size, dtype=torch.int64),
+            torch.scalar_tensor(0.0, dtype=torch.float64),
+        )
         fraction = how.crop_fraction if how.resize == "central_crop" else 1.0
         whole = extent.to(torch.float64)
         first = ((whole - whole * fraction) / 2).floor()
@@ -69,8 +72,12 @@ class FromPixels(nn.Module):
             side = how.resized_side * extent // shorter
             offset = ((side - how.input_size).to(torch.float64) / 2).round()
         length = whole - 2 * first
-        centres = first + (torch.arange(how.input_size) + offset + 0.5) * length / side
-        far = (torch.arange(num) + 0.5 - centres[:, None]) * side / torch.maximum(length, side.to(torch.float64))
+        centres = first + (torch.arange(how.input_size, dtype=torch.float64) + offset + 0.5) * length / side
+        far = (
+            (torch.arange(num, dtype=torch.float64) + 0.5 - centres[:, None])
+            * side
+            / torch.maximum(length, side.to(torch.float64))
+        )
         weights = _bilinear(far.abs()) if how.interpolation == "bilinear" else _bicubic(far.abs())
         weights = weights / weights.sum(1, keepdim=True) * 2**BITS
         return weights.sign() * (weights.abs() + 0.5).floor(), side
@@ -91,7 +98,9 @@ def _bicubic(far: Tensor) -> Tensor:
     return torch.where(far < 1, near, torch.where(far < 2, beyond, 0.0))
 
 
-def exported(program: Program, preprocessing: Preprocessing, dtype: torch.dtype, *, features: bool) -> torch.export.ExportedProgram:
+def exported(
+    program: Program, preprocessing: Preprocessing, dtype: torch.dtype, *, features: bool
+) -> torch.export.ExportedProgram:
     """The module as a graph of torch's own operators: any number of images of any one size."""
     module = FromPixels(program, preprocessing, dtype, features=features).eval()
     side = preprocessing.input_size

@@ -82,6 +82,8 @@ def random_network(arch: Arch, seed: int = 0) -> Network:
                 continue
             if tensor.dim() == 4:
                 tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
+            elif tensor.dim() == 2:
+                tensor.normal_(0, 4 / tensor.shape[1] ** 0.5, generator=generator)  # confident, so differences show
             elif name.endswith(("running_var", "bn.weight")):
                 tensor.uniform_(0.5, 1.5, generator=generator)
             elif tensor.dim() == 1:
