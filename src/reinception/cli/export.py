@@ -24,10 +24,10 @@ class ExportTarget:
 def run(options: ExportTarget, how: Export) -> None:
     """Write a model as a file for another runtime, with its preprocessing inside.
 
-    The file takes uint8 RGB pixels (images, height, width, 3) of any size and gives probabilities. Beside it are a sample
-    script that runs, its requirements.txt, labels.txt and parity.json. The file is run by its own runtime, in a process
-    without this package, on real images; where its answers differ from the model's the exit code is 1 and nothing is
-    left.
+    The file takes uint8 RGB pixels (images, height, width, 3) of any size and gives probabilities. Beside it are a
+    sample script that runs, its requirements.txt, labels.txt and parity.json. The file is run by its own runtime, in a
+    process without this package, on real images; where its answers differ from the model's the exit code is 1 and
+    nothing is left.
 
     Example: reinception export runs/first --to onnx -o exported
     """

@@ -106,7 +106,7 @@ def check(sample: Path, model: Model, images: CheckImages, *, form: str, precisi
         answers: Any = predictor.features(list(images.pixels))
         wanted = np.stack([one.values for one in answers])
     else:
-        wanted = np.stack([one.probabilities for one in predictor(list(images.pixels))])
+        wanted = np.array([one.probabilities for one in predictor(list(images.pixels))], dtype=np.float32)
     found, batch, single, facts = _run(sample, images.pixels)
     if found.shape != wanted.shape:
         raise ReinceptionError(
@@ -132,7 +132,8 @@ def check(sample: Path, model: Model, images: CheckImages, *, form: str, precisi
     )
     if parity.refusal is not None:
         raise ReinceptionError(
-            f"export: the {form} file is refused, nothing was written: {parity.refusal}; worst image: {parity.worst_image}"
+            f"export: the {form} file is refused, nothing was written: {parity.refusal}; "
+            f"worst image: {parity.worst_image}"
         )
     return parity
 
@@ -141,7 +142,8 @@ def _run(sample: Path, images: Sequence[Pixels]) -> tuple[Table, Table, Table, d
     """Its rows for the images, for a batch, for the same images alone, and which runtime it was."""
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "images.npz", Path(folder) / "rows.npz"
-        np.savez(inputs, **{f"image_{index}": image for index, image in enumerate(images)})
+        arrays: Any = {f"image_{index}": image for index, image in enumerate(images)}
+        np.savez(inputs, **arrays)
         command = [sys.executable, "-I", "-c", _RUNNER, str(sample), str(inputs), str(outputs)]
         try:
             done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A rewritten network as an ONNX model: one node for each layer, in the order of the spec, the weights as initialisers."""
+"""A rewritten network as an ONNX model: one node for each layer, in the order of the spec."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The preprocessing as an ONNX graph: uint8 images of any size become the network's input with Pillow's own integers.
 
-Pillow resizes in two passes, rows first. Each output value is a sum of 8-bit values times whole multiples of 2^-22, and
-is rounded to 8 bits after each pass. ONNX's `Resize` rounds its weights otherwise, so here each pass is one product with
-a matrix that the graph computes from the image's size. A weight's 22 bits are split into two numbers of 11: all sums are
-then whole numbers below 2^24, exact in float32 on any runtime and in any order of addition.
+Pillow resizes in two passes. Each output value is a sum of 8-bit values times whole multiples of 2^-22, and is rounded
+to 8 bits after each pass. ONNX's `Resize` rounds its weights otherwise, so here each pass is one product with a matrix
+that the graph computes from the image's size. A weight's 22 bits are split into two numbers of 11: all sums are then
+whole numbers below 2^24, exact in float32 on any runtime and in any order of addition.
 """
 
 from __future__ import annotations
