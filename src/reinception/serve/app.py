@@ -27,7 +27,7 @@ from reinception.serve.refusal import Refusal, bad_request
 from reinception.serve.served_model import Kind, ServedModel, ServedModels
 from reinception.serve.uploads import Bodies, Upload, uploads_of, while_connected
 
-_TYPES = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript", "json": "application/json"}
+_TYPES = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript", "json": "application/json", "svg": "image/svg+xml"}
 _MOST_SAMPLES, _SAMPLE_BYTES = 6, 4 << 20
 
 
