@@ -27,7 +27,7 @@ from reinception.weights.library_files import export
 NUM_IMAGES = 300
 SIZES = ((300, 300), (299, 299), (128, 96), (64, 64), (32, 32), (500, 380))
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the peers' own warnings are not ours
+pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own warnings are not ours
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,7 @@ def _same_fid(found: np.ndarray, expected: np.ndarray, theirs: Callable[..., Any
     assert fid(real=mine[0], generated=mine[1], interval=False).value == pytest.approx(value, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_pytorch_fid(images: list[Path], weights: Path, ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pytorch_fid")
     from pytorch_fid import fid_score, inception
@@ -127,6 +128,7 @@ def fidelity_network(weights: Path) -> Any:
     return FeatureExtractorInceptionV3("ours", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights))
 
 
+@pytest.mark.slow
 def test_torch_fidelity(images: list[Path], weights: Path, ours: Ours, fidelity_network: Any) -> None:
     from torch_fidelity import metric_fid, metric_isc
 
@@ -150,6 +152,7 @@ def test_torch_fidelity(images: list[Path], weights: Path, ours: Ours, fidelity_
     )
 
 
+@pytest.mark.slow
 def test_clean_fid(images: list[Path], ours: Ours, fidelity_network: Any) -> None:
     pytest.importorskip("cleanfid")
     from cleanfid import fid as clean
@@ -175,6 +178,7 @@ def _behind_the_resize(network: Any, values: torch.Tensor) -> torch.Tensor:
     return values.flatten(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "antialias"), [("torchmetrics", True), ("tf", False)])
 def test_torchmetrics(images: list[Path], weights: Path, ours: Ours, mode: str, antialias: bool) -> None:
     pytest.importorskip("torch_fidelity")  # torchmetrics takes its network from there
