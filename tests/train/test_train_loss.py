@@ -178,3 +178,28 @@ def test_a_network_without_auxiliary_head_pays_for_the_main_one_only() -> None:
     losses = training_loss(Outputs(logits=torch.zeros(2, 5), auxiliaries=()), torch.tensor([1, 4]), named("paper_2015"))
     assert losses.auxiliary is None
     assert losses.total is losses.main
+
+
+# -- targets that are none ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (torch.tensor([0, -100]), "class number -100 is not one of 0 to 2; ignore_index=-100 leaves its rows out"),
+        (torch.tensor([3, 0]), "class number 3 is not one of 0 to 2"),
+        (torch.tensor([[1.0, 0, 0], [9, 1, 0]]), "target row 1 must hold probabilities that sum to one, got 9, 1, 0"),
+        (torch.tensor([[1.5, -0.5, 0], [1, 0, 0]]), "target row 0 must hold probabilities"),
+        (torch.tensor([[1, 0, 0], [float("nan"), 0, 0]]), "target row 1 must hold probabilities"),
+    ],
+)
+def test_targets_that_are_no_classes_and_no_probabilities_are_refused(target: Tensor, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        smoothed_cross_entropy(torch.zeros(2, 3), target, 0.1)
+
+
+def test_rows_of_the_ignored_class_do_not_count() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, -100, 2, -100])
+    loss = smoothed_cross_entropy(logits, target, 0.1, ignore_index=-100)
+    torch.testing.assert_close(loss, smoothed_cross_entropy(logits[[0, 2]], target[[0, 2]], 0.1))

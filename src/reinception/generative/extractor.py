@@ -19,7 +19,7 @@ from reinception.generative.modes import Mode, mode_named
 from reinception.generative.rows import Floats, content_order
 from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
-from reinception.weights.convert import obtain
+from reinception.weights.convert import convert
 
 FID_FILE, FID_SHA256 = "pt_inception-2015-12-05-6726825d.pth", "6726825d"
 FID_ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FID_FILE}"
@@ -78,7 +78,7 @@ def load_extractor(weights: str | Path | None = None, mode: str | None = None) -
     its SHA-256 is not what its name says; UsageError for a mode where the network has preprocessing of its own.
     """
     file = _weights_file(weights)
-    conversion = obtain(file)
+    conversion = convert(file)
     network, manifest = conversion.network, conversion.manifest
     sha256 = conversion.file.sha256
     said = re.search(r"-([0-9a-f]{8})\.\w+$", file.name)

@@ -202,7 +202,8 @@ def evaluate_records(
     if not models:
         raise ReinceptionError("evaluate: name at least one model")
     known = models[0].classes
-    for model in models[1:]:
+    for model in models:
+        model.manifest.require_classifier()
         _require_equal(model.classes, known)
     targets = _targets(records, classes, known)
     protocols = [protocol.apply(model.preprocessing) for model in models]

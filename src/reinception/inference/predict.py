@@ -111,6 +111,7 @@ def predict_stream(
     if top < 1:
         raise UsageError(f"predict: top must be at least 1, got {top}")
     model = as_model(model)
+    model.manifest.require_classifier()
     engine = Engine(model.network, model.preprocessing, compute)
     items = expand([paths] if isinstance(paths, str | Path) else paths)
     first = []

@@ -105,6 +105,7 @@ class Predictor:
             for a dict the arrays `label`, `probability` (n,), `probabilities` (n, k) and `error` (n,), of which the
             first three hold None and NaN where there is an error.
         """
+        self.manifest.require_classifier()
         if isinstance(images, Mapping):
             answers = self(_column(images))
             return {

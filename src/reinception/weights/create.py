@@ -9,7 +9,7 @@ import torch
 from reinception.errors import UsageError
 from reinception.family.catalog import AuxChoice, network
 from reinception.model.build import Network, build
-from reinception.weights.convert import obtain
+from reinception.weights.convert import convert
 
 
 def create(
@@ -53,7 +53,7 @@ def create(
     arch = network(name, num_classes=num_classes, width=width, input_size=input_size, aux=aux)
     fresh = build(arch, seed=seed)
     if weights is not None:
-        copy_weights(obtain(weights).network, fresh, source=str(weights))
+        copy_weights(convert(weights).network, fresh, source=str(weights))
     return fresh
 
 
