@@ -68,7 +68,7 @@ def test_a_model_without_a_past_is_judged_on_every_image(source: Source, manifes
 
 def test_training_images_are_never_evaluated_on_unasked(source: Source, manifest: Manifest) -> None:
     def with_splits(*splits: str) -> Source:
-        records = [dataclasses.replace(one, split=splits[n % len(splits)]) for n, one in enumerate(source.records)]
+        records = [dataclasses.replace(one, split=splits[n % len(splits)]) for n, one in enumerate(source.records[1:])]
         return dataclasses.replace(source, records=tuple(records))
 
     chosen = select(with_splits("train", "val"), [manifest])
