@@ -68,7 +68,7 @@ class Finding:
         ]
         if found.unused:
             lines.append(f"not part of the network: {len(found.unused)} tensors, first {found.unused[0]}")
-        return tuple([*lines, *found.remarks])
+        return (*lines, *self.file.remarks, *found.remarks)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -87,7 +87,7 @@ class Finding:
             "preprocessing": self.publisher.preprocessing.to_json(),
             "licence": self.licence,
             "unused": list(self.found.unused),
-            "remarks": list(self.found.remarks),
+            "remarks": [*self.file.remarks, *self.found.remarks],
         }
 
 
