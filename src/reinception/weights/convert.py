@@ -118,7 +118,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
     manifest = Manifest(
         arch=arch,
         classes=classes,
-        preprocessing=dataclasses.replace(chosen.preprocessing, **{**file.pixels, **choices.mean_and_std()}),
+        preprocessing=dataclasses.replace(finding.preprocessing, **choices.mean_and_std()),
         origin={
             "source": chosen.name,
             "source_is": finding.certainty,
