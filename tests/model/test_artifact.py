@@ -22,7 +22,7 @@ from reinception.inference.features import ImageFeatures
 from reinception.inference.predict import predict
 from reinception.inference.predictor import Predictor
 from reinception.model import artifact
-from reinception.model.artifact import NO_CLASSIFIER, Manifest, load, save
+from reinception.model.artifact import NO_CLASSIFIER, Manifest, Model, load, save
 from reinception.model.build import Network, WithAuxiliary, build
 from reinception.preprocess import Preprocessing
 
@@ -54,6 +54,32 @@ def test_what_is_saved_is_loaded(network: Network, file: Path) -> None:
     state = network.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
     assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_what_becomes_of_the_file_changes_nothing_that_was_loaded(network: Network, file: Path) -> None:
+    loaded = load(file).network
+    size = file.stat().st_size
+    with file.open("r+b") as same_file:  # in place, as cp does it
+        same_file.write(bytes(size))
+    wanted = network.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
+    with file.open("r+b") as same_file:
+        same_file.truncate(0)
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_model_unpacks_as_network_and_manifest_and_knows_its_classes(file: Path) -> None:
+    model = load(file)
+    network, manifest = model
+    assert (network, manifest) == (model.network, model.manifest)
+    assert (model.classes, model.preprocessing) == (MANIFEST.classes, MANIFEST.preprocessing)
+
+
+def test_a_model_is_saved_with_its_manifest_and_a_network_not_without(network: Network, tmp_path: Path) -> None:
+    save(Model(network, MANIFEST), tmp_path / "a.safetensors")
+    assert load(tmp_path / "a.safetensors").manifest == MANIFEST
+    with pytest.raises(ReinceptionError, match="saved with a manifest"):
+        save(network, tmp_path / "b.safetensors")
 
 
 def test_a_run_folder_means_its_best_weights(file: Path) -> None:

@@ -6,11 +6,10 @@ import copy
 import dataclasses
 import math
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +18,9 @@ from reinception.errors import ReinceptionError, UsageError
 from reinception.model.build import Network, build
 from reinception.model.layers import ConvNorm
 from reinception.spec import SpecError, cost
+
+if TYPE_CHECKING:
+    import torchvision
 
 RELEASED = family.NETWORKS["inception_v3"].arch
 NARROW = family.network("inception_v3", width=0.1, num_classes=5)
@@ -84,6 +86,8 @@ def torchvision_state(network: nn.Module) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def peer() -> torchvision.models.Inception3:
+    import torchvision
+
     network = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=True, dropout=0.0)
     randomise(network)
     return network

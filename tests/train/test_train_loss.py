@@ -71,6 +71,32 @@ def test_the_uniform_prior_is_torchs_label_smoothing(seed: int, n: int, k: int, 
     torch.testing.assert_close(smoothed_cross_entropy(logits, target, epsilon, uniform), theirs)
 
 
+@any_case
+def test_weights_and_an_ignored_class_are_those_of_torch(seed: int, n: int, k: int, epsilon: float) -> None:
+    logits, target, weight = random_case(seed, n, k)
+    target[0], ignored = 0, int(target[-1]) if n > 1 and int(target[-1]) else -100
+    torchs = torch.nn.functional.cross_entropy
+    options = {"weight": weight, "ignore_index": ignored}
+    wanted = torchs(logits, target, label_smoothing=epsilon, **options)
+    torch.testing.assert_close(smoothed_cross_entropy(logits, target, epsilon, **options), wanted, rtol=1e-9, atol=1e-9)
+    probable = torch.softmax(logits.flip(1), 1)
+    wanted = torchs(logits, probable, label_smoothing=epsilon, weight=weight)
+    got = smoothed_cross_entropy(logits, probable, epsilon, weight=weight)
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_ignored_rows_need_no_class_and_where_all_are_ignored_there_is_no_mean() -> None:
+    logits, target, _ = random_case(0, 4, 3)
+    kept = smoothed_cross_entropy(logits[:2], target[:2], 0.1)
+    target[2:] = 255
+    assert torch.equal(smoothed_cross_entropy(logits, target, 0.1, ignore_index=255), kept)
+    assert smoothed_cross_entropy(logits, torch.full((4,), 255), 0.1, ignore_index=255).isnan()
+    with pytest.raises(UsageError, match="ignore_index is for class numbers"):
+        smoothed_cross_entropy(logits, torch.softmax(logits, 1), 0.1, ignore_index=1)
+    with pytest.raises(UsageError, match="a factor for each of the 3 classes"):
+        smoothed_cross_entropy(logits, target, 0.1, weight=torch.ones(2))
+
+
 def test_the_lowest_loss_for_1000_classes_is_1_0148480() -> None:
     logits = torch.full((1, 1000), math.log(0.0001), dtype=torch.float64)
     logits[0, 7] = math.log(0.9001)

@@ -212,6 +212,7 @@ def test_150_keras_classifiers_answer_as_keras_or_say_why_not(trunk: Any, tmp_pa
 
 def as_keras_2(config: dict[str, Any], *, division: bool) -> None:
     """Rewrites a configuration as Keras 2 wrote it; with `division` operations divide and shift its pixels."""
+    first = ""
     for layer in config["config"]["layers"]:
         names = [
             one["config"]["keras_history"][0]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from reinception import metrics
+from reinception.data.sources.labels import listed
 from reinception.data.sources.open_source import open_source
-from reinception.data.sources.records import Record, Source, listed
+from reinception.data.sources.records import Record, Source
 from reinception.distributed import collect, shard
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.compute import HERE, Compute
