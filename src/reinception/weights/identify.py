@@ -9,6 +9,7 @@ from typing import Any
 
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
+from reinception.preprocess import Preprocessing
 from reinception.spec import Arch
 from reinception.weights.layouts import keras_config, match
 from reinception.weights.layouts.keys import Shapes
@@ -36,6 +37,11 @@ class Finding:
         return self.certainty == ASSUMED
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """The pixels that the file itself determines, for the rest its publisher's."""
+        return dataclasses.replace(self.publisher.preprocessing, **self.file.pixels)
+
+    @property
     def licence(self) -> str:
         """A layout is no proof of origin, so a licence is claimed only where the origin is known."""
         published = self.publisher.licence
@@ -45,7 +51,7 @@ class Finding:
 
     def lines(self) -> tuple[str, ...]:
         """One fact a line, for people."""
-        found, pixels = self.found, self.publisher.preprocessing
+        found, pixels = self.found, self.preprocessing
         outputs = f"{found.num_classes} outputs" if found.has_classifier else "no classifier"
         parts = [
             self.publisher.network,
@@ -68,7 +74,7 @@ class Finding:
         ]
         if found.unused:
             lines.append(f"not part of the network: {len(found.unused)} tensors, first {found.unused[0]}")
-        return tuple([*lines, *found.remarks])
+        return (*lines, *self.file.remarks, *found.remarks)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,10 +90,10 @@ class Finding:
             "auxiliary": self.found.has_auxiliary,
             "batch_norm_scale": self.found.has_scale,
             "counts_border": self.publisher.counts_border,
-            "preprocessing": self.publisher.preprocessing.to_json(),
+            "preprocessing": self.preprocessing.to_json(),
             "licence": self.licence,
             "unused": list(self.found.unused),
-            "remarks": list(self.found.remarks),
+            "remarks": [*self.file.remarks, *self.found.remarks],
         }
 
 
