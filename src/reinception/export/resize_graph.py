@@ -243,7 +243,10 @@ def preprocessing_nodes(preprocessing: Preprocessing, program: Program) -> Seque
 
 
 def _passes(prefix: str, *, first: str, of: str) -> str:
-    """Both passes over the images `of`, the rows (`w`) or the columns (`h`) first; the result is called `prefix` and the last pass."""
+    """Both passes over the images `of`, the rows (`w`) or the columns (`h`) first.
+
+    The result is called `prefix` and the last pass.
+    """
     axes = {"w": (3, "MatMul({of}, width_columns)", "width"), "h": (2, "MatMul(height_matrix, {of})", "height")}
     text = ""
     for one in (first, "h" if first == "w" else "w"):

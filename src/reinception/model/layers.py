@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reinception.spec import AdaptivePool, Chain, Concat, Conv, Layer, LocalResponseNorm, Pool, Slice, SpecError
+from reinception.spec import AdaptivePool, Chain, ChannelRange, Concat, Conv, Layer, LocalResponseNorm, Pool, SpecError
 
 
 class ConvNorm(nn.Module):
@@ -57,7 +57,7 @@ class Branches(nn.Module):
 class ChannelSlice(nn.Module):
     """Some of the channels, after an activation where the spec has one. (n, c, h, w) -> (n, stop - start, h, w)."""
 
-    def __init__(self, spec: Slice) -> None:
+    def __init__(self, spec: ChannelRange) -> None:
         super().__init__()
         self.spec = spec
 
@@ -94,7 +94,7 @@ def module_of(layer: Layer, in_channels: int) -> tuple[nn.Module, int]:
         return Branches(branches), out_channels
     if isinstance(layer, Conv):
         return ConvNorm(layer, in_channels), layer.channels
-    if isinstance(layer, Slice):
+    if isinstance(layer, ChannelRange):
         return ChannelSlice(layer), layer.stop - layer.start
     return _parameter_free(layer), in_channels
 
