@@ -21,9 +21,11 @@ from processes import Before, ends, free_port, start
 PNG = {"Content-Type": "image/png"}
 
 
-def write_model(path: Path, images: Path, *, seed: int = 0, classes: tuple[str, ...] = ("cat", "dog", "<b>bird</b>")) -> Path:
+def write_model(
+    path: Path, images: Path, *, seed: int = 0, classes: tuple[str, ...] = ("cat", "dog", "<b>bird</b>")
+) -> Path:
     """A small network with random weights whose answers differ from image to image: its statistics are those of
-    real images, and its last layer is scaled so that probabilities are far from equal."""
+    real images, and its last layer is scaled so that probabilities differ too."""
     torch.manual_seed(seed)
     network = ri.create("inception_v3", num_classes=len(classes), width=0.1, input_size=139, aux="none")
     preprocessing = ri.Preprocessing(input_size=139)
@@ -41,7 +43,7 @@ def write_model(path: Path, images: Path, *, seed: int = 0, classes: tuple[str, 
         network.train()(inputs)
         features = network.eval().features(inputs)
         spread = features.std(dim=0).mean()
-        network.classifier.weight.mul_(3 / (spread * network.classifier.weight.norm(dim=1, keepdim=True)))
+        network.classifier.weight.mul_(0.3 / (spread * network.classifier.weight.norm(dim=1, keepdim=True)))
         network.classifier.bias.copy_(-(features.mean(dim=0) @ network.classifier.weight.T))
     ri.save(network, path, ri.Manifest(arch=network.arch, classes=classes, preprocessing=preprocessing))
     return path
@@ -103,7 +105,12 @@ class RunningServer:
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"reinception_{name}"))
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, seconds: float = 60
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 60,
     ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
@@ -150,7 +157,9 @@ def everything(one: socket.socket) -> bytes:
 def multipart(*images: bytes, boundary: str = "xyz") -> tuple[bytes, dict[str, str]]:
     """A multipart body and its header."""
     parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{i}.png"\r\n\r\n'.encode() + one + b"\r\n"
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{i}.png"\r\n\r\n'.encode()
+        + one
+        + b"\r\n"
         for i, one in enumerate(images)
     ]
     body = b"".join(parts) + f"--{boundary}--\r\n".encode()

@@ -12,6 +12,7 @@ import pytest
 from serve_helpers import PNG, RunningServer, multipart
 
 import reinception as ri
+from reinception.inference.features import ImageFeatures
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,10 @@ def test_fifteen_clients_are_answered_beside_one_with_a_bad_image(server: Runnin
 
 def test_features_equal_those_of_the_library(server: RunningServer, served_file: Path, images: list[bytes]) -> None:
     (one,) = server.post("/v1/features", images[0]).json["features"]
-    right = ri.Predictor(served_file, precision="fp32").features(images[0]).values
+    answer = ri.Predictor(served_file, precision="fp32").features(images[0])
+    assert isinstance(answer, ImageFeatures)
+    right = answer.values
+    assert right is not None
     assert one["values"] == pytest.approx(right.tolist(), abs=1e-5)
 
 
@@ -92,7 +96,17 @@ def test_a_map_covers_what_the_network_sees(server: RunningServer, images: list[
     assert len(one["map"]["values"]) == len(one["map"]["values"][0]) == 3
 
 
-BAD_QUERIES = ("top=0", "top=-1", "top=x", "top=1e3", "threshold=2", "threshold=nan", "threshold=x", "map=2", "url=http://x/")
+BAD_QUERIES = (
+    "top=0",
+    "top=-1",
+    "top=x",
+    "top=1e3",
+    "threshold=2",
+    "threshold=nan",
+    "threshold=x",
+    "map=2",
+    "url=http://x/",
+)
 
 
 @pytest.mark.parametrize("query", BAD_QUERIES)
@@ -106,9 +120,18 @@ NAME = 'Content-Disposition: form-data; name="a"'
 BAD_FORMS = {
     "no boundary": ("multipart/form-data", "--x\r\n\r\n\r\nabc\r\n--x--\r\n"),
     "empty boundary": ("multipart/form-data; boundary=", "--\r\n\r\nabc\r\n----\r\n"),
-    "boundary of 71": (f"multipart/form-data; boundary={'b' * 71}", f"--{'b' * 71}\r\n{NAME}\r\n\r\nx\r\n--{'b' * 71}--\r\n"),
-    "part without name": ("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--\r\n"),
-    "empty name": ("multipart/form-data; boundary=x", '--x\r\nContent-Disposition: form-data; name=""\r\n\r\nabc\r\n--x--\r\n'),
+    "boundary of 71": (
+        f"multipart/form-data; boundary={'b' * 71}",
+        f"--{'b' * 71}\r\n{NAME}\r\n\r\nx\r\n--{'b' * 71}--\r\n",
+    ),
+    "part without name": (
+        "multipart/form-data; boundary=x",
+        "--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--\r\n",
+    ),
+    "empty name": (
+        "multipart/form-data; boundary=x",
+        '--x\r\nContent-Disposition: form-data; name=""\r\n\r\nabc\r\n--x--\r\n',
+    ),
     "unknown charset": ("multipart/form-data; boundary=x; charset=klingon", f"--x\r\n{NAME}\r\n\r\n"),
     "truncated": ("multipart/form-data; boundary=x", f"--x\r\n{NAME}\r\n\r\nabc"),
     "header without colon": ("multipart/form-data; boundary=x", "--x\r\nno colon here\r\n\r\nabc\r\n--x--\r\n"),

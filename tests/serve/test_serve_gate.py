@@ -17,7 +17,17 @@ def status(server: RunningServer, *headers: str, line: str = "GET /v1/models HTT
 
 ALLOWED = ("[::1]", "[::1]:8000", "LOCALHOST:8000", "localhost", "127.0.0.1", "127.0.0.1:80")
 REFUSED = (
-    *("[::1]evil", "[::1]]x", "[::1]:²", "[::1][:80", "localhost:8000:1", "", "localhost.", "evil.example", "localhost.evil.example"),
+    *(
+        "[::1]evil",
+        "[::1]]x",
+        "[::1]:²",
+        "[::1][:80",
+        "localhost:8000:1",
+        "",
+        "localhost.",
+        "evil.example",
+        "localhost.evil.example",
+    ),
     *("127.0.0.1.evil.example", "10.0.0.1", "localhost:99999", "localhost@evil.example", "0x7f.1", "2130706433"),
 )
 
@@ -37,7 +47,9 @@ def test_a_request_names_its_host_once(server: RunningServer) -> None:
     assert status(server, "X-Nothing: 1") == 400
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://localhost", "http://localhost:1", "file://", "\x01"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://localhost", "http://localhost:1", "file://", "\x01"]
+)
 def test_a_page_of_another_origin_is_refused_and_told_why(server: RunningServer, origin: str) -> None:
     assert status(server, "Host: localhost", f"Origin: {origin}") in (400, 403)
 
@@ -81,7 +93,15 @@ def test_without_the_token_there_is_only_the_page_and_its_health(guarded: Runnin
         assert guarded.get(path).status == 200
     for path in ("/v1/models", "/metrics", "/v2", "/v2/models/cells", "/nothing"):
         assert guarded.get(path).status == 401
-    for wrong in ("", "Bearer", "Bearer x", f"bearer {SECRET}", f"Bearer {SECRET}x", f"Bearer {SECRET} ", "Bearer \xff"):
+    for wrong in (
+        "",
+        "Bearer",
+        "Bearer x",
+        f"bearer {SECRET}",
+        f"Bearer {SECRET}x",
+        f"Bearer {SECRET} ",
+        "Bearer \xff",
+    ):
         answer = guarded.ask("POST", "/v1/predict", images[0], {"Content-Type": "image/png", "Authorization": wrong})
         assert answer.status == 401 or wrong.endswith(" ")
     right = {"Content-Type": "image/png", "Authorization": f"Bearer {SECRET}"}

@@ -27,7 +27,13 @@ from reinception.serve.refusal import Refusal, bad_request
 from reinception.serve.served_model import Kind, ServedModel, ServedModels
 from reinception.serve.uploads import Bodies, Upload, uploads_of, while_connected
 
-_TYPES = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript", "json": "application/json", "svg": "image/svg+xml"}
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css",
+    "js": "text/javascript",
+    "json": "application/json",
+    "svg": "image/svg+xml",
+}
 _MOST_SAMPLES, _SAMPLE_BYTES = 6, 4 << 20
 
 
@@ -104,7 +110,7 @@ class Api:
             results = await self._results(request, model, "features", uploads)
         if not is_several:
             _raise(results[0])
-        answers = []
+        answers: list[dict[str, Any]] = []
         for upload, result in zip(uploads, results, strict=True):
             error = Refusal.of(result) if isinstance(result, BadImage) else result
             if isinstance(error, Refusal):
@@ -171,7 +177,9 @@ class Api:
             raise Refusal(404, "no_such_version", f"the version of this model is {model.digest}")
         return model
 
-    async def _rows(self, request: Request, model: ServedModel, kind: Kind, asked: protocol_v2.InferRequest) -> list[Any]:
+    async def _rows(
+        self, request: Request, model: ServedModel, kind: Kind, asked: protocol_v2.InferRequest
+    ) -> list[Any]:
         if asked.pixels is not None:
             return await while_connected(request.receive, self.pipeline.squares(model, kind, list(asked.pixels)))
         results = await while_connected(request.receive, self.pipeline.results(model, kind, asked.images))
@@ -214,7 +222,7 @@ def read_samples(folder: Path | None) -> list[bytes]:
         return []
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder of images to try")
-    found = []
+    found: list[bytes] = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.stat().st_size <= _SAMPLE_BYTES and len(found) < _MOST_SAMPLES:
             data = path.read_bytes()

@@ -24,7 +24,7 @@ def limited_protocol(most: int) -> type[H11Protocol]:
         _timer: asyncio.TimerHandle | None = None
         _is_stopping = False
 
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:  # pyrefly: ignore[bad-override]
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
             given = cast(asyncio.Transport, transport)
             super().connection_made(given)
             if len(self.connections) > most:

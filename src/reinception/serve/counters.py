@@ -14,8 +14,12 @@ class Counters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         kind = {"registry": self.registry, "namespace": "reinception"}
-        self.requests = Counter("requests", "Answers by route, method and status", ("route", "method", "status"), **kind)
-        self.seconds = Histogram("request_seconds", "From the head of a request to its answer", buckets=_SECONDS, **kind)
+        self.requests = Counter(
+            "requests", "Answers by route, method and status", ("route", "method", "status"), **kind
+        )
+        self.seconds = Histogram(
+            "request_seconds", "From the head of a request to its answer", buckets=_SECONDS, **kind
+        )
         self.refused = Counter("refused", "Requests refused before any work, by reason", ("reason",), **kind)
         self.cancelled = Counter("cancelled", "Requests whose client left before the answer", **kind)
         self.batch_size = Histogram("batch_images", "Images per batch", buckets=(1, 2, 4, 8, 16, 32, 64), **kind)

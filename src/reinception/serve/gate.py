@@ -62,7 +62,9 @@ class Gate:
         self._origins = {one.strip().lower().rstrip("/") for one in (config.origin or "").split(",")} - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(reversed([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]))
+        headers = dict(
+            reversed([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+        )
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         exchange = _Exchange(is_read=not has_body, started=time.monotonic())
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reinception import __version__
-from reinception.serve.refusal import Refusal, bad_request
+from reinception.serve.refusal import bad_request
 from reinception.serve.served_model import ServedModel
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -95,12 +95,13 @@ def infer_response(
     model: ServedModel, request: InferRequest, columns: Mapping[str, npt.NDArray[Any] | list[str]]
 ) -> tuple[bytes, dict[str, str]]:
     """The body of the answer, and its headers."""
-    outputs, blobs = [], []
+    outputs: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
     for name, is_binary in request.outputs.items():
         values = columns[name]
         if isinstance(values, list):
             texts = [text.encode() for text in values]
-            document = {"name": name, "datatype": "BYTES", "shape": [len(values)]}
+            document: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(values)]}
             blob = b"".join(struct.pack("<I", len(text)) + text for text in texts)
             plain: list[Any] = values
         else:
@@ -160,7 +161,8 @@ def _outputs(document: Mapping[str, Any]) -> dict[str, bool]:
 def _bytes(data: object, shape: Sequence[int]) -> list[bytes]:
     num = math.prod(shape)
     if isinstance(data, bytes):
-        found, at = [], 0
+        found: list[bytes] = []
+        at = 0
         while at < len(data) and len(found) <= num:
             end = at + 4 + int.from_bytes(data[at : at + 4], "little")
             if end > len(data) or at + 4 > len(data):
@@ -193,4 +195,3 @@ def _pixels(data: object, shape: Sequence[int], side: int) -> npt.NDArray[np.uin
     if not isinstance(data, bytes) or len(data) != math.prod(shape):
         raise bad_request("binary_data_size", f"binary_data_size: the shape takes {math.prod(shape)} bytes")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
-

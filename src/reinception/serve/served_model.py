@@ -129,7 +129,7 @@ class ServedModels:
                 return {"name": model.name, "hash": model.digest, "status": "unchanged"}
             new = await asyncio.to_thread(load_served, model.name, model.path, self._compute, self._batch_size)
         except (ReinceptionError, OSError, MemoryError, RuntimeError) as error:
-            reason = first_line(error)
+            reason = str(error) if isinstance(error, ReinceptionError) else first_line(error)
             return {"name": model.name, "hash": model.digest, "status": "failed", "reason": reason}
         self._by_name[model.name] = new
         return {"name": model.name, "hash": new.digest, "status": "loaded"}
