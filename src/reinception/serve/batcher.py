@@ -146,7 +146,7 @@ class Batcher:
                     self.seconds_per_image = seconds / len(batch)
                 self._hand_over(batch, results)
         finally:  # also where the thread dies: whoever waits is told
-            self._began, self._current = None, []
+            self._began, self._current = None, list[Job]()
             died = Refusal.busy(503, "batcher_died", "the batcher died and is started again; try again")
             self._hand_over(batch, [died] * len(batch))
 

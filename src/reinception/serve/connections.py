@@ -1,4 +1,4 @@
-"""Connections: how many there may be, how long the head of a request may take, and how they end when the server stops."""
+"""Connections: how many there may be, how long the head of a request may take, how they end when the server stops."""
 
 from __future__ import annotations
 

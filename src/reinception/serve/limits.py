@@ -10,7 +10,7 @@ from reinception.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Options of `reinception serve`. Args: each is a field, explained below. UsageError for one that makes no sense."""
+    """Options of `reinception serve`, each explained below it. UsageError for one that makes no sense."""
 
     models: tuple[str, ...]
     """model files or run folders; NAME=MODEL names one, and the first answers where a request names none"""
