@@ -100,11 +100,12 @@ async def measure(seconds: float, body: bytes) -> None:
     print(
         f"HTTP layer alone: {layer:,.0f} requests/s; images: {capacity:,.1f} per second with 64 clients in a closed loop"
     )
-    rows = [["load", "sent/s", "answered/s", "p50 ms", "p99 ms", "refused/s", "refusal p99 ms", "failed"]]
+    header = ["load", "sent/s", "answered/s", "p50 ms", "p99 ms", "refused/s", "refusal p99 ms", "failed"]
+    rows = []
     for factor in (0.5, 1, 2, 5):
         rate = factor * capacity
         got = await open_loop(rate, seconds, ask)
-        took = max(seconds, max([*got.answered, 0.0]))
+        took = max(seconds, *got.answered, 0.0)
         rows.append(
             [
                 f"{factor:g}x",
@@ -117,7 +118,7 @@ async def measure(seconds: float, body: bytes) -> None:
                 str(got.failed),
             ]
         )
-    print(aligned(rows))
+    print(aligned(header, rows, right=range(1, len(header))))
     number = iter(range(10**9))
     await open_loop(
         2 * capacity, seconds / 2, lambda: request(post, body, leave_after=0.05 if next(number) % 5 else None)
