@@ -64,7 +64,7 @@ def _processor() -> dict[str, object]:
     import torch
 
     described = _colon_separated("/proc/cpuinfo")
-    flags = set(described.get("flags", "").split())
+    flags = cpu_flags()
     return {
         "model": described.get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -74,6 +74,11 @@ def _processor() -> dict[str, object]:
         "bf16": has_bf16(torch.device("cpu")),
         **{feature: feature in flags for feature in CPU_FEATURES},
     }
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, as the Linux kernel names it; nothing on other systems."""
+    return frozenset(_colon_separated("/proc/cpuinfo").get("flags", "").split())
 
 
 def _memory() -> dict[str, object]:
@@ -159,14 +164,18 @@ _CPU_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device `name`; auto is the current CUDA device where there is one, else the processor.
+    """The device `name`; auto is the GPU of this rank where there is one, else the processor.
 
-    UsageError where there is no such device.
+    Raises:
+        UsageError: there is no such device.
     """
     import torch
 
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
     if name == "auto":
-        return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+        local = os.environ.get("LOCAL_RANK")  # as torchrun numbers the processes of one machine
+        return torch.device("cuda" if local is None else f"cuda:{int(local) % torch.cuda.device_count()}")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -17,7 +17,9 @@ from reinception.data.loading.read import bytes_of, pixels_of, watched
 from reinception.data.loading.watchdog import Watchdog
 from reinception.data.loading.workers import PATIENCE_SECONDS, Progress, ordered_map
 from reinception.data.prepare import duplicates
+from reinception.data.sources.labels import shown
 from reinception.data.sources.records import Record, Source
+from reinception.data.sources.understanding import understand
 from reinception.errors import BadImage
 
 _RECORDS_PER_TASK = 16
@@ -103,6 +105,7 @@ class Audit:
             "warnings": [problem.to_json() for problem in self.warnings],
             "duplicates": [group.to_json() for group in self.duplicates],
             "near_duplicates_checked": self.near_duplicates_checked,
+            **understand(source).to_json(),
             "classes": {name: counts[target] for target, name in enumerate(source.classes)},
             "quarantine": list(self.quarantine),
             "seconds": round(self.seconds, 3),
@@ -194,11 +197,19 @@ def audit(
     groups = _duplicates(source, inspections)
     errors: list[BadImage | AuditFinding] = [one.refused for one in inspections if one.refused is not None]
     warnings = [*_about_images(records, inspections), *_about_classes(source)]
+    known = [one.info for one in inspections if one.info is not None]
+    for kind in ("blank", "narrow_range"):
+        found = [info for info in known if kind in info.kinds]
+        if 2 * len(found) > len(known):
+            reason = f"{len(found):,} of {len(known):,} images are alike for the network: one {found[0].reason(kind)}"
+            finding = AuditFinding(name=source.name, kind="all_alike" if kind == "blank" else kind, reason=reason)
+            (errors if kind == "blank" else warnings).append(finding)
     for group in groups:
         finding = _about_duplicates(group)
         (errors if finding.kind in ERROR_KINDS else warnings).append(finding)
     if source.num_ignored:
-        reason = f"{source.num_ignored} entries are hidden or not images and are left out"
+        kinds = ", ".join(f"{one.count:,} {one.kind} ({shown(one.example)})" for one in source.reading.ignored)
+        reason = f"{source.num_ignored:,} entries are left out: {kinds}"
         warnings.append(AuditFinding(name=source.name, kind="ignored", reason=reason))
     return Audit(
         source=source,
@@ -261,7 +272,7 @@ def _about_images(records: Sequence[Record], inspections: Sequence[_Inspection])
             if common[kind] <= max(MINORITY * len(known), 1) or kind == "sixteen_bit":
                 yield AuditFinding(name=record.name, kind=kind, reason=info.reason(kind))
         short, long = sorted((info.width, info.height))
-        if short < SMALLEST_SIDE or short * ODD_SIDES < median or long > ODD_SIDES * median:
+        if (short < SMALLEST_SIDE and 2 * short < median) or short * ODD_SIDES < median or long > ODD_SIDES * median:
             reason = f"has {info.width} x {info.height} pixels, where {median} a side is usual"
             yield AuditFinding(name=record.name, kind="odd_size", reason=reason)
         if info.expected_suffixes and PurePosixPath(record.name).suffix.lower() not in info.expected_suffixes:

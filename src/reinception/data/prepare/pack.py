@@ -179,7 +179,7 @@ def _encoded(data: bytes, name: str, shorter_side: int | None) -> tuple[bytes, s
     suffix = PurePosixPath(name).suffix.lower() or ".img"
     if shorter_side is None:
         return data, suffix
-    pixels = decode(data, keep_grey=True)
+    pixels = decode(data, keep_grey=True, at_least=shorter_side)
     height, width = pixels.shape[:2]
     if min(height, width) <= shorter_side:
         return data, suffix
@@ -203,9 +203,4 @@ def _write_rows(source: Source, path: Path, shards: Sequence[dict[str, Any]]) ->
         for shard in shards:
             for index, offset, size in shard["rows"]:
                 record = source.records[index]
-                label, certainty = (
-                    source.classes[record.target],
-                    "" if record.certainty == 1 else repr(record.certainty),
-                )
-                fields = (record.name, label, record.split, record.group, record.stratum, certainty)
-                writer.writerow((*fields, shard["name"], offset, size))
+                writer.writerow((record.name, *source.row(record), shard["name"], offset, size))

@@ -21,7 +21,7 @@ from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, 
 from reinception.train.finetune import start_from
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
-from reinception.weights.convert import Conversion, obtain
+from reinception.weights.convert import Conversion, convert
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,7 +162,7 @@ def _resolve_recipe(config: TrainConfig) -> Recipe:
 
 def _learned(config: TrainConfig) -> Conversion | None:
     """The network and manifest of a model file, a run, another library's Inception-v3 weights, or `torchvision:TAG`."""
-    return None if config.weights is None else obtain(str(config.weights))
+    return None if config.weights is None else convert(str(config.weights))
 
 
 def _base(config: TrainConfig, learned: Conversion | None) -> tuple[Arch, Preprocessing]:
