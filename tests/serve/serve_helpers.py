@@ -25,7 +25,7 @@ def write_model(
     path: Path, images: Path, *, seed: int = 0, classes: tuple[str, ...] = ("cat", "dog", "<b>bird</b>")
 ) -> Path:
     """A small network with random weights whose answers differ from image to image: its statistics are those of
-    real images, and its last layer is scaled so that probabilities are far from equal."""
+    real images, and its last layer is scaled so that probabilities differ too."""
     torch.manual_seed(seed)
     network = ri.create("inception_v3", num_classes=len(classes), width=0.1, input_size=139, aux="none")
     preprocessing = ri.Preprocessing(input_size=139)
@@ -43,7 +43,7 @@ def write_model(
         network.train()(inputs)
         features = network.eval().features(inputs)
         spread = features.std(dim=0).mean()
-        network.classifier.weight.mul_(3 / (spread * network.classifier.weight.norm(dim=1, keepdim=True)))
+        network.classifier.weight.mul_(0.3 / (spread * network.classifier.weight.norm(dim=1, keepdim=True)))
         network.classifier.bias.copy_(-(features.mean(dim=0) @ network.classifier.weight.T))
     ri.save(network, path, ri.Manifest(arch=network.arch, classes=classes, preprocessing=preprocessing))
     return path

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: what its clients send is answered, and what is malformed is a 400 that names the field."""
+"""The Open Inference Protocol: its clients are answered, and what is malformed is a 400 that names the field."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_images_come_in_binary_in_base64_and_as_pixels(
     blob = elements(*images[:3])
     binary = infer(server, tensor(shape=[3], parameters={"binary_data_size": len(blob)}), blob)
     assert binary.status == 200, binary.body
-    assert rows(binary) == pytest.approx(np.ravel(expected), abs=1e-6)
+    assert rows(binary) == pytest.approx(np.ravel(expected).tolist(), abs=1e-6)
     data = [base64.b64encode(one).decode() for one in images[:3]]
     plain = infer(server, {**tensor(shape=[3, 1], data=data), "id": "seven"})
-    assert rows(plain) == pytest.approx(np.ravel(expected), abs=1e-6)
+    assert rows(plain) == pytest.approx(np.ravel(expected).tolist(), abs=1e-6)
     assert plain.json["id"] == "seven"
     assert len(rows(plain, "labels")) == 3
     grey = np.full((2, 139, 139, 3), 9, dtype=np.uint8)

@@ -110,7 +110,7 @@ class Api:
             results = await self._results(request, model, "features", uploads)
         if not is_several:
             _raise(results[0])
-        answers = []
+        answers: list[dict[str, Any]] = []
         for upload, result in zip(uploads, results, strict=True):
             error = Refusal.of(result) if isinstance(result, BadImage) else result
             if isinstance(error, Refusal):
@@ -222,7 +222,7 @@ def read_samples(folder: Path | None) -> list[bytes]:
         return []
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder of images to try")
-    found = []
+    found: list[bytes] = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.stat().st_size <= _SAMPLE_BYTES and len(found) < _MOST_SAMPLES:
             data = path.read_bytes()

@@ -116,7 +116,8 @@ class Batcher:
         elif began is not None and time.monotonic() - began > HUNG_SECONDS + 5 * BATCH_SECONDS:
             self.failure = f"a batch has not ended for {time.monotonic() - began:.0f} s: the backend hangs"
             with self._condition:
-                waiting, self._queue = [*self._current, *self._queue], deque()
+                waiting = [*self._current, *self._queue]
+                self._queue.clear()
             _deliver(waiting, [Refusal.busy(503, "backend_hung", self.failure, 10)] * len(waiting))
 
     def close(self) -> None:
@@ -145,7 +146,7 @@ class Batcher:
                     self.seconds_per_image = seconds / len(batch)
                 self._hand_over(batch, results)
         finally:  # also where the thread dies: whoever waits is told
-            self._began, self._current = None, []
+            self._began, self._current = None, list[Job]()
             died = Refusal.busy(503, "batcher_died", "the batcher died and is started again; try again")
             self._hand_over(batch, [died] * len(batch))
 

@@ -1,4 +1,4 @@
-"""Connections: how many there may be, how long the head of a request may take, and how they end when the server stops."""
+"""Connections: how many there may be, how long the head of a request may take, how they end when the server stops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def limited_protocol(most: int) -> type[H11Protocol]:
         _timer: asyncio.TimerHandle | None = None
         _is_stopping = False
 
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:  # pyrefly: ignore[bad-override]
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
             given = cast(asyncio.Transport, transport)
             super().connection_made(given)
             if len(self.connections) > most:

@@ -22,6 +22,9 @@ ASK = struct.Struct("<III")
 ANSWER = struct.Struct("<BIII")
 """1 for pixels or 0 for a reason, width and height of the upright image, bytes that follow."""
 
+STARTED = b"ready"
+"""What a process says when it has loaded all it needs."""
+
 MEMORY_BYTES = 4 << 30
 
 
@@ -33,6 +36,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up among the pixels
+    out.write(STARTED)
+    out.flush()
     while head := sys.stdin.buffer.read(ASK.size):
         if len(head) < ASK.size:
             break

@@ -20,8 +20,8 @@ from reinception.data.images.decode import Pixels
 from reinception.errors import BadImage
 from reinception.preprocess import Preprocessing
 from reinception.serve.counters import Counters
-from reinception.serve.decoder_process import ANSWER, ASK
-from reinception.serve.limits import DECODE_SECONDS
+from reinception.serve.decoder_process import ANSWER, ASK, STARTED
+from reinception.serve.limits import DECODE_SECONDS, START_SECONDS
 from reinception.serve.refusal import Refusal
 
 MAX_DEATHS, _REMEMBERED = 3, 1000
@@ -53,8 +53,6 @@ class DecoderPool:
         self._order = itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
         self._deaths: OrderedDict[bytes, int] = OrderedDict()
-        self.process_ids: set[int] = set()
-        """Of the processes that run now."""
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep_one()) for _ in range(self._num)]
@@ -83,11 +81,10 @@ class DecoderPool:
                 await asyncio.sleep(pause)
                 continue
             pause = 0.0
-            self.process_ids.add(process.pid)
             try:
+                await _started(process)
                 await self._feed(process)
             finally:
-                self.process_ids.discard(process.pid)
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 if process.stdin is not None:
@@ -164,6 +161,13 @@ class DecoderPool:
         side = request.preprocessing.input_size
         square = np.frombuffer(payload, dtype=np.uint8).reshape(side, side, 3)
         return Decoded(square=square, width=width, height=height)
+
+
+async def _started(process: asyncio.subprocess.Process) -> None:
+    """Waits until the process has loaded what it needs, or has died; loading is no image's fault."""
+    assert process.stdout is not None
+    with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, OSError):
+        await asyncio.wait_for(process.stdout.readexactly(len(STARTED)), START_SECONDS)
 
 
 def _finish(future: asyncio.Future[Decoded], result: Decoded | Exception) -> None:

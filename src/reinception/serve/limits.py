@@ -10,7 +10,7 @@ from reinception.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Options of `reinception serve`. Args: each is a field, explained below. UsageError for one that makes no sense."""
+    """Options of `reinception serve`, each explained below it. UsageError for one that makes no sense."""
 
     models: tuple[str, ...]
     """model files or run folders; NAME=MODEL names one, and the first answers where a request names none"""
@@ -22,7 +22,7 @@ class ServeConfig:
     """port to listen on"""
 
     token_file: Path | None = None
-    """a file with a secret, which every request then has to send as Authorization: Bearer SECRET; the page asks for it"""
+    """a file with a secret; every request then has to send Authorization: Bearer SECRET, and the page asks for it"""
 
     allowed_hosts: str | None = None
     """host names, separated by commas, by which the server may be called besides localhost and its own addresses"""
@@ -113,6 +113,9 @@ READY_SECONDS, READY_CACHE_SECONDS = 3.5, 1.0
 """How long the readiness check may take, and how long its answer holds."""
 
 DECODE_SECONDS = 10.0
+START_SECONDS = 60.0
+"""How long the first answer of the whole server, or of one decoding process, may take."""
+
 DISCARD_SECONDS, DISCARD_BYTES = 2.0, 64 << 20
 """After a refusal the rest of the body is read and discarded for so long, so that the client can read the answer."""
 

@@ -95,12 +95,13 @@ def infer_response(
     model: ServedModel, request: InferRequest, columns: Mapping[str, npt.NDArray[Any] | list[str]]
 ) -> tuple[bytes, dict[str, str]]:
     """The body of the answer, and its headers."""
-    outputs, blobs = [], []
+    outputs: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
     for name, is_binary in request.outputs.items():
         values = columns[name]
         if isinstance(values, list):
             texts = [text.encode() for text in values]
-            document = {"name": name, "datatype": "BYTES", "shape": [len(values)]}
+            document: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(values)]}
             blob = b"".join(struct.pack("<I", len(text)) + text for text in texts)
             plain: list[Any] = values
         else:
@@ -160,7 +161,8 @@ def _outputs(document: Mapping[str, Any]) -> dict[str, bool]:
 def _bytes(data: object, shape: Sequence[int]) -> list[bytes]:
     num = math.prod(shape)
     if isinstance(data, bytes):
-        found, at = [], 0
+        found: list[bytes] = []
+        at = 0
         while at < len(data) and len(found) <= num:
             end = at + 4 + int.from_bytes(data[at : at + 4], "little")
             if end > len(data) or at + 4 > len(data):

@@ -24,19 +24,19 @@ from starlette.types import Receive, Scope, Send
 
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
+from reinception.serve.admission import Gate
 from reinception.serve.app import Api, read_samples
 from reinception.serve.batcher import Batcher
 from reinception.serve.classify import Pipeline, Readiness
 from reinception.serve.connections import limited_protocol
 from reinception.serve.counters import Counters
 from reinception.serve.decoders import DecoderPool
-from reinception.serve.gate import Gate
-from reinception.serve.limits import ServeConfig
+from reinception.serve.limits import START_SECONDS, ServeConfig
 from reinception.serve.refusal import Refusal
 from reinception.serve.served_model import ServedModels
 from reinception.serve.uploads import Bodies
 
-_SUPERVISE_SECONDS, _START_SECONDS = 0.25, 60.0
+_SUPERVISE_SECONDS = 0.25
 _KEEP_ALIVE_SECONDS = 15
 _HEAD_BYTES = 32 << 10
 _SPARE_DESCRIPTORS = 64
@@ -99,7 +99,7 @@ async def _serve(
         has_token=token is not None,
     )
     router.routes.extend(api.routes())
-    until = time.monotonic() + _START_SECONDS
+    until = time.monotonic() + START_SECONDS
     while problem := await api.readiness.problem():
         if time.monotonic() > until:
             raise ReinceptionError(f"serve: cannot answer its own test image: {problem}")

@@ -107,7 +107,8 @@ class _Parts:
     is_ended: bool = False
 
     def begin(self) -> None:
-        self.headers, self.content = {}, bytearray()
+        self.headers = dict[bytes, bytes]()
+        self.content = bytearray()
         if len(self.found) == self.most:
             raise Refusal(413, "too_many", f"more than {self.most} images in one request")
 

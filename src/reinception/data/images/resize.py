@@ -1,9 +1,11 @@
-"""Resizing, mirroring and grey-to-colour conversion of decoded images."""
+"""Resizing, mirroring and grey-to-colour conversion of decoded images.
+
+torch is imported where training needs it: processes that only prepare images for a network do without.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from PIL import Image
 
 from reinception.data.images.decode import Pixels
@@ -34,6 +36,8 @@ def resize_to_square(image: Pixels, size: int, interpolation: Interpolation) -> 
     """
     if interpolation != "bilinear":
         return np.array(Image.fromarray(image).resize((size, size), FILTERS[interpolation]))
+    import torch
+
     # torch resizes a contiguous copy pixel by pixel, channels last; a view it would split into planes first.
     whole = torch.from_numpy(image.copy())[None]
     planes = whole[:, None] if image.ndim == 2 else whole.permute(0, 3, 1, 2)
@@ -44,6 +48,8 @@ def resize_to_square(image: Pixels, size: int, interpolation: Interpolation) -> 
 
 def mirrored(image: Pixels) -> Pixels:
     """Left and right exchanged; torch does it twenty times as fast as a copy of NumPy's view."""
+    import torch
+
     return torch.from_numpy(np.ascontiguousarray(image)).flip(1).numpy()
 
 
