@@ -64,7 +64,7 @@ def _processor() -> dict[str, object]:
     import torch
 
     described = _colon_separated("/proc/cpuinfo")
-    flags = set(described.get("flags", "").split())
+    flags = cpu_flags()
     return {
         "model": described.get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -74,6 +74,11 @@ def _processor() -> dict[str, object]:
         "bf16": has_bf16(torch.device("cpu")),
         **{feature: feature in flags for feature in CPU_FEATURES},
     }
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, as the Linux kernel names it; nothing on other systems."""
+    return frozenset(_colon_separated("/proc/cpuinfo").get("flags", "").split())
 
 
 def _memory() -> dict[str, object]:

@@ -32,13 +32,15 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 VERBS = (
     *("models", "show", "draw", "train", "recipe list", "recipe show"),
     *("evaluate", "predict", "report", "compare", "features", "score", "ablate"),
-    *("data check", "data split", "data pack", "weights identify", "weights convert", "doctor"),
+    *("data check", "data split", "data pack", "weights identify", "weights convert"),
+    *("export", "rewrite check", "serve", "doctor"),
 )
 GROUPS = {
     "recipe": "Say how a recipe trains, every number with its meaning and its source.",
     "data": "Check images before training, split them without leaks, pack them into shards.",
     "weights": "Identify the Inception-v3 weights of other libraries, convert them here and back.\n\nFiles are read "
     "without running anything in them: a pickle that wants more than tensors is refused.",
+    "rewrite": "Make a network cheaper to compute without changing what it computes, and check that.",
 }
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reinception.spec import AdaptivePool, BatchNorm, Chain, Concat, Conv, Layer, LocalResponseNorm, Pool, SpecError
+from reinception.spec import (
+    AdaptivePool,
+    BatchNorm,
+    Chain,
+    Concat,
+    Conv,
+    Layer,
+    LocalResponseNorm,
+    Pool,
+    Slice,
+    SpecError,
+)
 
 
 class ConvNorm(nn.Module):
@@ -47,6 +58,21 @@ class Branches(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
+class ChannelSlice(nn.Module):
+    """Some of the channels, after an activation where the spec has one. (n, c, h, w) -> (n, stop - start, h, w)."""
+
+    def __init__(self, spec: Slice) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, images: Tensor) -> Tensor:
+        part = images[:, self.spec.start : self.spec.stop]
+        if self.spec.activation == "relu":
+            return part.relu()
+        # Convolutions of a view into a channels-last tensor gave wrong values on Apple GPUs (pytorch#180984).
+        return part.contiguous(memory_format=torch.channels_last) if images.device.type == "mps" else part
+
+
 def check_name(name: str) -> None:
     """SpecError for a name that would hide one of a torch module's own methods."""
     if hasattr(nn.Module, name):
@@ -72,6 +98,8 @@ def module_of(layer: Layer, in_channels: int) -> tuple[nn.Module, int]:
         return Branches(branches), out_channels
     if isinstance(layer, Conv):
         return ConvNorm(layer, in_channels), layer.channels
+    if isinstance(layer, Slice):
+        return ChannelSlice(layer), layer.stop - layer.start
     return _parameter_free(layer), in_channels
 
 

@@ -31,5 +31,6 @@ from reinception.spec.values import Conv as Conv
 from reinception.spec.values import Layer as Layer
 from reinception.spec.values import LocalResponseNorm as LocalResponseNorm
 from reinception.spec.values import Pool as Pool
+from reinception.spec.values import Slice as Slice
 from reinception.spec.values import as_chain as as_chain
 from reinception.spec.values import endpoints as endpoints

@@ -6,7 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reinception.spec import AdaptivePool, Arch, Chain, Concat, Conv, Layer, Pool, Shape, Size, trace
+from reinception.spec import (
+    AdaptivePool,
+    Arch,
+    Chain,
+    Concat,
+    Conv,
+    Layer,
+    Pool,
+    Shape,
+    Size,
+    Slice,
+    trace,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,5 +180,7 @@ def _row(path: str, layer: Layer, before: Shape, after: Shape) -> LayerCost:
     if isinstance(layer, Pool):
         window = {"kernel": layer.kernel, "stride": layer.stride, "padding": layer.padding}
         return LayerCost(path=path, kind=f"{layer.kind}_pool", output=after, **window)
+    if isinstance(layer, Slice):
+        return LayerCost(path=path, kind="slice", output=after)
     kind = "adaptive_average_pool" if isinstance(layer, AdaptivePool) else "local_response_norm"
     return LayerCost(path=path, kind=kind, output=after)

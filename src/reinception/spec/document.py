@@ -19,6 +19,7 @@ from reinception.spec.values import (
     Layer,
     LocalResponseNorm,
     Pool,
+    Slice,
 )
 
 _DOCUMENTS = Documents(
@@ -27,6 +28,7 @@ _DOCUMENTS = Documents(
         "pool": Pool,
         "adaptive_pool": AdaptivePool,
         "local_response_norm": LocalResponseNorm,
+        "slice": Slice,
         "batch_norm": BatchNorm,
         "concat": Concat,
         "aux": Aux,

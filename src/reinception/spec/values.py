@@ -96,6 +96,22 @@ class LocalResponseNorm:
         require(self.size > 0, f"local response normalisation needs a positive size, got {self.size}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """The channels from `start` to before `stop` of the input, then an activation.
+
+    No figure has one: rewrites put it where a branch takes its part of a convolution that several of them share.
+    """
+
+    start: int
+    stop: int
+    activation: Activation = "linear"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.start < self.stop, f"a slice needs 0 <= start < stop, got {self.start} and {self.stop}")
+        require(self.activation in get_args(Activation), f"unknown activation {self.activation!r}")
+
+
 @dataclass(frozen=True)
 class Chain:
     """Layers one after another."""
@@ -116,7 +132,7 @@ class Concat:
             check_name(name)
 
 
-Layer = Conv | Pool | AdaptivePool | LocalResponseNorm | Chain | Concat
+Layer = Conv | Pool | AdaptivePool | LocalResponseNorm | Slice | Chain | Concat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,9 +96,8 @@ def _already_ours(file: WeightFile, choices: Choices) -> Conversion:
 
 def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> Conversion:
     file, found, chosen = finding.file, finding.found, finding.publisher
-    notes = [*file.remarks, *found.remarks]
+    notes, offset = [*file.remarks, *found.remarks], 0
     state, dropped = _without_auxiliary(state, found, chosen, choices)
-    offset = 0
     if found.num_classes == IMAGENET_CLASSES + 1:
         state, offset, note = _background(state, choices)
         notes.append(note)
