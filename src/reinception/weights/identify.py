@@ -109,29 +109,22 @@ def find(file: WeightFile, named: str | None = None) -> Finding:
         found = identify(file.shapes)
     except ReinceptionError as error:
         raise ReinceptionError(f"{file.path}: {error}") from None
+    name = found.layout.name
     if named is not None:
-        chosen = publisher(named)
-        if found.layout.name not in chosen.layouts:
-            fitting = ", ".join(entry.name for entry in PUBLISHERS.values() if found.layout.name in entry.layouts)
-            raise UsageError(f"{file.path}: {chosen.name} does not name tensors like this; those who do: {fitting}")
-        return Finding(file=file, found=found, publisher=chosen, certainty="named by the user", could_also_be=())
-    if file.published_as:
+        fits, certainty = [publisher(named)], "named by the user"
+        if name not in fits[0].layouts:
+            fitting = ", ".join(entry.name for entry in PUBLISHERS.values() if name in entry.layouts)
+            raise UsageError(f"{file.path}: {fits[0].name} does not name tensors like this; those who do: {fitting}")
+    elif file.published_as:
+        fits = [publisher(file.published_as)]
         certainty = f"downloaded and checked by {file.published_as.partition(':')[0]}"
-        return Finding(
-            file=file, found=found, publisher=publisher(file.published_as), certainty=certainty, could_also_be=()
-        )
-    fits = [entry for entry in by_digest(file.sha256, file.md5) if found.layout.name in entry.layouts]
-    certainty = "known by the file's digest"
-    if not fits:
-        fits = list(candidates(found.layout.name, num_classes=found.num_classes, has_auxiliary=found.has_auxiliary))
+    elif fits := [entry for entry in by_digest(file.sha256, file.md5) if name in entry.layouts]:
+        certainty = "known by the file's digest"
+    else:
+        fits = list(candidates(name, num_classes=found.num_classes, has_auxiliary=found.has_auxiliary))
         certainty = ASSUMED
-    return Finding(
-        file=file,
-        found=found,
-        publisher=fits[0],
-        certainty=certainty,
-        could_also_be=tuple(entry.name for entry in fits[1:]),
-    )
+    others = tuple(entry.name for entry in fits[1:])
+    return Finding(file=file, found=found, publisher=fits[0], certainty=certainty, could_also_be=others)
 
 
 def _with_plain_head(file: WeightFile) -> WeightFile:
