@@ -21,4 +21,4 @@ class Classifier:
         return await self.answer(await request.body())
 
 
-application = Classifier.bind(os.environ["MODEL"])
+application = Classifier.bind(os.environ["MODEL"])  # pyrefly: ignore[missing-attribute]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -193,6 +195,19 @@ def test_every_route_is_documented_and_every_example_of_the_document_works(serve
             status = server.ask(method.upper(), real, b"" if method == "post" else None).status
             assert status not in (404, 405, 500), (method, path)
     assert json.dumps(document).count("summary") >= 13
+
+
+def test_the_commands_of_the_guide_work(server: RunningServer, images: list[bytes], tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "serve.md").read_text()
+    commands = re.findall(r"^curl .*$", guide, re.MULTILINE)
+    assert len(commands) == 4
+    for name in ("photo.png", "a.png", "b.png"):
+        (tmp_path / name).write_bytes(images[0])
+    for line in commands:
+        words = shlex.split(line.replace("127.0.0.1:8299", f"127.0.0.1:{server.port}"))
+        result = subprocess.run([*words, "-sSf"], cwd=tmp_path, capture_output=True, check=False)
+        assert result.returncode == 0, (line, result.stderr)
+        assert json.loads(result.stdout)
 
 
 def test_the_page_asks_nobody_else_and_names_no_absolute_path(server: RunningServer) -> None:

@@ -24,13 +24,13 @@ from starlette.types import Receive, Scope, Send
 
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
+from reinception.serve.admission import Gate
 from reinception.serve.app import Api, read_samples
 from reinception.serve.batcher import Batcher
 from reinception.serve.classify import Pipeline, Readiness
 from reinception.serve.connections import limited_protocol
 from reinception.serve.counters import Counters
 from reinception.serve.decoders import DecoderPool
-from reinception.serve.gate import Gate
 from reinception.serve.limits import START_SECONDS, ServeConfig
 from reinception.serve.refusal import Refusal
 from reinception.serve.served_model import ServedModels

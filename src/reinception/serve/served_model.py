@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 
 from reinception.data.images.decode import Pixels
+from reinception.data.loading.evaluation_stream import EvaluationBatch
 from reinception.data.loading.loader import normalise
 from reinception.errors import ReinceptionError, first_line
 from reinception.inference.class_activation import class_activation
 from reinception.inference.compute import Compute
-from reinception.inference.engine import Engine, ImageBatch
+from reinception.inference.engine import Engine
 from reinception.model.artifact import Manifest, load, resolve
 from reinception.serve.refusal import Refusal
 
@@ -52,7 +53,7 @@ class ServedModel:
         """
         num = len(squares)
         images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-        batch = ImageBatch(images=images, indices=np.arange(num), weights=np.ones(num))
+        batch = EvaluationBatch(images=images, indices=np.arange(num), weights=np.ones(num))
         block = 1 << (num - 1).bit_length()
         rows = list((self.engine.features if kind == "features" else self.engine.probabilities)([batch], block=block))
         return list(zip(rows, self._maps(images, rows), strict=True)) if kind == "map" else rows
