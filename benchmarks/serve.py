@@ -97,9 +97,7 @@ async def measure(seconds: float, body: bytes) -> None:
         await asyncio.sleep(0.2)
     layer = await closed_loop(32, seconds / 2, lambda: request("GET /healthz HTTP/1.1\r\n", b""))
     capacity = await closed_loop(64, seconds, ask)
-    print(
-        f"HTTP layer alone: {layer:,.0f} requests/s; images: {capacity:,.1f} per second with 64 clients in a closed loop"
-    )
+    print(f"HTTP layer alone: {layer:,.0f} requests/s; images, 64 clients in a closed loop: {capacity:,.1f}/s")
     header = ["load", "sent/s", "answered/s", "p50 ms", "p99 ms", "refused/s", "refusal p99 ms", "failed"]
     rows = []
     for factor in (0.5, 1, 2, 5):
