@@ -24,7 +24,7 @@ from PIL import Image
 import reinception
 from reinception.cli.table import aligned
 from reinception.data.images.decode import Pixels
-from reinception.data.loading import crop_stream
+from reinception.data.loading import evaluation_stream
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import Pause
@@ -130,14 +130,14 @@ def landscapes(folder: Path, num: int) -> list[Record]:
 
 def log_decodes(log: Path) -> None:
     """From now on every picture that is read, in whatever process, leaves a line in `log`."""
-    true = crop_stream.pixels_of
+    true = evaluation_stream.pixels_of
 
     def logging(record: Record, pause: Pause = nullcontext) -> Pixels:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{record.name}\n")
         return true(record, pause)
 
-    crop_stream.pixels_of = logging
+    evaluation_stream.pixels_of = logging
 
 
 if __name__ == "__main__":

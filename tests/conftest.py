@@ -60,15 +60,25 @@ def pytest_make_collect_report(
     return report
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """The same for one test that imports it."""
+def _skip_what_cannot_be_there() -> Generator[None, object, object]:
     try:
         return (yield)
     except ModuleNotFoundError as error:
         if IS_FLOOR and (error.name or "").split(".")[0] in NOT_ON_THE_FLOOR:
             pytest.skip(f"{error.name} needs a newer torch")
         raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """The same for a test that uses a fixture that imports it."""
+    return (yield from _skip_what_cannot_be_there())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """The same for a test that imports it."""
+    return (yield from _skip_what_cannot_be_there())
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +128,28 @@ def small_run(command: Command, solar_cells: Path, tmp_path_factory: pytest.Temp
     return run
 
 
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the examples of docstrings have it: `model.safetensors` and `images/`, two of each class."""
+    from reinception import family
+    from reinception.data.sources.open_source import open_source
+    from reinception.model.artifact import Manifest, save
+    from reinception.model.build import build
+    from reinception.preprocess import Preprocessing
+
+    root, classes = tmp_path_factory.mktemp("place"), ("defective", "functional")
+    arch = family.network("inception_v3", num_classes=2, width=0.1, input_size=75, aux="none")
+    manifest = Manifest(arch=arch, classes=classes, preprocessing=Preprocessing(input_size=75))
+    save(build(arch, seed=0), root / "model.safetensors", manifest)
+    for target, name in enumerate(classes):
+        folder = root / "images" / name
+        folder.mkdir(parents=True)
+        records = [record for record in open_source("elpv").records if record.target == target][:2]
+        for number, record in enumerate(records, start=1):
+            shutil.copy(record.path, folder / f"{number}.png")
+    return root
+
+
 @pytest.fixture(scope="module")
 def torchvision_model() -> torchvision.models.Inception3:
     """torchvision's network with random weights; the imports wait, since few tests need it."""
@@ -141,6 +173,6 @@ def torchvision_file(
 
 @pytest.fixture(scope="module")
 def from_torchvision(torchvision_file: Path) -> Conversion:
-    from reinception.weights.convert import obtain
+    from reinception.weights.convert import convert
 
-    return obtain(torchvision_file)
+    return convert(torchvision_file)

@@ -39,8 +39,9 @@ def randomise(module: nn.Module, seed: int) -> None:
                 normal(part.weight, (2 / part.weight[0].numel()) ** 0.5)
             elif isinstance(part, nn.Linear):
                 normal(part.weight, 0.05)
-                normal(part.bias, 0.1)
-            elif isinstance(part, nn.BatchNorm2d):
+                if part.bias is not None:
+                    normal(part.bias, 0.1)
+            elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
                 if part.weight is not None:
                     uniform(part.weight, 0.7, 1.3)
                 normal(part.bias, 0.1)

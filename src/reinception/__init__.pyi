@@ -1,5 +1,6 @@
 # The public names: each line says where a name is defined; __init__.py loads it from there when it is first used.
 from reinception import family as family
+from reinception import generative as generative
 from reinception import spec as spec
 from reinception._version import __version__ as __version__
 from reinception.errors import BadImage as BadImage

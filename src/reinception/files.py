@@ -55,6 +55,8 @@ def new_text_file(path: str | Path, *, replace: bool = False) -> Iterator[TextIO
             part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
             yield file
+    except BrokenPipeError:  # of another file: the reader of the standard output has gone
+        raise
     except OSError as error:
         raise ReinceptionError(f"{path}: cannot write: {error.strerror}") from None
 

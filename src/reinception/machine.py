@@ -164,14 +164,18 @@ _CPU_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device `name`; auto is the current CUDA device where there is one, else the processor.
+    """The device `name`; auto is the GPU of this rank where there is one, else the processor.
 
-    UsageError where there is no such device.
+    Raises:
+        UsageError: there is no such device.
     """
     import torch
 
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
     if name == "auto":
-        return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+        local = os.environ.get("LOCAL_RANK")  # as torchrun numbers the processes of one machine
+        return torch.device("cuda" if local is None else f"cuda:{int(local) % torch.cuda.device_count()}")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -133,6 +133,17 @@ def test_using_a_model_changes_nothing_of_its_network(place: Path, layout: torch
     assert everything(network) == before
 
 
+def test_training_a_network_on_does_not_change_a_predictor_made_of_it(place: Path) -> None:
+    model = ri.load(place / "model.safetensors")
+    predictor = ri.Predictor(model)
+    image = next((place / "images").rglob("*.png"))
+    before = predictor(image).to_json()
+    with torch.no_grad():
+        for tensor in (*model.network.parameters(), *model.network.buffers()):
+            tensor.zero_()
+    assert predictor(image).to_json() == before
+
+
 def test_the_layout_of_the_network_changes_no_bit(place: Path) -> None:
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-import torchvision
 
 from conftest import Command
 from foreign_weights import assert_same_bits, images, random_network
@@ -79,6 +78,8 @@ def test_identify_as_json_names_layout_source_and_pixels(run: Run, weights: Path
 
 def test_a_resnet_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "resnet.pth"
+    import torchvision
+
     torch.save(torchvision.models.resnet18().state_dict(), file)
     for words in (("identify", file), ("convert", file, "-o", tmp_path / "model.safetensors")):
         result = run("weights", *words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import shutil
 import struct
 import time
@@ -21,7 +22,7 @@ from test_data_shards import tree
 
 from conftest import SMALLEST, Command
 from reinception.data.images.decode import Pixels, decode
-from reinception.data.loading.loader import evaluation_batches
+from reinception.data.loading.evaluation_stream import evaluation_batches
 from reinception.data.loading.read import pixels_of, training_image
 from reinception.data.prepare import audit as audit_room
 from reinception.data.prepare.audit import audit, check_images, same_images
@@ -482,15 +483,25 @@ def test_the_corpus_is_decoded_right_or_refused_with_a_reason(tmp_path):
     assert {decode(folder / f"exif{turn}.jpg").shape for turn in range(1, 5)} == {upright}
     assert np.array_equal(decode(folder / "grey16.png")[:, :, 0].ravel(), np.arange(256))
     batches = list(evaluation_batches(records, Preprocessing(input_size=32), batch_size=16, workers=2))
-    refused = {records[index].name: why.kind for _, some in batches for index, why in some}
+    refused = {records[index].name: why.kind for batch in batches for index, why in batch.bad}
     assert refused == {name: problem.kind for name, problem in problems.items()}
 
 
-def test_every_file_of_a_corpus_of_ones_own_is_decoded_or_refused():
-    """Any folder: `REINCEPTION_IMAGE_CORPUS=/path pytest tests/test_data_check.py -k ones_own`."""
-    folder = os.environ.get("REINCEPTION_IMAGE_CORPUS")
-    if not folder:
-        pytest.skip("REINCEPTION_IMAGE_CORPUS names no folder")
+def damaged(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Each file twice, with one to four bytes changed at random; the same ones in every run."""
+    found = {}
+    for name, data in files.items():
+        for copy in range(2):
+            draw, changed = random.Random(f"{name} {copy}"), bytearray(data)
+            for _ in range(draw.randint(1, 4)) if data else ():
+                changed[draw.randrange(len(data))] = draw.randrange(256)
+            found[f"{copy}_{name}"] = bytes(changed)
+    return found
+
+
+def test_every_file_of_a_corpus_of_ones_own_is_decoded_or_refused(tmp_path):
+    """Any folder: `REINCEPTION_IMAGE_CORPUS=/path pytest tests/data/test_data_check.py -k ones_own`."""
+    folder = os.environ.get("REINCEPTION_IMAGE_CORPUS") or plant(tmp_path / "damaged", damaged(corpus()))
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     assert paths
     records = [Record(path=path, name=str(path.relative_to(folder)), target=0) for path in paths]

@@ -25,9 +25,11 @@ from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.images.jpeg import TrainingImage
 from reinception.data.loading.cache import PixelCache
-from reinception.data.loading.loader import Batch, TrainingStream, evaluation_batches, normalise
+from reinception.data.loading.evaluation_stream import evaluation_batches
+from reinception.data.loading.loader import Batch, TrainingStream, normalise
 from reinception.data.loading.read import training_image
-from reinception.data.loading.workers import Watchdog, ordered_map
+from reinception.data.loading.watchdog import Watchdog
+from reinception.data.loading.workers import ordered_map
 from reinception.data.prepare.audit import check_images
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
@@ -285,25 +287,24 @@ def test_evaluation_gives_every_record_once_in_order_and_names_the_bad(cells, tm
     records = spoil(cells, tmp_path)
     value = Preprocessing(input_size=75, resize="whole")
     batches = list(evaluation_batches(records, value, batch_size=4, workers=workers))
-    assert [batch.indices.tolist() for batch, _ in batches] == [[0, 1, 2], [4, 5, 6, 7], []]
-    assert [[(index, error.kind) for index, error in refused] for _, refused in batches] == [
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2], [4, 5, 6, 7], []]
+    assert [[(index, error.kind) for index, error in batch.bad] for batch in batches] == [
         [(3, "truncated")],
         [],
         [(8, "missing"), (9, "missing")],
     ]
-    assert str(batches[0][1][0][1]).startswith("defective/bad.png: is truncated")
-    assert [batch.images.shape[0] for batch, _ in batches] == [3, 4, 0]
-    assert batches[2][0].images.shape == (0, 3, 75, 75)
-    assert [batch.step for batch, _ in batches] == [0, 1, 2]
-    for batch, _ in batches:
-        for image, target, index in zip(batch.images, batch.targets, batch.indices, strict=True):
+    assert str(batches[0].bad[0][1]).startswith("defective/bad.png: is truncated")
+    assert [batch.images.shape[0] for batch in batches] == [3, 4, 0]
+    assert batches[2].images.shape == (0, 3, 75, 75)
+    for batch in batches:
+        assert batch.weights.tolist() == [1.0] * len(batch)
+        for image, index in zip(batch.images, batch.indices, strict=True):
             expected = evaluation_pixels(decode(records[int(index)].path), value)
             assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
-            assert int(target) == records[int(index)].target
 
 
 def test_no_records_give_no_evaluation_batches_and_no_training():
-    assert list(evaluation_batches([], Preprocessing(), batch_size=4, workers=0)) == []
+    assert list(evaluation_batches(iter([]), Preprocessing(), batch_size=4, workers=0)) == []
     with pytest.raises(ReinceptionError, match="no images to train on"):
         stream([])
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reinception.data.loading.loader import TrainingStream, evaluation_batches
+from reinception.data.loading.evaluation_stream import evaluation_batches
+from reinception.data.loading.loader import TrainingStream
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.data.sources.split import assign_splits
@@ -73,12 +74,15 @@ def test_another_column_can_be_the_group(tmp_path):
         (["path,label", ",a"], "line 2: the path is empty"),
         (["path,label", "1.png,"], "line 2: the label is empty"),
         (["path,label", "1.png,a,b"], "line 2: has 3 fields, not 2"),
-        (["path,label,split", "1.png,a,train", "2.png,b,dev"], "line 3: the split 'dev' is none of train"),
+        (["path,label,split", "1.png,a,train", "2.png,b,holdout"], "line 3: the split 'holdout' is none of train"),
         (["path,label,probability", "1.png,a,1.5"], r"line 2: the probability '1\.5' is not a number from 0 to 1"),
         (["path,label,probability", "1.png,a,nan"], "line 2: the probability 'nan'"),
-        (["path,class", "1.png,a"], "lacks 'label'; it has 'path', 'class'"),
+        (["path,species", "1.png,a"], "lacks 'label'; it has 'path', 'species'"),
         (["path,label", "1.png,a", "2.png,a"], "only one class"),
-        (["path,label,split", "1.png,a,train", "2.png,b,train", "3.png,c,test"], "class 'c' occurs in val or test"),
+        (
+            ["path,label,split", "1.png,a,train", "2.png,b,train", "3.png,c,test"],
+            "class 'c' occurs in test but not in train",
+        ),
         (["path,label"], "lists no images"),
         ([], "lacks 'label', 'path'"),
         (["path,label", '"1.png,a'], "is not CSV"),
@@ -118,10 +122,8 @@ def test_a_manifest_is_split_trained_on_and_evaluated_like_a_folder(tmp_path):
     stream = TrainingStream(source.split("train"), input_size=8, augmentation="none", batch_size=4, seed=0, workers=0)
     batch = next(stream.batches())
     assert batch.targets.tolist() == [source.split("train")[index].target for index in batch.indices.tolist()]
-    (scored, refused), *_ = evaluation_batches(
-        source.split("test"), Preprocessing(input_size=8), batch_size=99, workers=2
-    )
-    assert refused == []
+    scored, *_ = evaluation_batches(source.split("test"), Preprocessing(input_size=8), batch_size=99, workers=2)
+    assert scored.bad == ()
     assert [int(image.max()) for image in scored.images] == [
         int(record.name.removesuffix(".png")) for record in source.split("test")
     ]

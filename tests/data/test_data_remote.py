@@ -19,7 +19,8 @@ import pytest
 import torch
 from test_data_shards import example_image, shard, tree
 
-from reinception.data.loading.loader import TrainingStream, evaluation_batches
+from reinception.data.loading.evaluation_stream import evaluation_batches
+from reinception.data.loading.loader import TrainingStream
 from reinception.data.loading.read import bytes_of
 from reinception.data.prepare.audit import check_images
 from reinception.data.prepare.pack import pack
@@ -163,7 +164,7 @@ def test_shards_elsewhere_are_the_same_records_sequence_and_bits(folder, store, 
         list(evaluation_batches(one.split("val"), Preprocessing(input_size=8), batch_size=3, workers=1))
         for one in (source, local)
     )
-    assert all(torch.equal(a.images, b.images) and not bad for (a, bad), (b, _) in zip(ours, theirs, strict=True))
+    assert all(torch.equal(a.images, b.images) and not a.bad for a, b in zip(ours, theirs, strict=True))
     assert tree(folder) == before
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from reinception.data.images.decode import decode
 from reinception.data.loading.read import bytes_of, pixels_of
-from reinception.data.loading.workers import Watchdog
+from reinception.data.loading.watchdog import Watchdog
 from reinception.data.prepare import pack as packing
 from reinception.data.prepare.pack import pack
 from reinception.data.sources import tar as tar_room

@@ -10,7 +10,8 @@ from functools import partial
 
 import pytest
 
-from reinception.data.loading.workers import LoaderDiedError, Watchdog, ordered_map
+from reinception.data.loading.watchdog import Watchdog
+from reinception.data.loading.workers import LoaderDiedError, ordered_map
 from reinception.errors import BadImage
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from reinception import family
 from reinception.errors import ReinceptionError
 from reinception.files import write_bytes
+from reinception.inference.evaluate import evaluate_records
+from reinception.inference.features import ImageFeatures
+from reinception.inference.predict import predict
+from reinception.inference.predictor import Predictor
 from reinception.model import artifact
-from reinception.model.artifact import Manifest, load, save
-from reinception.model.build import Network, build
+from reinception.model.artifact import NO_CLASSIFIER, Manifest, Model, load, save
+from reinception.model.build import Network, WithAuxiliary, build
 from reinception.preprocess import Preprocessing
 
 ARCH = family.network("inception_v3", width=0.1, num_classes=2)
@@ -47,6 +54,32 @@ def test_what_is_saved_is_loaded(network: Network, file: Path) -> None:
     state = network.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
     assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_what_becomes_of_the_file_changes_nothing_that_was_loaded(network: Network, file: Path) -> None:
+    loaded = load(file).network
+    size = file.stat().st_size
+    with file.open("r+b") as same_file:  # in place, as cp does it
+        same_file.write(bytes(size))
+    wanted = network.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
+    with file.open("r+b") as same_file:
+        same_file.truncate(0)
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_model_unpacks_as_network_and_manifest_and_knows_its_classes(file: Path) -> None:
+    model = load(file)
+    network, manifest = model
+    assert (network, manifest) == (model.network, model.manifest)
+    assert (model.classes, model.preprocessing) == (MANIFEST.classes, MANIFEST.preprocessing)
+
+
+def test_a_model_is_saved_with_its_manifest_and_a_network_not_without(network: Network, tmp_path: Path) -> None:
+    save(Model(network, MANIFEST), tmp_path / "a.safetensors")
+    assert load(tmp_path / "a.safetensors").manifest == MANIFEST
+    with pytest.raises(ReinceptionError, match="saved with a manifest"):
+        save(network, tmp_path / "b.safetensors")
 
 
 def test_a_run_folder_means_its_best_weights(file: Path) -> None:
@@ -158,3 +191,72 @@ def test_an_interrupted_write_keeps_the_old_file(file: Path, monkeypatch: pytest
         write_bytes(file, b"half", replace=True)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
+
+
+# -- what is saved is what was meant, and stays so ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.compile,
+        torch.nn.DataParallel,
+        torch.optim.swa_utils.AveragedModel,
+        WithAuxiliary,
+        lambda network: torch.nn.DataParallel(torch.optim.swa_utils.AveragedModel(WithAuxiliary(network))),
+    ],
+    ids=["compiled", "parallel", "averaged", "with auxiliary", "several"],
+)
+def test_a_wrapped_network_is_saved_as_the_network_it_wraps(
+    network: Network, tmp_path: Path, wrap: Callable[[Network], torch.nn.Module]
+) -> None:
+    save(wrap(network), tmp_path / "model.safetensors", MANIFEST)
+    loaded, _ = load(tmp_path / "model.safetensors")
+    state = network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
+    changed = build(ARCH, seed=0)
+    changed.classifier = torch.nn.Linear(changed.num_features, 5)
+    with pytest.raises(ReinceptionError, match=r"cannot be saved: tensor classifier.weight has shape \(5, 203\)"):
+        save(changed, tmp_path / "model.safetensors", MANIFEST)
+    with pytest.raises(ReinceptionError, match="a Linear is no network of reinception, nor a wrapper of one"):
+        save(torch.nn.Linear(2, 2), tmp_path / "model.safetensors", MANIFEST)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loaded_model_is_its_own_whatever_becomes_of_the_file(network: Network, file: Path) -> None:
+    loaded, _ = load(file)
+    size = file.stat().st_size
+    with file.open("r+b") as stream:  # as `cp other model.safetensors` does: the same file, other bytes
+        stream.write(b"\xff" * size)
+    state = network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("begin", [b"PK\x03\x04", b"\x80\x02}", b"\x89HDF\r\n\x1a\n"])
+def test_a_file_of_another_library_names_the_command_that_converts_it(tmp_path: Path, begin: bytes) -> None:
+    other = tmp_path / "other.pth"
+    other.write_bytes(begin + bytes(100))
+    with pytest.raises(ReinceptionError) as caught:
+        load(other)
+    assert "`reinception weights convert FILE -o model.safetensors`" in str(caught.value)
+    assert str(caught.value).count(str(other)) == 1
+
+
+def test_a_model_without_classifier_does_not_predict(network: Network, tmp_path: Path) -> None:
+    network = build(dataclasses.replace(ARCH, num_classes=1), seed=0)
+    manifest = dataclasses.replace(MANIFEST, arch=network.arch, classes=NO_CLASSIFIER)
+    save(network, tmp_path / "model.safetensors", manifest)
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    model = load(tmp_path / "model.safetensors")
+    for answer in (
+        lambda: predict(model, tmp_path / "image.png"),
+        lambda: Predictor(model)(tmp_path / "image.png"),
+        lambda: evaluate_records([model], [], []),
+    ):
+        with pytest.raises(ReinceptionError, match=r"has no classifier.*take its features, or train one"):
+            answer()
+    features = Predictor(model).features(tmp_path / "image.png")
+    assert isinstance(features, ImageFeatures) and features.values is not None

@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
 from reinception import family, spec
 from reinception.errors import ReinceptionError, UsageError
 from reinception.model.build import Network, build
-from reinception.model.layers import BatchNormLayer, ConvNorm
+from reinception.model.layers import ConvNorm
 from reinception.spec import SpecError, cost
+
+if TYPE_CHECKING:
+    import torchvision
 
 RELEASED = family.NETWORKS["inception_v3"].arch
 NARROW = family.network("inception_v3", width=0.1, num_classes=5)
@@ -82,6 +86,8 @@ def torchvision_state(network: nn.Module) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def peer() -> torchvision.models.Inception3:
+    import torchvision
+
     network = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=True, dropout=0.0)
     randomise(network)
     return network
@@ -313,7 +319,7 @@ def test_initial_weights_are_cut_at_two_standard_deviations() -> None:
             weight, stddev = module.conv.weight, module.spec.init_stddev
             assert weight.abs().max() <= 2 * stddev
             assert weight.std().item() == pytest.approx(0.8796 * stddev, rel=0.02)
-        if isinstance(module, BatchNormLayer):
+        if isinstance(module, nn.BatchNorm2d):
             assert module.weight is not None and (module.weight == 1).all()
             assert not module.bias.any()
             assert module.running_var is not None and (module.running_var == 1).all()
@@ -340,3 +346,33 @@ def test_a_network_without_gamma_has_no_such_parameter() -> None:
     network = build(arch, seed=0)
     assert sum(p.numel() for p in network.parameters()) == cost.parameters(arch, with_aux=True)
     assert network(IMAGES).shape == (2, 5)
+
+
+# -- torch's own tools -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_torch_traces_scripts_and_exports_a_network(scale: bool) -> None:
+    network = build(spec.with_scale(NARROW, scale), seed=0).eval()
+    logits = network(IMAGES)
+    assert torch.equal(torch.fx.symbolic_trace(network)(IMAGES), logits)
+    assert torch.equal(torch.export.export(network, (IMAGES,)).module()(IMAGES), logits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, and still used
+        assert torch.equal(torch.jit.script(network)(IMAGES), logits)
+        traced: Any = torch.jit.trace(network, IMAGES)
+        assert torch.equal(traced(IMAGES), logits)
+
+
+def test_torchvision_extracts_features_of_a_network_by_the_names_of_its_stages() -> None:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    network = build(NARROW, seed=0).eval()
+    found = create_feature_extractor(network, {"grid17.0": "middle", "classifier": "logits"})(IMAGES)
+    assert torch.equal(found["middle"], network.endpoints(IMAGES, ["grid17.0"])["grid17.0"])
+    assert torch.equal(found["logits"], network(IMAGES))
+
+
+def test_batch_norm_with_gamma_is_exactly_torchs() -> None:
+    kinds = {type(module) for module in build(NARROW, seed=0).modules() if isinstance(module, nn.BatchNorm2d)}
+    assert kinds == {nn.BatchNorm2d}

@@ -19,6 +19,7 @@ from reinception.spec import cost
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")]
 TABLE = re.compile(r"(?<=<!-- networks: written by `make golden` -->\n).*(?=<!-- end of networks -->)", re.DOTALL)
 
 
@@ -62,8 +63,15 @@ def test_the_python_example_runs() -> None:
     assert len([line for line in example.splitlines() if line and not line.startswith("import")]) <= 5
 
 
+def test_lines_of_documents_are_under_140_characters() -> None:
+    """Rows of tables and lines inside fences are as long as they must be."""
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        assert not [line for line in text.splitlines() if len(line) >= 140 and not line.startswith("|")], page.name
+
+
 def test_every_link_to_a_file_leads_somewhere() -> None:
-    for page in [README, *ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+    for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name} links to {link}"
@@ -76,23 +84,41 @@ def test_every_make_target_that_is_named_exists() -> None:
         assert named <= targets
 
 
-def test_the_version_is_the_same_everywhere() -> None:
+def test_the_version_is_written_once_and_has_an_entry_in_the_changelog() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == reinception.__version__
+    assert project["dynamic"] == ["version"]
     assert f"## {reinception.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def pins(name: str) -> dict[str, str]:
+    """Package and version of each line of a file of pins; comments do not count."""
+    lines = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
+    return {key.lower().replace("_", "-"): version for key, version in (line.split("==") for line in lines)}
+
+
+def bounds(wanted: list[str]) -> dict[str, str]:
+    """The oldest version that pyproject.toml allows of each package; its own extras do not count."""
+    return dict(name.split(">=") for name in wanted if not name.startswith("reinception["))
+
+
 def test_the_lock_pins_names_and_versions_and_nothing_else() -> None:
-    pins = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", pin) for pin in pins)
-    pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+    pinned = pins("requirements.lock")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [
-        *project["dependencies"],
-        *(name for extra in project["optional-dependencies"].values() for name in extra),
-    ]
-    assert {re.split(r"[<>=]", name)[0] for name in wanted} <= pinned
+    wanted = bounds(
+        [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    )
+    assert set(wanted) <= set(pinned)
     assert not [name for name in pinned if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_the_oldest_versions_that_are_tested_are_the_oldest_that_are_allowed() -> None:
+    """torch excepted: `make floor` tests 2.13, and the code needs no more than 2.11 (CONTRIBUTING.md)."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    allowed, tested = bounds(project["dependencies"]), pins("requirements.floor")
+    assert set(allowed) == set(tested)
+    assert all(f"{tested[name]}.".startswith(f"{allowed[name]}.") for name in allowed if name != "torch")
+    assert (allowed["torch"], tested["torch"]) == ("2.11", "2.13.0")
 
 
 # The README's run takes a quarter of an hour at full size; the same words at the smallest size take seconds.

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm.data
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize
 
 from reinception.data.images.crops import crop_boxes, crop_pixels, distinct_crops, evaluation_pixels
-from reinception.data.loading import crop_stream
-from reinception.data.loading.crop_stream import crop_batches
+from reinception.data.loading import evaluation_stream
+from reinception.data.loading.evaluation_stream import evaluation_batches
 from reinception.data.sources.exclusions import read_exclusions
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
@@ -124,18 +122,20 @@ def test_a_grey_image_gives_the_crops_of_the_same_image_in_colour() -> None:
 def test_each_image_is_decoded_once_and_resized_once_a_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     records = open_source("elpv").records[:5]
     decoded: list[Record] = []
-    true_decode = crop_stream.pixels_of
+    true_decode = evaluation_stream.pixels_of
 
     def counting(record: Record, *more: Any) -> NDArray[np.uint8]:
         decoded.append(record)
         return true_decode(record, *more)
 
-    monkeypatch.setattr(crop_stream, "pixels_of", counting)
-    batches = list(crop_batches(records, Preprocessing(input_size=75), many_crops(144, 75), batch_size=50, workers=0))
+    monkeypatch.setattr(evaluation_stream, "pixels_of", counting)
+    batches = list(
+        evaluation_batches(records, Preprocessing(input_size=75), many_crops(144, 75), batch_size=50, workers=0)
+    )
     assert decoded == list(records)
-    assert [len(batch.indices) for batch, _ in batches] == [50, 50, 20]  # 24 distinct crops of each square image
-    indices = np.concatenate([batch.indices for batch, _ in batches])
-    shares = np.concatenate([batch.weights for batch, _ in batches])
+    assert [len(batch) for batch in batches] == [24] * 5  # distinct crops of each square image
+    indices = np.concatenate([batch.indices for batch in batches])
+    shares = np.concatenate([batch.weights for batch in batches])
     assert np.bincount(indices, weights=shares) == pytest.approx([0.5] * 5)
     image = photograph(200, 150)
     sizes: list[tuple[int, int]] = []
@@ -155,15 +155,12 @@ def test_an_unreadable_image_is_named_among_the_others(tmp_path: Path) -> None:
     good = open_source("elpv").records[0]
     bad = Record(path=tmp_path / "bad.png", name="some/bad.png", target=0)
     bad.path.write_bytes(b"no")
-    ((batch, refused),) = crop_batches(
-        [bad, good], Preprocessing(input_size=75), many_crops(12, 75), batch_size=64, workers=0
-    )
-    assert set(batch.indices.tolist()) == {1}
-    assert [(index, "some/bad.png" in str(why)) for index, why in refused] == [(0, True)]
-    ((batch, refused),) = crop_batches(
-        [bad], Preprocessing(input_size=75), many_crops(12, 75), batch_size=64, workers=0
-    )
-    assert (len(batch.indices), len(refused)) == (0, 1)
+    twelve = many_crops(12, 75)
+    first, second = evaluation_batches([bad, good], Preprocessing(input_size=75), twelve, batch_size=64, workers=0)
+    assert set(second.indices.tolist()) == {1}
+    assert [(index, "some/bad.png" in str(why)) for index, why in first.bad] == [(0, True)]
+    (batch,) = evaluation_batches([bad], Preprocessing(input_size=75), twelve, batch_size=64, workers=0)
+    assert (len(batch), len(batch.bad)) == (0, 1)
 
 
 # -- single-crop rules -------------------------------------------------------------------------------------------------
@@ -174,6 +171,9 @@ def test_the_named_rules_are_those_of_the_libraries_they_are_named_after(width: 
     image = photograph(width, height)
     own = Preprocessing(resize="whole")
     opened = Image.fromarray(image)
+    import timm.data
+    from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize
+
     there = Compose([Resize(342, InterpolationMode.BILINEAR), CenterCrop(299)])(opened)
     assert np.array_equal(evaluation_pixels(image, single_crop("torchvision", own)), np.asarray(there))
     transform = timm.data.create_transform(

@@ -71,6 +71,32 @@ def test_the_uniform_prior_is_torchs_label_smoothing(seed: int, n: int, k: int, 
     torch.testing.assert_close(smoothed_cross_entropy(logits, target, epsilon, uniform), theirs)
 
 
+@any_case
+def test_weights_and_an_ignored_class_are_those_of_torch(seed: int, n: int, k: int, epsilon: float) -> None:
+    logits, target, weight = random_case(seed, n, k)
+    target[0], ignored = 0, int(target[-1]) if n > 1 and int(target[-1]) else -100
+    torchs = torch.nn.functional.cross_entropy
+    options = {"weight": weight, "ignore_index": ignored}
+    wanted = torchs(logits, target, label_smoothing=epsilon, **options)
+    torch.testing.assert_close(smoothed_cross_entropy(logits, target, epsilon, **options), wanted, rtol=1e-9, atol=1e-9)
+    probable = torch.softmax(logits.flip(1), 1)
+    wanted = torchs(logits, probable, label_smoothing=epsilon, weight=weight)
+    got = smoothed_cross_entropy(logits, probable, epsilon, weight=weight)
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_ignored_rows_need_no_class_and_where_all_are_ignored_there_is_no_mean() -> None:
+    logits, target, _ = random_case(0, 4, 3)
+    kept = smoothed_cross_entropy(logits[:2], target[:2], 0.1)
+    target[2:] = 255
+    assert torch.equal(smoothed_cross_entropy(logits, target, 0.1, ignore_index=255), kept)
+    assert smoothed_cross_entropy(logits, torch.full((4,), 255), 0.1, ignore_index=255).isnan()
+    with pytest.raises(UsageError, match="ignore_index is for class numbers"):
+        smoothed_cross_entropy(logits, torch.softmax(logits, 1), 0.1, ignore_index=1)
+    with pytest.raises(UsageError, match="a factor for each of the 3 classes"):
+        smoothed_cross_entropy(logits, target, 0.1, weight=torch.ones(2))
+
+
 def test_the_lowest_loss_for_1000_classes_is_1_0148480() -> None:
     logits = torch.full((1, 1000), math.log(0.0001), dtype=torch.float64)
     logits[0, 7] = math.log(0.9001)
@@ -152,3 +178,28 @@ def test_a_network_without_auxiliary_head_pays_for_the_main_one_only() -> None:
     losses = training_loss(Outputs(logits=torch.zeros(2, 5), auxiliaries=()), torch.tensor([1, 4]), named("paper_2015"))
     assert losses.auxiliary is None
     assert losses.total is losses.main
+
+
+# -- targets that are none ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (torch.tensor([0, -100]), "class number -100 is not one of 0 to 2; ignore_index=-100 leaves its rows out"),
+        (torch.tensor([3, 0]), "class number 3 is not one of 0 to 2"),
+        (torch.tensor([[1.0, 0, 0], [9, 1, 0]]), "target row 1 must hold probabilities that sum to one, got 9, 1, 0"),
+        (torch.tensor([[1.5, -0.5, 0], [1, 0, 0]]), "target row 0 must hold probabilities"),
+        (torch.tensor([[1, 0, 0], [float("nan"), 0, 0]]), "target row 1 must hold probabilities"),
+    ],
+)
+def test_targets_that_are_no_classes_and_no_probabilities_are_refused(target: Tensor, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        smoothed_cross_entropy(torch.zeros(2, 3), target, 0.1)
+
+
+def test_rows_of_the_ignored_class_do_not_count() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, -100, 2, -100])
+    loss = smoothed_cross_entropy(logits, target, 0.1, ignore_index=-100)
+    torch.testing.assert_close(loss, smoothed_cross_entropy(logits[[0, 2]], target[[0, 2]], 0.1))

@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from timm.data.mixup import mixup_target
 from torch import Tensor
 
 from processes import ends, start, start_ranks
@@ -156,6 +155,8 @@ def test_smoothing_after_mixing_is_torchs_loss_and_smoothing_before_it_is_timms(
     # timm mixes with the batch in reverse order; on a batch that is its own neighbour's reverse both are one thing.
     pair, pair_logits = labels[:2], logits[:2]
     _, ours_of_two = mix(torch.rand(2, 3, 4, 4), pair, MIXUP, num_classes=5, stream=RandomStream("test", 1))
+    from timm.data.mixup import mixup_target
+
     theirs = mixup_target(pair, 5, share, 0.1)
     smoothed_first = -(theirs * pair_logits.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(smoothed_cross_entropy(pair_logits, ours_of_two, 0.1), smoothed_first)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -292,14 +293,41 @@ def test_other_images_other_flags_and_no_run_are_refused(cells: Path, whole: Pat
 
 def test_another_machine_is_said_aloud(whole: Path, tmp_path: Path) -> None:
     run = interrupted_copy(whole, tmp_path / "run")
-    checkpoints = Checkpoints(run / "state")
-    newest = checkpoints.newest()[0]
-    assert newest is not None
-    newest.document["surroundings"]["torch"] = "1.0"
-    checkpoints.save(newest)
+    with_document(run, lambda document: document["surroundings"].update(torch="1.0"))
     assert ends(start(["train", "--resume", run], tmp_path / "log")) == [0]
     assert "WARNING: torch 2" in (tmp_path / "log").read_text()
     assert "was 1.0: the run goes on, but not to the same bits" in (tmp_path / "log").read_text()
+
+
+def with_document(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the document of the newest checkpoint, as another version might have written it."""
+    checkpoints = Checkpoints(run / "state")
+    newest = checkpoints.newest()[0]
+    assert newest is not None
+    document = json.loads(json.dumps(newest.document))
+    change(document)
+    checkpoints.save(replace(newest, document=document))
+
+
+def test_a_checkpoint_that_calls_the_learning_rate_rate_goes_on(whole: Path, tmp_path: Path) -> None:
+    run = interrupted_copy(whole, tmp_path / "run")
+
+    def older(document: dict[str, Any]) -> None:
+        journal = document["journal"]
+        journal["best"] = document["kept"]["validation"]
+        journal["last_training"]["rate"] = journal["last_training"].pop("learning_rate")
+
+    with_document(run, older)
+    assert ends(start(["train", "--resume", run], tmp_path / "log")) == [0], (tmp_path / "log").read_text()
+    assert outcome(run)["predictions/test.csv"] == outcome(whole)["predictions/test.csv"]
+
+
+def test_a_checkpoint_that_another_version_wrote_otherwise_is_refused_in_one_line(whole: Path, tmp_path: Path) -> None:
+    run = interrupted_copy(whole, tmp_path / "run")
+    with_document(run, lambda document: document.pop("kept"))
+    assert ends(start(["train", "--resume", run], tmp_path / "log")) == [1]
+    said = (tmp_path / "log").read_text().splitlines()[-1]
+    assert f"the checkpoint of step {STEPS} is not one that this version can resume ('kept')" in said
 
 
 # -- a disk that is full, or read-only for a while -------------------------------------------------------------------

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from safetensors.torch import load_file
 
 from reinception.data.images.decode import decode
@@ -326,6 +325,8 @@ def test_the_auxiliary_classifier_adapts_to_a_small_input_and_says_so(finished: 
 
 def test_training_starts_from_others_weights_and_says_what_they_are(tmp_path: Path, cells: Path) -> None:
     """A torchvision state dict as it is: no conversion first, and what was dropped is in the log."""
+    import torchvision
+
     theirs = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=True)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     run = train(

@@ -13,9 +13,10 @@ import torchvision
 
 from foreign_weights import assert_same_bits, assert_same_outputs
 from reinception.errors import ReinceptionError, UsageError
+from reinception.model.artifact import NO_CLASSIFIER
 from reinception.model.normalisation import fold_normalisation
 from reinception.preprocess import Preprocessing
-from reinception.weights.convert import NO_CLASSIFIER, Choices, Conversion, convert, fold, obtain, write
+from reinception.weights.convert import Choices, Conversion, convert, fold, write
 from reinception.weights.create import create
 from reinception.weights.downloads import imagenet_classes
 from reinception.weights.library_files import counts_border, export
@@ -115,6 +116,51 @@ def test_a_choice_the_file_contradicts_is_refused(from_torchvision: Conversion, 
         convert(from_torchvision.file, choices)
 
 
+@pytest.mark.parametrize(
+    ("said", "mean", "std"),
+    [
+        ("zero_one", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        ("inception", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ("0.25:0.5", (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)),
+        ("0.1,0.2,0.3:1,2,3", (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)),
+    ],
+)
+def test_a_normalisation_is_named_or_given_by_number(
+    from_torchvision: Conversion, said: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    found = convert(from_torchvision.file, Choices(normalisation=said)).manifest.preprocessing
+    assert (found.mean, found.std) == (mean, std)
+
+
+@pytest.mark.parametrize("said", ["zero", "0.5", "0.5:0", "1,2:1", "nan:1", "0.5:0.5:0.5"])
+def test_a_normalisation_that_is_none_is_refused_before_any_work(said: str) -> None:
+    with pytest.raises(UsageError, match=r"choose source, inception, imagenet, zero_one, or mean and std by number"):
+        Choices(normalisation=said)
+
+
+def test_one_output_is_two_classes(from_torchvision: Conversion) -> None:
+    one = {name: tensor[:1] for name, tensor in from_torchvision.file.tensors.items() if name.startswith("fc.")}
+    file = dataclasses.replace(from_torchvision.file, tensors={**from_torchvision.file.tensors, **one})
+    found = convert(file, Choices(classes=("good", "bad")))
+    pixels = torch.rand(2, 3, 107, 107, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        z = from_torchvision.network(pixels)[:, 0]
+        assert torch.allclose(found.network(pixels).softmax(1)[:, 1], z.sigmoid(), atol=1e-6)
+    assert found.manifest.classes == ("good", "bad")
+    assert any(line.startswith("one output: taken as two classes") for line in found.report.lines())
+
+
+@pytest.mark.parametrize("name", ["fc_new", "fc.1", "last_linear", "head.fc"])
+def test_a_classifier_is_found_by_its_shape_and_place(from_torchvision: Conversion, name: str) -> None:
+    tensors = {
+        key.replace("fc.", f"{name}.") if key.startswith("fc.") else key: tensor
+        for key, tensor in from_torchvision.file.tensors.items()
+    }
+    found = convert(dataclasses.replace(from_torchvision.file, tensors=tensors))
+    assert torch.equal(found.network.classifier.weight, from_torchvision.network.classifier.weight)
+    assert f"the classifier is {name}.weight, the only linear layer on the features" in found.report.lines()
+
+
 # -- what is left aside ------------------------------------------------------------------------------------------------
 
 
@@ -178,7 +224,7 @@ def test_quantised_tensors_are_refused(from_torchvision: Conversion) -> None:
 def test_our_own_model_file_is_taken_as_it_is(from_torchvision: Conversion, tmp_path: Path) -> None:
     write(from_torchvision, tmp_path / "model.safetensors")
     for name in (tmp_path / "model.safetensors", tmp_path):
-        again = obtain(name)
+        again = convert(name)
         assert again.manifest == from_torchvision.manifest
     assert_same_bits(again.network.state_dict(), from_torchvision.network.state_dict())
 

@@ -34,7 +34,7 @@ from reinception.model import artifact
 from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
 from reinception.spec import Conv, trace
-from reinception.weights.convert import Choices, Conversion, convert, obtain, proven, write
+from reinception.weights.convert import Choices, Conversion, convert, proven, write
 from reinception.weights.library_files import counts_border, export
 from reinception.weights.weight_files import read
 
@@ -129,7 +129,7 @@ def test_timm_computes_the_same_in_both_directions(tmp_path: Path) -> None:
     model = timm.create_model("inception_v3").eval()
     randomise(model, 4)
     pixels = images(seed=2, size=147)
-    found = obtain(saved(model.state_dict(), tmp_path / "timm.pth"), Choices(source="timm:tf_in1k"))
+    found = convert(saved(model.state_dict(), tmp_path / "timm.pth"), Choices(source="timm:tf_in1k"))
     assert not found.network.arch.aux
     network = random_network(seed=5, border=True)
     report = export(network, manifest_of(network), "timm", tmp_path / "ours.safetensors")
@@ -156,7 +156,7 @@ def test_a_round_trip_through_our_file_to_torchvision_changes_no_bit(
 def test_each_kind_of_keras_file_gives_keras_logits(
     keras_model: Any, keras_files: dict[str, Path], layout: str, tmp_path: Path
 ) -> None:
-    found = obtain(keras_files[layout])
+    found = convert(keras_files[layout])
     assert found.publisher is not None and found.publisher.name == "keras"
     assert not counts_border(found.network.arch)
     assert not any(name.endswith("bn.weight") for name in found.network.state_dict())
@@ -167,9 +167,9 @@ def test_each_kind_of_keras_file_gives_keras_logits(
 
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
 def test_a_keras_file_comes_back_bit_for_bit(keras_files: dict[str, Path], tmp_path: Path, suffix: str) -> None:
-    found = obtain(keras_files["keras-3"])
+    found = convert(keras_files["keras-3"])
     export(found.network, found.manifest, "keras", tmp_path / f"back{suffix}")
-    assert_same_bits(found.network.state_dict(), obtain(tmp_path / f"back{suffix}").network.state_dict())
+    assert_same_bits(found.network.state_dict(), convert(tmp_path / f"back{suffix}").network.state_dict())
     if suffix == ".weights.h5":
         assert_same_bits(dict(read(keras_files["keras-3"]).tensors), dict(read(tmp_path / "back.weights.h5").tensors))
 
@@ -225,7 +225,7 @@ def slim_file(slim_network: Network, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_slim_checkpoint_drops_its_background_class_and_says_so(slim_network: Network, slim_file: Path) -> None:
-    found = obtain(slim_file)
+    found = convert(slim_file)
     expected = {
         name: tensor[1:] if "classifier." in name else torch.zeros_like(tensor) if "num_batches" in name else tensor
         for name, tensor in slim_network.state_dict().items()
@@ -240,25 +240,25 @@ def test_a_slim_checkpoint_drops_its_background_class_and_says_so(slim_network: 
 
 
 def test_the_background_class_can_be_kept(slim_network: Network, slim_file: Path) -> None:
-    found = obtain(slim_file, Choices(background="keep"))
+    found = convert(slim_file, Choices(background="keep"))
     assert found.manifest.classes[:2] == ("background", found.manifest.classes[1])
     assert len(found.manifest.classes) == 1001
     assert torch.equal(found.network.classifier.weight, slim_network.classifier.weight)
 
 
 def test_slims_layout_comes_back_bit_for_bit(slim_file: Path, tmp_path: Path) -> None:
-    found = obtain(slim_file, Choices(background="keep"))
+    found = convert(slim_file, Choices(background="keep"))
     export(found.network, found.manifest, "tf-slim", tmp_path / "back.npz")
     theirs = {name: tensor for name, tensor in read(slim_file).tensors.items() if name != "global_step"}
     assert_same_bits(theirs, dict(read(tmp_path / "back.npz").tensors))
 
 
 def test_gamma_is_1_in_torchvision_where_there_was_none(slim_file: Path, tmp_path: Path) -> None:
-    found = obtain(slim_file)
+    found = convert(slim_file)
     report = export(found.network, found.manifest, "torchvision", tmp_path / "out.pth")
     assert "gamma written as 1: the model has none" in report.lines()
     assert any("counts the border in average pools, unlike this model" in line for line in report.lines())
-    back = obtain(tmp_path / "out.pth", Choices(border="ignored"))
+    back = convert(tmp_path / "out.pth", Choices(border="ignored"))
     pixels = images(size=107)
     with torch.inference_mode():
         assert torch.equal(back.network(pixels), found.network(pixels))
@@ -267,7 +267,7 @@ def test_gamma_is_1_in_torchvision_where_there_was_none(slim_file: Path, tmp_pat
 def test_lucids_layout_comes_back_bit_for_bit(tmp_path: Path) -> None:
     network = random_network(seed=8, border=True, aux=False)
     export(network, manifest_of(network), "lucid", tmp_path / "lucid.safetensors")
-    found = obtain(tmp_path / "lucid.safetensors")
+    found = convert(tmp_path / "lucid.safetensors")
     assert found.publisher is not None and found.publisher.name == "lucid"
     assert found.network.arch == network.arch
     assert_same_bits(found.network.state_dict(), network.state_dict())
@@ -300,7 +300,7 @@ def test_the_fid_files_1008_outputs_are_the_network_of_2015(tmp_path: Path, fid_
     randomise(model, 9)
     model.Mixed_7c.register_forward_pre_hook(lambda _m, _i: setattr(fid_pools, "in_last_module", True))
     state = {name: value for name, value in model.state_dict().items() if "num_batches" not in name}
-    found = obtain(saved(state, tmp_path / "pt_inception.pth"))
+    found = convert(saved(state, tmp_path / "pt_inception.pth"))
     assert found.network.arch.name == "inception_v3_fid"
     assert found.manifest.preprocessing == Preprocessing(resize="whole")
     assert len(found.manifest.classes) == 1008
@@ -338,10 +338,10 @@ def test_each_publishers_network_is_run_beside_ours(
     proof = proven(with_timm).report.proof
     assert proof is not None and proof.peer == f"timm {timm.__version__} (with its border rule)"
     assert proof.what == ("features", "logits")
-    proof = proven(obtain(keras_files["keras-3"])).report.proof
+    proof = proven(convert(keras_files["keras-3"])).report.proof
     assert proof is not None and proof.what == ("features", "logits")
     assert str(proof).startswith(f"parity with Keras {keras.__version__} on 2 random images")
-    proof = proven(obtain(keras_files["keras-archive"])).report.proof
+    proof = proven(convert(keras_files["keras-archive"])).report.proof
     assert str(proof) == "parity not run: Keras reads a whole .keras archive only together with the model in it"
 
 
@@ -349,7 +349,7 @@ def test_pytorch_fids_network_is_run_beside_ours(tmp_path: Path) -> None:
     pytest.importorskip("pytorch_fid")
     network = at_size(random_network(seed=3, fid=True, num_classes=1008), 107)
     export(network, manifest_of(network), "pytorch-fid", tmp_path / "fid.pth")
-    found = obtain(tmp_path / "fid.pth")
+    found = convert(tmp_path / "fid.pth")
     proof = proven(dataclasses.replace(found, network=network)).report.proof
     assert proof is not None and proof.peer is not None and proof.peer.startswith("pytorch-fid")
 

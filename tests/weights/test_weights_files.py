@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -240,3 +241,28 @@ def test_a_tensorflow_checkpoint_of_2016_is_one_file_known_by_its_last_bytes(tmp
     file.write_bytes(bytes(100) + bytes.fromhex("57fb808b247547db"))
     said = refusal(file)
     assert "pip install tensorflow" in said or "not a whole TensorFlow checkpoint" in said
+
+
+def test_options_paths_and_numbers_of_numpy_beside_the_weights_are_read(tmp_path: Path) -> None:
+    """As the training scripts of torchvision and timm keep them."""
+    options = argparse.Namespace(lr=np.float64(0.1), output=Path("runs"), classes=np.arange(3), amp=np.bool_(True))
+    file = tmp_path / "checkpoint.pth"
+    file.write_bytes(as_pth({"model": TENSORS, "args": options, "metric": np.float32(0.5), "seen": {1, 2}}))
+    assert set(read(file).tensors) == set(TENSORS)
+
+
+def test_options_that_hold_code_are_refused(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    file = tmp_path / "checkpoint.pth"
+    file.write_bytes(as_pth({"model": TENSORS, "args": argparse.Namespace(hook=Payload(proof), path=Path("x"))}))
+    assert "refused, nothing of it was run" in refusal(file)
+    assert not proof.exists()
+
+
+def test_tensors_of_a_safetensors_file_are_copies(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(as_safetensors(TENSORS))
+    found = read(file)
+    with file.open("r+b") as stream:
+        stream.write(b"\xff" * file.stat().st_size)
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS.items())

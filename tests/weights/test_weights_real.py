@@ -13,14 +13,15 @@ from foreign_weights import assert_same_bits, real_weights
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import decode
 from reinception.data.loading.loader import normalise
-from reinception.weights.convert import NO_CLASSIFIER, Conversion, obtain
+from reinception.model.artifact import NO_CLASSIFIER
+from reinception.weights.convert import Conversion, convert
 from reinception.weights.library_files import export
 from reinception.weights.weight_files import read
 
 
 @pytest.fixture(scope="module")
 def converted() -> Conversion:
-    return obtain(real_weights())
+    return convert(real_weights())
 
 
 def test_it_is_known_as_keras_without_its_top(converted: Conversion) -> None:
@@ -56,7 +57,7 @@ def test_its_features_of_16_solar_cells_are_keras_own(converted: Conversion, sol
 
 def test_they_come_back_bit_for_bit(converted: Conversion, tmp_path: Path) -> None:
     export(converted.network, converted.manifest, "keras", tmp_path / "back.h5")
-    assert_same_bits(converted.network.state_dict(), obtain(tmp_path / "back.h5").network.state_dict())
+    assert_same_bits(converted.network.state_dict(), convert(tmp_path / "back.h5").network.state_dict())
     theirs, back = read(real_weights()).tensors, read(tmp_path / "back.h5").tensors
     assert {value.numpy().tobytes() for value in back.values()} == {
         value.numpy().tobytes() for value in theirs.values()

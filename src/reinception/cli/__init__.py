@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shlex
 import sys
@@ -13,7 +14,7 @@ from reinception.errors import Interrupted, ReinceptionError, UsageError
 
 PROGRAM = "reinception"
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-COMPUTING = {"train", "evaluate", "predict", "features", "ablate", "weights", "rewrite", "export"}
+COMPUTING = {"train", "evaluate", "predict", "features", "score", "ablate", "weights", "rewrite", "export", "serve"}
 """Verbs that run networks: what they free they need again at once."""
 SIGNALLED = 128  # plus the number of the signal, as shells count
 
@@ -22,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted, 143
     terminated."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no name of a file or class ends the work, whatever the encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         # Here, so that Ctrl-C while modules load is one line too.
         from reinception.cli.parsing import parse

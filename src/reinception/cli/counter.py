@@ -16,3 +16,8 @@ def counter(what: str) -> Callable[[int, int | None], None] | None:
         print(f"\r{done:,}{of} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
     return show
+
+
+def say(line: str) -> None:
+    """A line of its own on the standard error stream, in place of a counter that stands there."""
+    print(f"{chr(13) if sys.stderr.isatty() else ''}reinception: {line}", file=sys.stderr)

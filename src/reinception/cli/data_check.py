@@ -11,7 +11,7 @@ from reinception.cli.counter import counter
 from reinception.cli.flags import STDOUT, Common, refuse_results
 from reinception.cli.table import aligned
 from reinception.errors import ReinceptionError
-from reinception.files import new_text_file, write_json
+from reinception.files import write_json
 
 if TYPE_CHECKING:
     from reinception.data.prepare.audit import Audit
@@ -44,19 +44,22 @@ def run(options: CheckOptions) -> None:
     refuse_results(options.json, options.html, options.quarantine)
     from reinception.data.prepare.audit import audit
     from reinception.data.prepare.audit_page import write_audit_page
+    from reinception.data.sources.exclusions import write_exclusions
     from reinception.data.sources.open_source import open_source
+    from reinception.data.sources.understanding import understand
 
     source = open_source(options.data)
+    if options.json != STDOUT:
+        print(understand(source))
     found = audit(source, workers=options.workers, progress=counter("images"))
     if options.html is not None:
         write_audit_page(found, Path(options.html))
     if options.quarantine is not None and found.quarantine:
-        with new_text_file(options.quarantine) as file:
-            file.write("".join(f"{name}\n" for name in found.quarantine))
+        write_exclusions(options.quarantine, found.quarantine)
     if options.json is not None:
         write_json(found.to_json(), options.json)
     if options.json != STDOUT:
-        print(_verdict(found))
+        print(f"\n{_verdict(found)}")
     if found.errors:
         raise ReinceptionError(f"{options.data}: {len(found.errors)} errors; fix them, or leave the files out")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from reinception.cli.counter import counter
 from reinception.cli.flags import Common
 from reinception.cli.table import count
+from reinception.errors import ReinceptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +52,7 @@ def run(options: PackOptions) -> None:
         f"{packed.folder}: {count(packed.num_images)} of {count(packed.num_listed)} images in {packed.num_shards} "
         "shards, read back and equal"
     )
+    if packed.left_out:
+        raise ReinceptionError(
+            f"{options.data}: {count(len(packed.left_out))} images were left out; the rest is packed"
+        )

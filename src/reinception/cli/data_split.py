@@ -51,6 +51,7 @@ def run(options: SplitOptions) -> None:
     from reinception.data.prepare.audit import same_images
     from reinception.data.prepare.group_split import group_split, grouped, write_manifest
     from reinception.data.sources.open_source import open_source
+    from reinception.data.sources.understanding import understand
 
     out = options.out
     if out.suffix.lower() != ".csv":
@@ -74,6 +75,7 @@ def run(options: SplitOptions) -> None:
         test_fraction=options.test_fraction,
         folds=folds,
     )
+    print(understand(source))
     if source.splits:
         print(f"the splits that {source.name} had ({', '.join(source.splits)}) are not kept")
     for path, division in zip(outs, divisions, strict=True):

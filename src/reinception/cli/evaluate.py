@@ -12,6 +12,7 @@ from reinception.cli.flags import STDOUT, refuse_results
 from reinception.cli.ranks import connected, is_first
 from reinception.cli.table import aligned, count
 from reinception.data.sources.exclusions import read_exclusions
+from reinception.errors import ReinceptionError
 from reinception.files import write_json
 from reinception.inference.compute import Compute
 from reinception.preprocess import NumCrops, SingleCrop
@@ -19,7 +20,7 @@ from reinception.preprocess import NumCrops, SingleCrop
 if TYPE_CHECKING:
     from reinception.data.sources.records import Source
     from reinception.inference.evaluate import Evaluation
-    from reinception.inference.evaluation_split import Selection
+    from reinception.inference.evaluation_split import EvaluationSplit
     from reinception.metrics import ClassScore
 
 
@@ -30,7 +31,7 @@ class EvaluateOptions:
 
     data: str
     split: str | None = None
-    """train, val or test, as in the model's training (default: test where the data have one, else every image)"""
+    """train, val or test, as in the model's training (default: test, else val; every image of data without splits)"""
 
     crops: Literal[1, NumCrops] = 1
     """crops per image whose probabilities are averaged; the paper's Tables 4 and 5 have 12 and 144"""
@@ -62,6 +63,7 @@ def run(options: EvaluateOptions, compute: Compute) -> None:
     """
     refuse_results(options.json, options.predictions)
     from reinception.data.sources.open_source import open_source
+    from reinception.data.sources.understanding import understand
     from reinception.inference.evaluate import CropProtocol, evaluate_records
     from reinception.inference.evaluation_split import select
     from reinception.model.artifact import load
@@ -92,18 +94,22 @@ def run(options: EvaluateOptions, compute: Compute) -> None:
         }
         write_json(evaluation.summary() | asked, options.json)
     if options.json != STDOUT:
+        print(f"{understand(source)}\n")
         if options.exclude is not None:
             print(f"{len(records):,} used of {len(selection.records):,} listed, without those of {options.exclude}")
         print(_judgement(evaluation, source, selection))
+    if evaluation.bad:
+        bad = f"{count(len(evaluation.bad))} of {count(len(records))} images cannot be used"
+        raise ReinceptionError(f"{options.data}: {bad}; --exclude leaves them out")
 
 
-def _judgement(evaluation: Evaluation, source: Source, selection: Selection) -> str:
+def _judgement(evaluation: Evaluation, source: Source, selection: EvaluationSplit) -> str:
     from reinception.metrics import accuracy, majority, per_class, top_k_error
     from reinception.metrics.calibration import brier_score, calibration_error, negative_log_likelihood
 
     table = evaluation.table
     split = "every image" if selection.split is None else f"the {selection.split} split"
-    where = f"{split} of {source.name}{', as in training' if selection.as_in_training else ''}"
+    where = f"{split} of {source.name}{', as in training' if selection.as_in_training else ''} ({selection.reason})"
     bad = f", {len(evaluation.bad)} refused" if evaluation.bad else ""
     lines = [f"{where}: {count(evaluation.num_images)} images{bad}; {evaluation.protocol['protocol']}"]
     errors = [("top-1 error", top_k_error(table, 1))]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from reinception.cli.counter import counter
+from reinception.cli.counter import counter, say
 from reinception.cli.flags import refuse_results
 from reinception.cli.ranks import connected, is_first
 from reinception.errors import ReinceptionError
@@ -49,7 +48,7 @@ def run(options: FeaturesOptions, compute: Compute) -> None:
             if write is not None and one.values is not None:
                 write(one.path, one.values)
             if speaks and one.error is not None:
-                print(f"reinception: {one.path}: {one.error}", file=sys.stderr)
+                say(f"{one.path}: {one.error}")
     if not speaks:
         return  # the first writes and speaks for all
     if num > num_failed:

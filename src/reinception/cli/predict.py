@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reinception.cli.counter import counter
+from reinception.cli.counter import counter, say
 from reinception.cli.flags import STDOUT, refuse_results
 from reinception.cli.ranks import connected, is_first
 from reinception.errors import ReinceptionError, UsageError
@@ -51,14 +51,16 @@ def run(options: PredictOptions, compute: Compute) -> None:
 
     model = load(options.model, with_aux=False)
     num = num_failed = 0
-    with connected(compute, progress=counter("images")) as connection, ExitStack() as files:
+    prints = STDOUT not in (options.json, options.csv)
+    progress = None if prints and sys.stdout.isatty() else counter("images")
+    with connected(compute, progress=progress) as connection, ExitStack() as files:
         writers = []
         if is_first(connection):
             if options.json is not None:
                 writers.append(files.enter_context(json_writer(options.json)))
             if options.csv is not None:
                 writers.append(files.enter_context(csv_writer(options.csv, model.classes)))
-            writers.append(_say_error if STDOUT in (options.json, options.csv) else _say)
+            writers.append(_say if prints else _say_error)
         for one in predict_stream(model, options.paths, top=options.top, compute=connection):
             num, num_failed = num + 1, num_failed + (one.error is not None)
             for write in writers:
@@ -76,7 +78,7 @@ def _say(one: Prediction) -> None:
 
 def _say_error(one: Prediction) -> None:
     if one.error is not None:
-        print(f"reinception: {one.path}: {one.error}", file=sys.stderr)
+        say(f"{one.path}: {one.error}")
 
 
 def _ranking(prediction: Prediction) -> str:

@@ -54,7 +54,7 @@ def run(options: ConvertOptions, given: Annotated[Given, Choices]) -> None:
 
     Example: reinception weights convert timm:inception_v3.tf_in1k -o pretrained.safetensors
     """
-    from reinception.weights.convert import fold, obtain, proven, write
+    from reinception.weights.convert import convert, fold, proven, write
     from reinception.weights.library_files import target
 
     refuse_existing(options.out)
@@ -62,7 +62,7 @@ def run(options: ConvertOptions, given: Annotated[Given, Choices]) -> None:
         target(options.to, options.out)  # a library or an ending that cannot be is said before any work
     classes = None if options.classes is None else _class_names(options.classes)
     choices = dataclasses.replace(Choices(**given), with_auxiliary=options.aux == "keep", classes=classes)
-    converted = obtain(options.file, choices)
+    converted = convert(options.file, choices)
     if options.parity == "auto":
         converted = proven(converted)
     if options.fold_normalisation:

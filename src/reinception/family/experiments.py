@@ -9,16 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from reinception.family.figures import (
-    avg,
-    chain,
-    concat,
-    conv,
-    figure_5,
-    figure_6,
-    figure_8,
-    valid_max,
-)
+from reinception.family.figures import avg, chain, concat, conv, figure_5, figure_6, figure_8, valid_max
 from reinception.spec import Arch, Chain, Concat, Conv, Layer, change_stage, rebuild
 
 POOLS = (32, 64, 64)  # pool projections of the three modules on 35x35

@@ -1,4 +1,4 @@
-"""Where in the image a class's logit comes from: class-activation maps, exact for a head of average and linear."""
+"""Class-activation maps: the part of each position in a class's logit, exact for an average and a linear layer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ from reinception.model.build import Network
 
 
 def class_activation(network: Network, images: Tensor, classes: Tensor) -> Tensor:
-    """(n, h, w) what each position of the last grid adds to the logit of `classes` (n,) for `images` (n, 3, s, s).
+    """What each position of the last grid adds to a class's logit.
 
-    The classifier is linear in the average over positions, so each position's part is its channels times the class's
-    weights, over the number of positions: no gradient and no approximation. The parts sum to the logit less its bias
-    (Zhou et al. 2016, arXiv 1512.04150). In evaluation mode only: dropout would draw another logit each time.
+    The classifier is linear in the average over positions, so a position's part is its channels times the class's
+    weights, over the number of positions: no gradient and no approximation.
+
+    Args:
+        network: in evaluation mode, since dropout would give another logit each time.
+        images: (n, 3, s, s), normalised.
+        classes: (n,) the class of each image.
+
+    Returns:
+        (n, h, w), which sum to the logit less its bias.
+
+    Raises:
+        ReinceptionError: the network is in training mode.
+
+    Source: Zhou et al. 2016 (arXiv 1512.04150).
     """
     if network.training:
         raise ReinceptionError("class activation: the network is in training mode; call .eval() first")

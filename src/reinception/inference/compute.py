@@ -35,18 +35,18 @@ class Compute:
     """
 
     device: str | None = None
-    """cpu, cuda or cuda:N; auto is the current GPU, else the processor (default: where the network is;
-    auto on the command line)"""
+    """cpu, cuda or cuda:N; auto is the current GPU, else the processor (default: auto; in Python, where
+    the network is)"""
 
     precision: Precision = "fp32"
     """number format of the heavy layers; fp32 gives the same figures on every processor, bf16 is faster where the
     hardware has it"""
 
     backend: Backend = "auto"
-    """what computes the network: torch, the only one yet, which is also auto"""
+    """what computes the network"""
 
     batch_size: int = 32
-    """images read at a time: memory and speed, not the result"""
+    """images at a time: memory and speed, not the result"""
 
     workers: int = 1
     """processes that read images; any number gives the same result. With 0 this process reads them, and an image that

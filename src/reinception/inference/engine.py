@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reinception import machine
-from reinception.data.loading.crop_stream import crop_batches
-from reinception.data.loading.loader import evaluation_batches, normalise
+from reinception.data.loading.evaluation_stream import EvaluationBatch, evaluation_batches
+from reinception.data.loading.loader import normalise
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
 from reinception.inference.compute import HERE, Compute, Progress
@@ -28,41 +28,12 @@ Row = npt.NDArray[np.float32]
 """What the network computed of one image: (k,) probabilities or (num_features,) features."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageBatch:
-    """`images` uint8 (n or more, 3, s, s); of which image of the stream each of the first n is (n,), ascending; its
-    weight in the average of that image's crops (n,); and the images found unusable since the batch before."""
-
-    images: Tensor
-    indices: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float64]
-    bad: Sequence[tuple[int, BadImage]] = ()
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-def batches_of(
-    records: Iterable[Record], preprocessing: Preprocessing, *, crops: Crops | None = None, compute: Compute = HERE
-) -> Iterator[ImageBatch]:
-    """The single crop of each record, or its distinct `crops` less their mirror images."""
-    loading = {"batch_size": compute.batch_size, "workers": compute.workers}
-    if crops is None:
-        for batch, bad in evaluation_batches(records, preprocessing, **loading):
-            yield ImageBatch(
-                images=batch.images, indices=batch.indices.numpy(), weights=np.ones(len(batch.indices)), bad=bad
-            )
-    else:
-        for cut, bad in crop_batches(records, preprocessing, crops, **loading):
-            yield ImageBatch(images=cut.images, indices=cut.indices, weights=cut.weights, bad=bad)
-
-
 class Engine:
     """A network as it is computed: a copy of its modules in evaluation mode, weights channels last on one device.
 
-    The network given is never changed: its device, layout, mode and gradients stay. Tensors that lie on the device in
-    that layout already are shared with it, the others are copied once and belong to the engine. Float32 results depend
-    on nothing but the image: not on batches, neighbours, or the layout that the network given has.
+    The network given is never changed: its device, layout, mode and gradients stay; nor does the engine change when it
+    is trained on. Float32 results depend on nothing but the image: not on batches, neighbours, or the layout that the
+    network given has.
 
     Args:
         network: the network, in any mode, on any device.
@@ -94,8 +65,13 @@ class Engine:
         """
         return _CUDA_BLOCK if self.device.type == "cuda" else _CPU_BLOCK
 
+    def batches(self, records: Iterable[Record], crops: Crops | None = None) -> Iterator[EvaluationBatch]:
+        """The single crop of each record, or its distinct `crops` less their mirror images."""
+        size, workers = self.compute.batch_size, self.compute.workers
+        return evaluation_batches(records, self.preprocessing, crops, batch_size=size, workers=workers)
+
     def probabilities(
-        self, batches: Iterable[ImageBatch], *, mirrored: bool = False, block: int | None = None
+        self, batches: Iterable[EvaluationBatch], *, mirrored: bool = False, block: int | None = None
     ) -> Iterator[Row | BadImage]:
         """For each image in order the softmax (k,) float32 of its logits, or why there is none.
 
@@ -109,7 +85,7 @@ class Engine:
         size = block or self.block_size
         return _in_order(self._computed(batches, softmax, size=size // 2 or 1 if mirrored else size, mirrored=mirrored))
 
-    def features(self, batches: Iterable[ImageBatch], *, block: int | None = None) -> Iterator[Row | BadImage]:
+    def features(self, batches: Iterable[EvaluationBatch], *, block: int | None = None) -> Iterator[Row | BadImage]:
         """For each image in order its pooled features (num_features,) float32, or why there are none."""
 
         def pooled(images: Tensor) -> Tensor:
@@ -118,8 +94,8 @@ class Engine:
         return _in_order(self._computed(batches, pooled, size=block or self.block_size, mirrored=False))
 
     def _computed(
-        self, batches: Iterable[ImageBatch], function: Callable[[Tensor], Tensor], *, size: int, mirrored: bool
-    ) -> Iterator[tuple[ImageBatch, npt.NDArray[np.float64]]]:
+        self, batches: Iterable[EvaluationBatch], function: Callable[[Tensor], Tensor], *, size: int, mirrored: bool
+    ) -> Iterator[tuple[EvaluationBatch, npt.NDArray[np.float64]]]:
         """Each block with its rows (n, columns), weighted."""
         for block in _blocks(batches, size):
             if not len(block):
@@ -172,8 +148,7 @@ def score(
     finite.
     """
     engine = Engine(network, preprocessing, compute)
-    batches = batches_of(records, preprocessing, crops=crops, compute=compute)
-    rows = engine.probabilities(batches, mirrored=crops is not None)
+    rows = engine.probabilities(engine.batches(records, crops), mirrored=crops is not None)
     values, bad = table(rows, len(records), network.arch.num_classes, compute.progress)
     return Scored(probabilities=values, bad=bad, precision=engine.precision)
 
@@ -204,12 +179,12 @@ def _copy(network: Network, device: torch.device, dtype: torch.dtype) -> Network
         kind = dtype if isinstance(module, (nn.Conv2d, nn.Linear)) else None
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
-            own = tensor.detach().to(device=device, dtype=kind, memory_format=layout)
+            own = tensor.detach().to(device=device, dtype=kind, memory_format=layout, copy=True)
             known[id(tensor)] = nn.Parameter(own, requires_grad=False) if isinstance(tensor, nn.Parameter) else own
     return copy.deepcopy(network, known).eval()
 
 
-def _in_order(parts: Iterable[tuple[ImageBatch, npt.NDArray[np.float64]]]) -> Iterator[Row | BadImage]:
+def _in_order(parts: Iterable[tuple[EvaluationBatch, npt.NDArray[np.float64]]]) -> Iterator[Row | BadImage]:
     """The sum of each image's weighted rows, as soon as a later image shows that it is whole."""
     sums: dict[int, npt.NDArray[np.float64]] = {}
     bad: dict[int, BadImage] = {}
@@ -231,12 +206,12 @@ def _in_order(parts: Iterable[tuple[ImageBatch, npt.NDArray[np.float64]]]) -> It
     yield from ready()
 
 
-def _blocks(batches: Iterable[ImageBatch], size: int) -> Iterator[ImageBatch]:
+def _blocks(batches: Iterable[EvaluationBatch], size: int) -> Iterator[EvaluationBatch]:
     """The same images in the same order, `size` at a time; the last block is filled up with its last image.
 
     What is unusable comes at once, in a block without images.
     """
-    waiting: list[ImageBatch] = []
+    waiting: list[EvaluationBatch] = []
     for batch in batches:
         if batch.bad:
             yield replace(_cut(batch, 0, 0), bad=batch.bad)
@@ -253,17 +228,17 @@ def _blocks(batches: Iterable[ImageBatch], size: int) -> Iterator[ImageBatch]:
         yield replace(rest, images=torch.cat([rest.images, rest.images[-1:].expand(size - len(rest), -1, -1, -1)]))
 
 
-def _joined(batches: Sequence[ImageBatch]) -> ImageBatch:
-    return ImageBatch(
+def _joined(batches: Sequence[EvaluationBatch]) -> EvaluationBatch:
+    return EvaluationBatch(
         images=torch.cat([one.images for one in batches]),
         indices=np.concatenate([one.indices for one in batches]),
         weights=np.concatenate([one.weights for one in batches]),
     )
 
 
-def _cut(batch: ImageBatch, start: int, end: int) -> ImageBatch:
+def _cut(batch: EvaluationBatch, start: int, end: int) -> EvaluationBatch:
     part = slice(start, end)
-    return ImageBatch(images=batch.images[part], indices=batch.indices[part], weights=batch.weights[part])
+    return EvaluationBatch(images=batch.images[part], indices=batch.indices[part], weights=batch.weights[part])
 
 
 def _logits(network: Network, images: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from reinception import metrics
+from reinception.data.sources.labels import listed
 from reinception.data.sources.open_source import open_source
-from reinception.data.sources.records import Record, Source, listed
+from reinception.data.sources.records import Record, Source
 from reinception.distributed import collect, shard
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.compute import HERE, Compute
@@ -201,7 +202,8 @@ def evaluate_records(
     if not models:
         raise ReinceptionError("evaluate: name at least one model")
     known = models[0].classes
-    for model in models[1:]:
+    for model in models:
+        model.manifest.require_classifier()
         _require_equal(model.classes, known)
     targets = _targets(records, classes, known)
     protocols = [protocol.apply(model.preprocessing) for model in models]

@@ -1,4 +1,4 @@
-"""Which images a model may be judged on: the split that its own training held out, where the data are the same."""
+"""The split to evaluate a model on: the one its own training held out, where the data are the same."""
 
 from __future__ import annotations
 
@@ -12,42 +12,57 @@ from reinception.model.artifact import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """The records to judge on, their split (None: every record), and whether the split is the training's own."""
+class EvaluationSplit:
+    """The records to evaluate on, their split (None: every record), whether it is the split of the training, and the
+    reason why it was chosen."""
 
     records: Sequence[Record]
     split: str | None
     as_in_training: bool
+    reason: str = "as asked"
 
 
-def select(source: Source, manifests: Sequence[Manifest], split: str | None = None) -> Selection:
-    """The records of `split`; without a name those of test, or every record where the data are not split.
+def select(source: Source, manifests: Sequence[Manifest], split: str | None = None) -> EvaluationSplit:
+    """The records of `split`; without a name those of test, else of val, or every record where the data are not split.
 
-    A model remembers the fingerprint of its data and how they were divided, so the images it never learned from can be
-    found again. ReinceptionError where the data have no such split, and where the models of an ensemble held out
-    different images: one of them would be judged on what it has learned.
+    Training images are evaluated on only where `split` is "train": data that have nothing else are refused.
+
+    A model file holds the fingerprint of its training data and how they were split, so the held-out images are found
+    again. ReinceptionError where the data have no such split, and where the models of an ensemble held out different
+    images: one of them would be evaluated on its training images.
     """
-    divided = [again for manifest in manifests if (again := _divided_as_in_training(source, manifest)) is not None]
-    known = divided[0] if divided else source
-    wanted = split if split is not None or "test" not in known.splits else "test"
+    again = [one for manifest in manifests if (one := _split_as_in_training(source, manifest)) is not None]
+    known = again[0] if again else source
+    wanted, reason = split, "as asked"
     if wanted is None:
-        return Selection(records=known.records, split=None, as_in_training=False)
-    if wanted not in known.splits and not divided:
+        wanted = next((one for one in ("test", "val") if one in known.splits), None)
+        reason = "the default"
+        if wanted == "val":
+            also = "; val also chose the best weights" if again else ""
+            reason = f"the data have no test images, and training images are left out{also}"
+    if wanted is None and known.splits:
+        raise ReinceptionError(
+            f"{source.name}: holds training images only, and a model knows those: name other images, or --split train"
+        )
+    if wanted is None:
+        reason = "the data are not split, and are not those of the training"
+        return EvaluationSplit(records=known.records, split=None, as_in_training=False, reason=reason)
+    if wanted not in known.splits and not again:
         raise ReinceptionError(
             f"{source.name} has no split {wanted!r}, and the model was trained on other images; "
             "leave --split out to use every image, or put the images into train/, val/ and test/"
         )
     records = known.split(wanted)
-    for other in divided[1:]:
+    for other in again[1:]:
         if other.split(wanted) != records:
             raise ReinceptionError(
-                f"the models divided {source.name} differently, so the {wanted} images of one were training images of "
-                "another; train them with the same --seed and fractions, or judge them on other images"
+                f"the models split {source.name} differently, so the {wanted} images of one were training images of "
+                "another; train them with the same --seed and fractions, or evaluate them on other images"
             )
-    return Selection(records=records, split=wanted, as_in_training=bool(divided))
+    return EvaluationSplit(records=records, split=wanted, as_in_training=bool(again), reason=reason)
 
 
-def _divided_as_in_training(source: Source, manifest: Manifest) -> Source | None:
+def _split_as_in_training(source: Source, manifest: Manifest) -> Source | None:
     """`source` with the splits of the model's training, or None where the model was trained on something else."""
     data, split = manifest.training.get("data"), manifest.training.get("split")
     if not isinstance(data, Mapping) or not isinstance(split, Mapping):

@@ -20,7 +20,7 @@ from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
 from reinception.files import new_file, refuse_existing
 from reinception.inference.compute import HERE, Compute
-from reinception.inference.engine import Engine, Row, batches_of
+from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
 from reinception.inference.stream import expand, rows_in_order
 from reinception.model.artifact import Manifest, Model
@@ -94,7 +94,7 @@ def features_stream(
     items = expand([paths] if isinstance(paths, str | Path) else paths)
 
     def function(records: Iterable[Record]) -> Iterator[Row | BadImage]:
-        return engine.features(batches_of(records, model.preprocessing, compute=compute))
+        return engine.features(engine.batches(records))
 
     for name, row in rows_in_order(items, function, model.network.num_features, compute):
         yield ImageFeatures.of(name, row)
@@ -136,6 +136,8 @@ def npz_writer(path: str | Path, manifest: Manifest) -> Iterator[Callable[[str, 
                 for name, value in (("network", manifest.arch.name), ("preprocessing", preprocessing)):
                     with _entry(archive, name, np.dtype((np.str_, len(value))), ()) as entry:
                         entry.write(value.encode(_UCS4))
+    except BrokenPipeError:  # of another file
+        raise
     except OSError as error:
         raise ReinceptionError(f"{path}: cannot write: {error.strerror}") from None
 

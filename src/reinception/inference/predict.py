@@ -17,7 +17,7 @@ from reinception.data.sources.records import Record
 from reinception.errors import BadImage, UsageError
 from reinception.files import new_text_file
 from reinception.inference.compute import HERE, Compute
-from reinception.inference.engine import Engine, Row, batches_of
+from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
 from reinception.inference.stream import expand, rows_in_order
 from reinception.metrics import Probabilities, csv_line
@@ -111,6 +111,7 @@ def predict_stream(
     if top < 1:
         raise UsageError(f"predict: top must be at least 1, got {top}")
     model = as_model(model)
+    model.manifest.require_classifier()
     engine = Engine(model.network, model.preprocessing, compute)
     items = expand([paths] if isinstance(paths, str | Path) else paths)
     first = []
@@ -121,8 +122,7 @@ def predict_stream(
     is_full = sum(isinstance(one, Record) for one in first) >= engine.block_size
 
     def function(records: Iterable[Record]) -> Iterator[Row | BadImage]:
-        batches = batches_of(records, model.preprocessing, compute=compute)
-        return engine.probabilities(batches, block=None if is_full else 1)
+        return engine.probabilities(engine.batches(records), block=None if is_full else 1)
 
     named = rows_in_order(chain(first, items), function, len(model.classes), compute)
     return (prediction(name, row, model.classes, top) for name, row in named)

@@ -13,9 +13,10 @@ from PIL import Image
 
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels, decode
+from reinception.data.loading.evaluation_stream import EvaluationBatch
 from reinception.errors import BadImage, UsageError
 from reinception.inference.compute import Backend, Compute
-from reinception.inference.engine import Engine, ImageBatch, Row
+from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
 from reinception.inference.features import ImageFeatures
 from reinception.inference.predict import Prediction, prediction
@@ -104,6 +105,7 @@ class Predictor:
             for a dict the arrays `label`, `probability` (n,), `probabilities` (n, k) and `error` (n,), of which the
             first three hold None and NaN where there is an error.
         """
+        self.manifest.require_classifier()
         if isinstance(images, Mapping):
             answers = self(_column(images))
             return {
@@ -145,7 +147,7 @@ class Predictor:
         rows = self._engine.features(self._batches(items))
         return [ImageFeatures.of(_name(item, index), row) for index, (item, row) in _numbered(items, rows)]
 
-    def _batches(self, items: Sequence[Any]) -> Iterator[ImageBatch]:
+    def _batches(self, items: Sequence[Any]) -> Iterator[EvaluationBatch]:
         preprocessing, size = self._engine.preprocessing, self._engine.compute.batch_size
         for start in range(0, len(items), size):
             squares: list[Pixels] = []
@@ -159,11 +161,11 @@ class Predictor:
                     bad.append((index, error))
             side = preprocessing.input_size
             images = np.stack(squares) if squares else np.empty((0, side, side, 3), dtype=np.uint8)
-            yield ImageBatch(
+            yield EvaluationBatch(
                 images=torch.from_numpy(images).permute(0, 3, 1, 2),
                 indices=np.array(good, dtype=np.int64),
                 weights=np.ones(len(good)),
-                bad=bad,
+                bad=tuple(bad),
             )
 
 

@@ -1,4 +1,4 @@
-"""How fast a network answers here: milliseconds for one picture alone, and pictures a second in batches."""
+"""Latency of one image and throughput of a batch, measured on this machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SPEED_NAME = "speed.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Patience:
-    """How often a measurement is repeated: to warm up, then between two numbers, none begun after so many seconds."""
+class _Repetitions:
+    """How often a batch is timed: at least `fewest` times, at most `most`, and no more after `seconds`."""
 
     warm_up: int
     fewest: int
@@ -28,20 +28,20 @@ class _Patience:
     seconds: float = 1.0
 
 
-_ALONE, _BATCHES = _Patience(warm_up=2, fewest=20, most=40), _Patience(warm_up=1, fewest=3, most=5)
-"""Short: a verdict waits for it. Twenty, so that a 95th percentile is not just the slowest."""
+_SINGLE, _BATCHED = _Repetitions(warm_up=2, fewest=20, most=40), _Repetitions(warm_up=1, fewest=3, most=5)
+"""Few, since a run waits for them. At least 20, so that a 95th percentile is not just the slowest."""
 
 
 def measure(network: Network, preprocessing: Preprocessing, *, batch_size: int) -> dict[str, Any]:
-    """What speed.json holds: from decoded pixels to probabilities in float32, on the device the network is on.
+    """The content of speed.json: from decoded pixels to probabilities in float32, on the device of the network.
 
     Each of `runs` has `batch_size`, `n` repetitions, their `median_milliseconds` and `p95_milliseconds`, and
-    `images_per_second` at the median. By the clock on the wall, so whatever else the machine does counts.
+    `images_per_second` at the median. Wall-clock time, so other load on the machine counts.
     """
     device = next(network.parameters()).device
-    sizes = {1: _ALONE} | ({batch_size: _BATCHES} if batch_size > 1 else {})
+    sizes = {1: _SINGLE} | ({batch_size: _BATCHED} if batch_size > 1 else {})
     with evaluating(network):
-        runs = [_run(network, preprocessing, size, patience) for size, patience in sizes.items()]
+        runs = [_time(network, preprocessing, size, often) for size, often in sizes.items()]
     return {
         "what": "from decoded pixels to probabilities",
         "hardware": torch.cuda.get_device_name(device)
@@ -55,9 +55,9 @@ def measure(network: Network, preprocessing: Preprocessing, *, batch_size: int) 
     }
 
 
-def _run(network: Network, preprocessing: Preprocessing, batch_size: int, patience: _Patience) -> dict[str, Any]:
+def _time(network: Network, preprocessing: Preprocessing, batch_size: int, often: _Repetitions) -> dict[str, Any]:
     device, side = next(network.parameters()).device, preprocessing.input_size
-    # Noise: a network's time does not depend on what a picture shows.
+    # Noise: a network's time does not depend on what an image shows.
     noise = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8, generator=torch.Generator())
 
     def once() -> float:
@@ -66,10 +66,10 @@ def _run(network: Network, preprocessing: Preprocessing, batch_size: int, patien
         network(inputs).float().softmax(dim=1).cpu()  # back on the processor: only then has a device finished
         return time.perf_counter() - began
 
-    for _ in range(patience.warm_up):
+    for _ in range(often.warm_up):
         once()
     took: list[float] = []
-    while len(took) < patience.fewest or (len(took) < patience.most and sum(took) < patience.seconds):
+    while len(took) < often.fewest or (len(took) < often.most and sum(took) < often.seconds):
         took.append(once())
     median, late = np.percentile(took, (50, 95))
     return {

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
+from torch import Tensor, nn
 
 from reinception.documents import Documents
-from reinception.errors import ReinceptionError
+from reinception.errors import ReinceptionError, UsageError
 from reinception.files import write_bytes
 from reinception.model.build import Network, skeleton
 from reinception.preprocess import Preprocessing
@@ -22,6 +24,13 @@ from reinception.spec import Arch, current_path
 FORMAT = 1
 METADATA_KEY = "reinception"
 MODEL_NAME = "model.safetensors"
+# The one "class" of a model whose file had no classifier: its features are usable, its output is not.
+NO_CLASSIFIER = ("untrained",)
+# Where torch.compile, the parallel wrappers and AveragedModel, and WithAuxiliary keep the module they wrap.
+_WRAPPED = ("_orig_mod", "module", "network")
+# How files begin that hold weights in another way: HDF5; a zip archive (PyTorch, Keras, NumPy); a pickle.
+_OTHERS = (b"\x89HDF\r\n\x1a\n", b"PK", b"\x80")
+_CONVERT = "`reinception weights convert FILE -o model.safetensors` makes a model of it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,14 @@ class Manifest:
     def __post_init__(self) -> None:
         if len(self.classes) != self.arch.num_classes:
             raise ReinceptionError(f"{len(self.classes)} class names for {self.arch.num_classes} outputs")
+
+    def require_classifier(self) -> None:
+        """Raise ReinceptionError for a model whose file had no classifier: what it would answer means nothing."""
+        if self.classes == NO_CLASSIFIER:
+            raise ReinceptionError(
+                f"this {self.arch.name} has no classifier ({self.origin.get('file', 'its file')} had "
+                "none that could be used): take its features, or train one with train --weights"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values, and the number of this format."""
@@ -106,16 +123,18 @@ class Model(NamedTuple):
         return self.manifest.preprocessing
 
 
-def save(network: Network | Model, path: str | Path, manifest: Manifest | None = None) -> None:
+def save(network: nn.Module | Model, path: str | Path, manifest: Manifest | None = None) -> None:
     """Writes a model file, in place of one that is there, whole or not at all.
 
     Args:
-        network: the network, or a `Model` with its manifest.
+        network: the network, also wrapped by torch.compile, DistributedDataParallel, AveragedModel or `WithAuxiliary`;
+            or a `Model` with its manifest.
         path: the `.safetensors` file.
         manifest: the classes and the preprocessing, which a network alone does not know.
 
     Raises:
-        ReinceptionError: no manifest, or one with another number of classes.
+        ReinceptionError: no manifest, one with another number of classes, or tensors that its architecture does not
+            have, so that the file could never be loaded.
         OSError: the file cannot be written.
 
     Example:
@@ -129,8 +148,17 @@ def save(network: Network | Model, path: str | Path, manifest: Manifest | None =
         network, manifest = network.network, manifest or network.manifest
     if manifest is None:
         raise ReinceptionError(f"{path}: a network is saved with a manifest, which names its classes and preprocessing")
+    while not isinstance(network, Network):
+        inner = next((one for name, one in network.named_children() if name in _WRAPPED), None)
+        if inner is None:
+            raise UsageError(f"{path}: a {type(network).__name__} is no network of reinception, nor a wrapper of one")
+        network = inner
     manifest = dataclasses.replace(manifest, arch=network.arch)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    try:
+        _check_tensors(_shapes(tensors), _shapes(skeleton(network.arch).state_dict()))
+    except ReinceptionError as error:
+        raise ReinceptionError(f"{path}: cannot be saved: {error}; change classes with reset_classifier") from None
     metadata = {METADATA_KEY: json.dumps(manifest.to_json(), sort_keys=True)}
     write_bytes(path, serialise(tensors, metadata), replace=True)
 
@@ -158,21 +186,14 @@ def load(path: str | Path, *, with_aux: bool = True) -> Model:
         ('defective', 'functional')
     """
     file = resolve(path)
-    try:
-        manifest = read_manifest(file)
+    with _opened(file) as tensors:
+        manifest = _manifest(tensors.metadata())
         network = skeleton(manifest.arch)
         expected = network.state_dict()
-        with safe_open(file, framework="pt") as tensors:
-            stored = {current_path(name): name for name in tensors.keys()}  # noqa: SIM118 - not a mapping
-            _check_tensors(
-                {name: tuple(tensors.get_slice(own).get_shape()) for name, own in stored.items()},
-                {name: tuple(tensor.shape) for name, tensor in expected.items()},
-            )
-            values = {name: tensors.get_tensor(own).to(expected[name].dtype, copy=True) for name, own in stored.items()}
-    except SafetensorError as error:
-        raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
-    except ReinceptionError as error:
-        raise ReinceptionError(f"{file}: {error}") from None
+        stored = {current_path(name): name for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+        found = {name: tuple(tensors.get_slice(own).get_shape()) for name, own in stored.items()}
+        _check_tensors(found, _shapes(expected))
+        values = {name: tensors.get_tensor(own).to(expected[name].dtype, copy=True) for name, own in stored.items()}
     network.load_state_dict(values, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
@@ -184,16 +205,33 @@ def load(path: str | Path, *, with_aux: bool = True) -> Model:
 
 def read_manifest(path: str | Path) -> Manifest:
     """The manifest of a model file, without its tensors."""
-    file = resolve(path)
+    with _opened(resolve(path)) as tensors:
+        return _manifest(tensors.metadata())
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """The file's tensors; every error is one line that begins with its name, once."""
     try:
+        with file.open("rb") as stream:
+            head = stream.read(len(_OTHERS[0]))
+        if head.startswith(_OTHERS):
+            raise ReinceptionError(f"is no reinception model but another library's file; {_CONVERT}")
         with safe_open(file, framework="pt") as tensors:
-            metadata = tensors.metadata() or {}
+            yield tensors
     except SafetensorError as error:
         raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None
-    if METADATA_KEY not in metadata:
-        raise ReinceptionError("has no reinception manifest, so its classes and preprocessing are unknown")
+    except ReinceptionError as error:
+        raise ReinceptionError(f"{file}: {error}") from None
+    except OSError as error:
+        raise ReinceptionError(f"{file}: cannot read: {error.strerror or error}") from None
+
+
+def _manifest(metadata: Mapping[str, str] | None) -> Manifest:
+    if METADATA_KEY not in (metadata or {}):
+        raise ReinceptionError(f"has no reinception manifest, so its classes and preprocessing are unknown; {_CONVERT}")
     try:
-        document = json.loads(metadata[METADATA_KEY])
+        document = json.loads((metadata or {})[METADATA_KEY])
     except (ValueError, RecursionError) as error:
         raise ReinceptionError(f"the manifest is not JSON ({error})") from None
     if not isinstance(document, dict):
@@ -222,3 +260,7 @@ def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, 
     for name, shape in expected.items():
         if found[name] != shape:
             raise ReinceptionError(f"tensor {name} has shape {found[name]}, its architecture asks for {shape}")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

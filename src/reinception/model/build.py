@@ -44,8 +44,6 @@ class AuxiliaryClassifier(nn.Module):
 class Network(nn.Module):
     """The network of `arch`. Calling it gives logits (n, classes) for images (n, 3, h, w), in every mode."""
 
-    classifier: nn.Linear
-
     def __init__(self, arch: Arch) -> None:
         super().__init__()
         self.arch = arch
@@ -59,6 +57,7 @@ class Network(nn.Module):
             self.add_module(head.name, AuxiliaryClassifier(head, channels[head.at], arch.num_classes))
         self.dropout = nn.Dropout(arch.dropout)
         self.classifier = nn.Linear(inputs, arch.num_classes)
+        self._stages = [name for name, _ in arch.stages]
 
     @property
     def num_features(self) -> int:
@@ -71,9 +70,11 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Globally averaged features (n, num_features), before dropout."""
-        self._check(images, with_aux=False)
-        for name, _ in self.arch.stages:
-            images = self.get_submodule(name)(images)
+        if not torch.jit.is_scripting():
+            self._check(images, with_aux=False)
+        for name, stage in self.named_children():  # what TorchScript and torch.fx can unroll
+            if name in self._stages:
+                images = stage(images)
         return images.mean((2, 3))
 
     def outputs(self, images: Tensor) -> Outputs:
@@ -150,7 +151,7 @@ class Network(nn.Module):
     def _check(self, images: Tensor, *, with_aux: bool) -> None:
         """One clear line instead of an error from deep inside a pooling layer."""
         arch = self.arch
-        if torch.jit.is_tracing():  # shapes are tensors then, and a check of theirs would be part of the trace
+        if torch.jit.is_tracing() or not isinstance(images, Tensor):  # traced by torch.jit or torch.fx: no values yet
             return
         if images.dim() != 4 or images.shape[1] != arch.input_channels:
             shape = tuple(images.shape)

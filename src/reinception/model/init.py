@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from reinception.model.layers import BatchNormLayer, ConvNorm
+from reinception.model.layers import ConvNorm
 
 CUT_IN_STDDEVS = 2.0
 # What is left of the standard deviation after the cut: TensorFlow's truncated_normal(stddev=s) has 0.8796 s. The
@@ -26,8 +26,11 @@ def initialise_conv(module: ConvNorm, generator: torch.Generator | None = None) 
     truncated_normal_(module.conv.weight, module.spec.init_stddev, generator)
     if module.conv.bias is not None:
         nn.init.zeros_(module.conv.bias)
-    if isinstance(module.bn, BatchNormLayer):
-        module.bn.reset_parameters()
+    if isinstance(module.bn, nn.BatchNorm2d):
+        module.bn.reset_running_stats()
+        nn.init.zeros_(module.bn.bias)
+        if module.bn.weight is not None:
+            nn.init.ones_(module.bn.weight)
 
 
 def initialise_linear(module: nn.Linear, stddev: float, generator: torch.Generator | None = None) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reinception.spec import AdaptivePool, Chain, ChannelRange, Concat, Conv, Layer, LocalResponseNorm, Pool, SpecError
+from reinception.spec import (
+    AdaptivePool,
+    BatchNorm,
+    Chain,
+    ChannelRange,
+    Concat,
+    Conv,
+    Layer,
+    LocalResponseNorm,
+    Pool,
+    SpecError,
+)
 
 
 class ConvNorm(nn.Module):
@@ -16,29 +27,19 @@ class ConvNorm(nn.Module):
         self.spec = spec
         window = (spec.kernel, spec.stride, spec.padding)
         self.conv = nn.Conv2d(in_channels, spec.channels, *window, groups=spec.groups, bias=spec.bias)
-        norm = spec.batch_norm
-        self.bn = (
-            nn.Identity() if norm is None else BatchNormLayer(spec.channels, epsilon=norm.epsilon, scale=norm.scale)
-        )
+        self.bn = nn.Identity() if spec.batch_norm is None else _batch_norm(spec.batch_norm, spec.channels)
         self.act = nn.ReLU(inplace=True) if spec.activation == "relu" else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(images)))
 
 
-class BatchNormLayer(nn.BatchNorm2d):
-    """Batch normalisation that may leave gamma out (TF-slim's `scale=False`): then it has a beta and no `weight`."""
-
-    def __init__(self, channels: int, *, epsilon: float, scale: bool) -> None:
-        super().__init__(channels, eps=epsilon)
-        if not scale:
-            self.register_parameter("weight", None)
-
-    def reset_parameters(self) -> None:
-        self.reset_running_stats()
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
+def _batch_norm(spec: BatchNorm, channels: int) -> nn.BatchNorm2d:
+    """torch's own; without gamma (TF-slim's `scale=False`) it has a beta and no `weight`."""
+    module = nn.BatchNorm2d(channels, eps=spec.epsilon)
+    if not spec.scale:
+        module.register_parameter("weight", None)
+    return module
 
 
 class Branches(nn.Module):
@@ -51,7 +52,10 @@ class Branches(nn.Module):
             self.add_module(name, branch)
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([branch(images) for branch in self.children()], dim=1)
+        outputs: list[Tensor] = []  # a loop, not a comprehension, which TorchScript would not read
+        for branch in self.children():
+            outputs.append(branch(images))
+        return torch.cat(outputs, dim=1)
 
 
 class ChannelSlice(nn.Module):

@@ -6,10 +6,11 @@ import copy
 import dataclasses
 
 import torch
+from torch import nn
 
 from reinception.errors import ReinceptionError
 from reinception.model.build import Network
-from reinception.model.layers import BatchNormLayer, ConvNorm
+from reinception.model.layers import ConvNorm
 from reinception.preprocess import Preprocessing
 from reinception.spec import Conv, trace
 
@@ -40,7 +41,7 @@ def fold_normalisation(network: Network, preprocessing: Preprocessing) -> tuple[
         weight = module.conv.weight.double().cpu() / std[:, None, None]
         constant = (weight * mean[:, None, None]).sum((1, 2, 3))
         module.conv.weight.copy_(weight)
-        if isinstance(module.bn, BatchNormLayer):
+        if isinstance(module.bn, nn.BatchNorm2d):
             assert module.bn.running_mean is not None
             module.bn.running_mean.copy_(module.bn.running_mean.double().cpu() + constant)
         elif module.conv.bias is not None:

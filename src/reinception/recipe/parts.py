@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from reinception.errors import UsageError
 
@@ -16,11 +17,40 @@ class RecipeError(UsageError):
 
 
 require = RecipeError.require
-check_fraction = RecipeError.require_fraction
+_Rule = tuple[Callable[[float], bool], str]
+_FRACTION: _Rule = (lambda value: 0 <= value < 1, "must be at least 0 and below 1")
+_POSITIVE: _Rule = (lambda value: value > 0, "must be positive")
+_NOT_NEGATIVE: _Rule = (lambda value: value >= 0, "must not be negative")
+_UP_TO_1: _Rule = (lambda value: 0 < value <= 1, "must be above 0 and at most 1")
+_ALPHA: _Rule = (lambda value: 0 < value <= LARGEST_ALPHA, f"must be above 0 and at most {LARGEST_ALPHA:g}")
+_FRACTIONS = "decay momentum beta1 beta2 warm_up_fraction start_fraction final_fraction label_smoothing dropout"
+_RULES: Mapping[str, _Rule] = {
+    **dict.fromkeys([*_FRACTIONS.split(), "batch_norm_decay"], _FRACTION),
+    **dict.fromkeys(["epsilon", "base_rate", "every_epochs", "clip_norm"], _POSITIVE),
+    **dict.fromkeys(["epochs", "batch_size", "replicas"], _POSITIVE),
+    **dict.fromkeys(("weight_decay", "auxiliary_weight"), _NOT_NEGATIVE),
+    **dict.fromkeys(("factor", "crop_fraction"), _UP_TO_1),
+    **dict.fromkeys(("mixup_alpha", "cutmix_alpha"), _ALPHA),
+    "cutmix_share": (lambda value: 0 <= value <= 1, "must lie between 0 and 1"),
+}
+
+
+def check_numbers(part: Any) -> None:
+    """RecipeError for a number of `part` that its name does not allow."""
+    for name, (fits, words) in _RULES.items():
+        value = getattr(part, name, None)
+        require(value is None or fits(value), f"{name} {words}, got {value}")
+
+
+class Part:
+    """A part of a recipe: its numbers are checked."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RMSPropTF:
+class RMSPropTF(Part):
     """TensorFlow's RMSProp: accumulator from one, epsilon inside the root, learning rate inside the momentum buffer."""
 
     decay: Annotated[float, "fraction of the mean square kept at each step"]
@@ -28,27 +58,17 @@ class RMSPropTF:
     epsilon: Annotated[float, "added to the mean square, inside the root"]
     weight_decay: Annotated[float, "L2 on convolution and classifier weights, added to their gradient"]
 
-    def __post_init__(self) -> None:
-        check_fraction("decay", self.decay)
-        check_fraction("momentum", self.momentum)
-        require(self.epsilon > 0, f"epsilon must be positive, got {self.epsilon}")
-        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-
 
 @dataclass(frozen=True, kw_only=True)
-class SGD:
+class SGD(Part):
     """Stochastic gradient descent with momentum: the paper's earlier experiments."""
 
     momentum: Annotated[float, "fraction of the last update that is repeated"]
     weight_decay: Annotated[float, "L2 on convolution and classifier weights, added to their gradient"]
 
-    def __post_init__(self) -> None:
-        check_fraction("momentum", self.momentum)
-        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
+class AdamW(Part):
     """Adam with decoupled weight decay."""
 
     beta1: Annotated[float, "fraction of the mean gradient kept at each step"]
@@ -58,15 +78,9 @@ class AdamW:
         float, "decoupled: learning rate x this x weight is subtracted from convolution and classifier weights"
     ]
 
-    def __post_init__(self) -> None:
-        check_fraction("beta1", self.beta1)
-        check_fraction("beta2", self.beta2)
-        require(self.epsilon > 0, f"epsilon must be positive, got {self.epsilon}")
-        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Exponential:
+class Exponential(Part):
     """`base_rate` times `factor` for every `every_epochs` epochs done; with `staircase` only at whole multiples."""
 
     base_rate: Annotated[float, "learning rate after warm-up"]
@@ -77,14 +91,9 @@ class Exponential:
         float, "fraction of the run in which the learning rate rises to base_rate, linearly from zero"
     ]
 
-    def __post_init__(self) -> None:
-        check_schedule(self.base_rate, self.warm_up_fraction)
-        require(0 < self.factor <= 1, f"factor must be above 0 and at most 1, got {self.factor}")
-        require(self.every_epochs > 0, f"every_epochs must be positive, got {self.every_epochs}")
-
 
 @dataclass(frozen=True, kw_only=True)
-class OneCycle:
+class OneCycle(Part):
     """Up along half a cosine to `base_rate`, then down along another half."""
 
     base_rate: Annotated[float, "highest learning rate"]
@@ -92,38 +101,26 @@ class OneCycle:
     final_fraction: Annotated[float, "last learning rate, as a fraction of base_rate"]
     warm_up_fraction: Annotated[float, "fraction of the run in which the learning rate rises"]
 
-    def __post_init__(self) -> None:
-        check_schedule(self.base_rate, self.warm_up_fraction)
-        check_fraction("start_fraction", self.start_fraction)
-        check_fraction("final_fraction", self.final_fraction)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Cosine:
+class Cosine(Part):
     """Linear warm-up to `base_rate`, then down along half a cosine."""
 
     base_rate: Annotated[float, "learning rate after warm-up"]
     final_fraction: Annotated[float, "last learning rate, as a fraction of base_rate"]
     warm_up_fraction: Annotated[float, "fraction of the run in which the learning rate rises, linearly from zero"]
 
-    def __post_init__(self) -> None:
-        check_schedule(self.base_rate, self.warm_up_fraction)
-        check_fraction("final_fraction", self.final_fraction)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Averaging:
+class Averaging(Part):
     """The running average of parameters and batch-norm statistics that is evaluated and kept."""
 
     decay: Annotated[float, "fraction of the average kept at each step"]
     warm_up: Annotated[bool, "use min(decay, (1 + n) / (10 + n)) at step n, so that early steps are forgotten"]
 
-    def __post_init__(self) -> None:
-        check_fraction("decay", self.decay)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Mixing:
+class Mixing(Part):
     """Each image of a batch is mixed with its neighbour, and their labels in the same proportion (train/mixing.py).
 
     Mixup blends two images, cutmix puts a box of one into the other; the weights are drawn from Beta(alpha, alpha).
@@ -133,17 +130,6 @@ class Mixing:
     cutmix_alpha: Annotated[float, "cutmix's area of the first image is drawn from Beta(alpha, alpha)"]
     cutmix_share: Annotated[float, "fraction of the batches that get cutmix; the others get mixup"]
 
-    def __post_init__(self) -> None:
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            alpha = getattr(self, name)
-            require(0 < alpha <= LARGEST_ALPHA, f"{name} must be above 0 and at most {LARGEST_ALPHA:g}, got {alpha}")
-        require(0 <= self.cutmix_share <= 1, f"cutmix_share must lie between 0 and 1, got {self.cutmix_share}")
-
 
 Optimizer = RMSPropTF | SGD | AdamW
 Schedule = Exponential | OneCycle | Cosine
-
-
-def check_schedule(base_rate: float, warm_up_fraction: float) -> None:
-    require(base_rate > 0, f"base_rate must be positive, got {base_rate}")
-    check_fraction("warm_up_fraction", warm_up_fraction)

@@ -21,7 +21,7 @@ from reinception.recipe.parts import (
     RecipeError,
     RMSPropTF,
     Schedule,
-    check_fraction,
+    check_numbers,
     require,
 )
 
@@ -65,18 +65,10 @@ class Recipe:
     sources: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
     def __post_init__(self) -> None:
-        require(self.epochs > 0, f"epochs must be positive, got {self.epochs}")
-        require(self.batch_size > 0, f"batch_size must be positive, got {self.batch_size}")
-        require(self.replicas > 0, f"replicas must be positive, got {self.replicas}")
-        require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm must be positive, got {self.clip_norm}")
-        require(self.auxiliary_weight >= 0, f"auxiliary_weight must not be negative, got {self.auxiliary_weight}")
-        check_fraction("label_smoothing", self.label_smoothing)
-        check_fraction("dropout", self.dropout)
-        check_fraction("batch_norm_decay", self.batch_norm_decay)
+        check_numbers(self)
         require(self.augmentation in get_args(Augmentation), f"unknown augmentation {self.augmentation!r}")
         require(self.resize in get_args(ResizeRule), f"unknown resize rule {self.resize!r}")
         require(self.scaling in get_args(Scaling), f"unknown scaling {self.scaling!r}")
-        require(0 < self.crop_fraction <= 1, f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}")
         unknown = set(self.sources) - {path for path, _, _ in _leaves(self)}
         require(not unknown, f"sources for values that do not exist: {sorted(unknown)}")
 

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from reinception.data.sources.labels import split_code
 from reinception.data.sources.manifest import COLUMNS
-from reinception.data.sources.records import SPLIT_WORDS
 from reinception.metrics import PredictionTable
 from reinception.report.charts import short
 from reinception.report.image_lookup import manifest_of
@@ -81,7 +81,7 @@ def _feature(name: str, values: Sequence[str | None], rows: Sequence[int] | None
 
 def _folder(name: str, label: str) -> str | None:
     """The folders of the image, without those that only name its split or its class."""
-    parts = [part for part in PurePosixPath(name).parts[:-1] if part != label and part.lower() not in SPLIT_WORDS]
+    parts = [part for part in PurePosixPath(name).parts[:-1] if part != label and split_code(part) is None]
     return "/".join(parts) or None
 
 

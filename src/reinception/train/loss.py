@@ -14,6 +14,7 @@ from reinception.recipe import Recipe
 if TYPE_CHECKING:
     from reinception.model.build import Outputs
 
+SUM_TOLERANCE = 1e-2  # of a row of soft labels, which may have been stored in half precision
 PRIOR_TOLERANCE = 1e-4  # a prior counted in float32 over thousands of classes does not sum to one exactly
 
 
@@ -42,7 +43,7 @@ def smoothed_cross_entropy(  # noqa: PLR0917 - the order of torch.nn.functional.
         A scalar, computed in float32 or wider.
 
     Raises:
-        UsageError: shapes, `epsilon` or `prior` that make no sense.
+        UsageError: shapes, `epsilon`, `prior` or targets that make no sense.
 
     Source: Szegedy et al. 2015 (arXiv 1512.00567), section 7.
 
@@ -57,12 +58,22 @@ def smoothed_cross_entropy(  # noqa: PLR0917 - the order of torch.nn.functional.
     if not 0 <= epsilon <= 1:
         raise UsageError(f"label smoothing must lie between 0 and 1, got {epsilon}")
     is_probability = _is_probability(target, logits.shape)
-    log_p = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
     if ignore_index is not None:
         if is_probability:
             raise UsageError("ignore_index is for class numbers; the targets are probabilities")
         kept = target != ignore_index
-        log_p, target = log_p[kept], target[kept]
+        logits, target = logits[kept], target[kept]
+    if not torch.compiler.is_compiling():
+        _check_values(target, logits.shape[1], is_probability=is_probability)
+    return _cross_entropy(logits, target, epsilon, prior, weight)
+
+
+def _cross_entropy(
+    logits: Tensor, target: Tensor, epsilon: float, prior: Tensor | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """The same without a look at the values of the targets, for which a GPU would have to be waited for."""
+    is_probability = _is_probability(target, logits.shape)
+    log_p = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
     row_weights = None
     if weight is not None:
         weight = _checked_weight(weight, like=log_p)
@@ -90,8 +101,8 @@ class Losses:
 
 def training_loss(outputs: Outputs, target: Tensor, recipe: Recipe) -> Losses:
     """The loss of a step: smoothed on every head (as TF losses.py), auxiliary heads by the recipe's weight."""
-    main = smoothed_cross_entropy(outputs.logits, target, recipe.label_smoothing)
-    heads = [smoothed_cross_entropy(logits, target, recipe.label_smoothing) for logits in outputs.auxiliaries]
+    main = _cross_entropy(outputs.logits, target, recipe.label_smoothing)
+    heads = [_cross_entropy(logits, target, recipe.label_smoothing) for logits in outputs.auxiliaries]
     if not heads:
         return Losses(main=main, auxiliary=None, total=main)
     auxiliary = torch.stack(heads).sum()
@@ -109,6 +120,22 @@ def _is_probability(target: Tensor, shape: torch.Size) -> bool:
         f"targets for logits {(n, k)} must be {n} class numbers or probabilities of that shape, "
         f"got {tuple(target.shape)} {target.dtype}"
     )
+
+
+def _check_values(target: Tensor, k: int, *, is_probability: bool) -> None:
+    """UsageError for class numbers outside 0 to k - 1 and for rows that are no probabilities."""
+    if is_probability:
+        bad = ((target.sum(dim=1) - 1).abs() > SUM_TOLERANCE) | (target < 0).any(dim=1) | ~target.isfinite().all(dim=1)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0, 0])
+            raise UsageError(f"target row {row} must hold probabilities that sum to one, got {_short(target[row])}")
+    elif target.numel() and bool((outside := (target < 0) | (target >= k)).any()):
+        number = int(target[outside][0])
+        raise UsageError(f"class number {number} is not one of 0 to {k - 1}; ignore_index={number} leaves its rows out")
+
+
+def _short(row: Tensor) -> str:
+    return f"{', '.join(f'{value:g}' for value in row[:5].tolist())}{', ...' if len(row) > 5 else ''}"
 
 
 def _checked_weight(weight: Tensor, *, like: Tensor) -> Tensor:

@@ -74,6 +74,33 @@ class StepRecord:
     """its loss or gradient was not finite, so it changed nothing"""
 
 
+def accumulate(state: TrainState, batches: Iterable[Batch], *, step: int, stop: StopRequest) -> Tensor:
+    """Forward and backward passes of this rank's replicas: changes `state.reducer`, which adds gradients, and no more.
+
+    Returns a row for every replica of all ranks, (R, 3 + c) on the device: main loss, auxiliary loss (0 without one),
+    a number that is finite where the gradient is, and the batch statistics.
+    """
+    rows: list[Tensor] = []
+    state.reducer.begin()
+    with state.statistics.apart():
+        for replica, batch in zip(state.shard, batches, strict=False):
+            # Dropout is a function of its purpose, not of how many replicas this process has computed.
+            torch.manual_seed(RandomStream("dropout", state.seed, step, replica).integer(2**32))
+            images, labels = _inputs(state, batch, step, replica)
+            with state.reducer.replica(is_last=replica == state.shard[-1]):
+                with autocast(state.dtype, state.ranks.device):
+                    outputs = state.reducer.forward(images)
+                losses = training_loss(outputs, labels, state.recipe)
+                usable = state.reducer.backward(losses.total)
+            auxiliary = torch.zeros_like(losses.main) if losses.auxiliary is None else losses.auxiliary
+            numbers = [number.detach().float().reshape(1) for number in (losses.main, auxiliary, usable)]
+            rows.append(torch.cat([*numbers, state.statistics.row().to(state.ranks.device)]))
+            if stop.number and state.reducer.can_stop_early:
+                break
+    stop.check_all(state.ranks)
+    return state.ranks.all_gather_rows(torch.stack(rows))
+
+
 def train_step(
     state: TrainState,
     batches: Iterable[Batch],
@@ -110,33 +137,6 @@ def train_step(
         clipped=recipe.clip_norm is not None and norm > recipe.clip_norm,
         skipped=not is_finite,
     )
-
-
-def accumulate(state: TrainState, batches: Iterable[Batch], *, step: int, stop: StopRequest) -> Tensor:
-    """Forward and backward passes of this rank's replicas: changes `state.reducer`, which adds gradients, and no more.
-
-    Returns a row for every replica of all ranks, (R, 3 + c) on the device: main loss, auxiliary loss (0 without one),
-    a number that is finite where the gradient is, and the batch statistics.
-    """
-    rows: list[Tensor] = []
-    state.reducer.begin()
-    with state.statistics.apart():
-        for replica, batch in zip(state.shard, batches, strict=False):
-            # Dropout is a function of its purpose, not of how many replicas this process has computed.
-            torch.manual_seed(RandomStream("dropout", state.seed, step, replica).integer(2**32))
-            images, labels = _inputs(state, batch, step, replica)
-            with state.reducer.replica(is_last=replica == state.shard[-1]):
-                with autocast(state.dtype, state.ranks.device):
-                    outputs = state.reducer.forward(images)
-                losses = training_loss(outputs, labels, state.recipe)
-                usable = state.reducer.backward(losses.total)
-            auxiliary = torch.zeros_like(losses.main) if losses.auxiliary is None else losses.auxiliary
-            numbers = [number.detach().float().reshape(1) for number in (losses.main, auxiliary, usable)]
-            rows.append(torch.cat([*numbers, state.statistics.row().to(state.ranks.device)]))
-            if stop.number and state.reducer.can_stop_early:
-                break
-    stop.check_all(state.ranks)
-    return state.ranks.all_gather_rows(torch.stack(rows))
 
 
 def _inputs(state: TrainState, batch: Batch, step: int, replica: int) -> tuple[Tensor, Tensor]:

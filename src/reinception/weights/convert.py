@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
+from torch.nn import functional
 
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
 from reinception.files import refuse_existing
 from reinception.model import artifact
-from reinception.model.artifact import Manifest
+from reinception.model.artifact import NO_CLASSIFIER, Manifest
 from reinception.model.build import Network, skeleton
 from reinception.model.normalisation import fold_normalisation
-from reinception.preprocess import Preprocessing
 from reinception.spec import Arch, count_border, with_scale
 from reinception.weights import parity
 from reinception.weights.choices import Choices
@@ -27,11 +27,15 @@ from reinception.weights.identify import RELEASED, Finding, find
 from reinception.weights.layouts.libraries import AVERAGE_SUFFIX
 from reinception.weights.layouts.match import Identification
 from reinception.weights.layouts.translate import to_ours
-from reinception.weights.publishers import IMAGENET_MEAN, IMAGENET_STD, Publisher
+from reinception.weights.publishers import Publisher
 from reinception.weights.weight_files import WeightFile, read
 
-# The one "class" of a model whose file had no classifier: its features are usable, its output is not.
-NO_CLASSIFIER = ("untrained",)
+# The padding that puts a row of zeros before the tensors of a classifier.
+_ROW_BEFORE = {
+    f"{head}classifier.{leaf}": padding
+    for head in ("", "aux.")
+    for leaf, padding in {"weight": (0, 0, 1, 0), "bias": (1, 0)}.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +52,6 @@ class Conversion:
     found: Identification | None = None
     publisher: Publisher | None = None
     choices: Choices = field(default_factory=Choices)
-
-
-def obtain(name: str | Path, choices: Choices | None = None) -> Conversion:
-    """The model of a file, of a model or run of ours, or of `torchvision:TAG` or `timm:NAME`, downloaded by them."""
-    return convert(name, choices)
 
 
 def convert(file: str | Path | WeightFile, choices: Choices | None = None) -> Conversion:
@@ -81,7 +80,7 @@ def convert(file: str | Path | WeightFile, choices: Choices | None = None) -> Co
         return _already_ours(file, wanted)
     finding = find(file, wanted.source)
     try:
-        state = to_ours(finding.found, file.tensors)
+        state = to_ours(finding.found, finding.file.tensors)
     except ReinceptionError as error:
         raise ReinceptionError(f"{file.path}: {error}") from None
     return _converted(finding, state, wanted)
@@ -102,6 +101,9 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
     if found.num_classes == IMAGENET_CLASSES + 1:
         state, offset, note = _background(state, choices)
         notes.append(note)
+    if found.num_classes == 1:
+        state |= {name: functional.pad(state[name], _ROW_BEFORE[name]) for name in _ROW_BEFORE if name in state}
+        notes.append("one output: taken as two classes, as the sigmoid of z is the softmax over 0 and z")
     num_classes = state["classifier.weight"].shape[0]
     counts = {"counted": True, "ignored": False}.get(choices.border, chosen.counts_border)
     arch = dataclasses.replace(
@@ -115,7 +117,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
     manifest = Manifest(
         arch=arch,
         classes=classes,
-        preprocessing=_preprocessing(chosen, choices),
+        preprocessing=dataclasses.replace(chosen.preprocessing, **{**file.pixels, **choices.mean_and_std()}),
         origin={
             "source": chosen.name,
             "source_is": finding.certainty,
@@ -140,7 +142,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
         certainty=finding.certainty,
         could_also_be=finding.could_also_be,
         dropped=tuple(dropped),
-        added=tuple(name for name in found.absent if name in state),
+        added=tuple(name for name in found.absent if name in state and name.endswith("num_batches_tracked")),
         notes=tuple(note for note in notes if note),
     )
     return Conversion(
@@ -238,17 +240,11 @@ def _class_names(num_classes: int, found: Identification, offset: int, choices: 
     return class_names(num_classes, with_background=num_classes == IMAGENET_CLASSES + 1 and not offset)
 
 
-def _preprocessing(chosen: Publisher, choices: Choices) -> Preprocessing:
-    if choices.normalisation == "imagenet":
-        return dataclasses.replace(chosen.preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    if choices.normalisation == "inception":
-        return dataclasses.replace(chosen.preprocessing, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return chosen.preprocessing
-
-
 def _notes(finding: Finding, counts: bool) -> list[str]:
     file, found, chosen = finding.file, finding.found, finding.publisher
     notes = [chosen.remark]
+    if found.layout.name.startswith("keras") and found.has_classifier and not file.config:
+        notes.append("no configuration in the file: softmax (sigmoid for one output) of averaged features is assumed")
     if finding.is_assumed and found.layout.name == "torchvision":
         notes.append("names and shapes fit all of these; the pixels are those of the first: choose with --source")
     if chosen.trained_counting_border is not None and chosen.trained_counting_border != counts:

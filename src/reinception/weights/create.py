@@ -9,17 +9,16 @@ import torch
 from reinception.errors import UsageError
 from reinception.family.catalog import AuxChoice, network
 from reinception.model.build import Network, build
-from reinception.weights.convert import obtain
+from reinception.weights.convert import convert
 
 
-def create(  # noqa: PLR0913 - one keyword for each thing that a caller may want otherwise
+def create(
     name: str,
     *,
     num_classes: int | None = None,
     input_size: int | None = None,
     width: float = 1.0,
     aux: AuxChoice = "own",
-    dropout: float | None = None,
     weights: str | Path | None = None,
     seed: int | None = None,
 ) -> Network:
@@ -32,7 +31,6 @@ def create(  # noqa: PLR0913 - one keyword for each thing that a caller may want
         width: channels of every layer, times this (TF-slim's depth_multiplier).
         aux: own keeps the network's auxiliary classifiers; strict refuses an `input_size` they cannot take; adaptive
             lets them take any grid; none leaves them out.
-        dropout: before the classifier (default: the network's own).
         weights: a model file, a run folder, another library's weights, `torchvision:TAG` or `timm:NAME`. Classifiers
             for another number of classes than theirs, and auxiliary ones they lack, stay fresh.
         seed: draws the parameters from a generator of their own; without it they come from torch's global one.
@@ -52,10 +50,10 @@ def create(  # noqa: PLR0913 - one keyword for each thing that a caller may want
         >>> network(torch.zeros(2, 3, 75, 75)).shape
         torch.Size([2, 2])
     """
-    arch = network(name, num_classes=num_classes, width=width, input_size=input_size, aux=aux, dropout=dropout)
+    arch = network(name, num_classes=num_classes, width=width, input_size=input_size, aux=aux)
     fresh = build(arch, seed=seed)
     if weights is not None:
-        copy_weights(obtain(weights).network, fresh, source=str(weights))
+        copy_weights(convert(weights).network, fresh, source=str(weights))
     return fresh
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,22 @@ def _h5py() -> Any:
     return h5py
 
 
-def read(source: Path | bytes) -> dict[str, Tensor]:
-    """Every numeric dataset by its path. Links out of the file are not followed, data stored outside is refused."""
+def read(source: Path | bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Every numeric dataset by its path, and Keras's `config` and `layers` where the file has them.
+
+    Links out of the file are not followed, data stored outside is refused.
+    """
     h5py = _h5py()
     tensors: dict[str, Tensor] = {}
+    keras: dict[str, Any] = {}
+    layers: list[str] = []
     num_bytes = 0
 
     def visit(name: str, item: Any) -> None:
         nonlocal num_bytes
+        parent, _, layer = name.rpartition("/")
+        if isinstance(item, h5py.Group) and (parent == "layers" or parent.endswith("/layers")):
+            layers.append(layer)  # Keras 3 makes a group for each layer, also where it has no weights
         if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiu":
             return
         if item.external is not None or item.is_virtual:
@@ -53,9 +62,13 @@ def read(source: Path | bytes) -> dict[str, Tensor]:
     try:
         with h5py.File(source if isinstance(source, Path) else io.BytesIO(source), "r") as file:
             file.visititems(visit)  # hard links only: a soft or external link is never opened
+            if "model_config" in file.attrs:
+                keras["config"] = json.loads(file.attrs["model_config"])
+                keras["config"]["compile_config"] = json.loads(file.attrs.get("training_config", "{}"))
+            layers += [str(np.char.decode(name)) for name in np.asarray(file.attrs.get("layer_names", ()), dtype="S")]
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ReinceptionError(f"not a whole HDF5 file ({first_line(error)}); copy or download it again") from None
-    return tensors
+    return tensors, keras | {"layers": tuple(layers)}
 
 
 def write_legacy(path: Path, tensors: Mapping[str, Tensor], order: Sequence[tuple[str, int]]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
 from reinception.spec import Arch
-from reinception.weights.layouts import match
+from reinception.weights.layouts import keras_config, match
 from reinception.weights.layouts.keys import Shapes
 from reinception.weights.layouts.match import Identification
 from reinception.weights.publishers import PUBLISHERS, Publisher, by_digest, candidates, publisher
 from reinception.weights.weight_files import WeightFile
 
 RELEASED: Arch = family.NETWORKS["inception_v3"].arch
+_DENSE, _LINEAR = re.compile(r"(^|/)(dense|predictions)(_\d+)?/"), ("kernel", "bias")
 ASSUMED = "assumed from names and shapes"
 
 
@@ -96,6 +99,7 @@ def identify(shapes: Shapes) -> Identification:
 def find(file: WeightFile, named: str | None = None) -> Finding:
     """What `file` is; `named` is the publisher that the user names. ReinceptionError if it is no Inception-v3."""
     try:
+        file = _with_plain_head(file)
         found = identify(file.shapes)
     except ReinceptionError as error:
         raise ReinceptionError(f"{file.path}: {error}") from None
@@ -122,6 +126,26 @@ def find(file: WeightFile, named: str | None = None) -> Finding:
         certainty=certainty,
         could_also_be=tuple(entry.name for entry in fits[1:]),
     )
+
+
+def _with_plain_head(file: WeightFile) -> WeightFile:
+    """A Keras file with its head as one dense layer, or without a head; its remarks say what was done."""
+    if not file.config:
+        why = keras_config.doubt(file.layers)
+        tensors = {name: tensor for name, tensor in file.tensors.items() if not why or not _DENSE.search(name)}
+        remarks = (f"no classifier taken: {why}",) if len(tensors) < len(file.tensors) else ()
+        return dataclasses.replace(file, tensors=tensors, remarks=file.remarks + remarks)
+    head = keras_config.read_head(file.config, file.tensors, RELEASED)
+    tensors = {name: tensor for name, tensor in file.tensors.items() if name not in head.stored}
+    remarks = (f"no classifier taken: {head.why_not}",) if head.why_not else ()
+    if head.kernel is not None and head.bias is not None:
+        is_new = any("/vars/" in name for name in head.stored)
+        names = (
+            f"layers/dense/vars/{index}" if is_new else f"predictions/{leaf}" for index, leaf in enumerate(_LINEAR)
+        )
+        tensors |= dict(zip(names, (head.kernel, head.bias), strict=True))
+        remarks = (f"head, by the file's configuration: {', '.join(head.layers)}, written as one linear layer",)
+    return dataclasses.replace(file, tensors=tensors, remarks=file.remarks + remarks, pixels=head.pixels)
 
 
 def _short(values: tuple[float, ...]) -> str:

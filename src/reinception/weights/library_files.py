@@ -16,12 +16,12 @@ from torch import Tensor
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
 from reinception.files import new_file, refuse_existing
-from reinception.model.artifact import Manifest
+from reinception.model.artifact import NO_CLASSIFIER, Manifest
 from reinception.model.build import Network
 from reinception.spec import Arch, count_border, with_scale
 from reinception.weights import hdf5, parity
 from reinception.weights.conversion_report import ConversionReport, Dropped, Proof
-from reinception.weights.convert import NO_CLASSIFIER, network_of
+from reinception.weights.convert import network_of
 from reinception.weights.identify import RELEASED, identify
 from reinception.weights.layouts.libraries import LAYOUTS
 from reinception.weights.layouts.places import keras_layers

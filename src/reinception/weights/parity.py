@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reinception.errors import ReinceptionError, first_line
 from reinception.model.build import Network
@@ -41,7 +42,7 @@ def prove(
     """
     publisher = source.partition(":")[0]
     generator = torch.Generator().manual_seed(0)
-    size = network.arch.input_size
+    size = found.arch.input_size
     images = torch.rand(num_images, network.arch.input_channels, size, size, generator=generator) * 2 - 1
     try:
         if publisher not in _PEERS:
@@ -54,6 +55,8 @@ def prove(
         return Proof(peer=None, why_not=f"{error.name or publisher} is not installed")
     except PeerUnavailable as error:
         return Proof(peer=None, why_not=str(error))
+    if logits is not None and logits.shape[1] == 1:  # the sigmoid of z is the softmax over 0 and z
+        logits = functional.pad(logits, (1, 0))
     with torch.inference_mode():
         ours = network.features(images)
         pairs = {"features": (ours, features)}
@@ -75,9 +78,10 @@ def prove(
 
 def _state(file: WeightFile, found: Identification) -> dict[str, Tensor]:
     """The file's tensors under the layout's own names, without wrappers' prefixes."""
-    taken = {key.theirs for key in found.names.values()}
-    names = found.layout.canonical(file.shapes)
-    return {name: file.tensors[own].float() for name, own in names.items() if own in taken}
+    names = {
+        key.theirs: found.names[key.ours].theirs for key in found.layout.keys(found.arch) if key.ours in found.names
+    }
+    return {name: file.tensors[own].float() for name, own in names.items()}
 
 
 def _load(model: Any, state: Mapping[str, Tensor]) -> None:
@@ -121,20 +125,12 @@ def _pytorch_fid_peer(file: WeightFile, found: Identification) -> tuple[Callable
 
 
 def _pooled(model: Any) -> Callable[[Tensor], Outputs]:
-    """torchvision's network returns logits only; a hook takes the pooled features."""
+    """torchvision's network returns logits only: without its last layer it returns the pooled features."""
+    classifier, model.fc = model.fc, nn.Identity()
 
     def run(images: Tensor) -> Outputs:
-        caught: list[Tensor] = []
-
-        def catch(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
-            caught.append(output.flatten(1))
-
-        hook = model.avgpool.register_forward_hook(catch)
-        try:
-            logits = model(images)
-        finally:
-            hook.remove()
-        return caught[0], logits
+        features = model(images)
+        return features, classifier(features)
 
     return run
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from reinception.errors import UsageError
 from reinception.preprocess import Preprocessing
+from reinception.weights.choices import IMAGENET_MEAN, IMAGENET_STD
 from reinception.weights.class_names import FID_OUTPUTS
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,23 @@ class Publisher:
 
 
 _TF_EVALUATION = Preprocessing(resize="central_crop", crop_fraction=0.875, interpolation="bilinear")
-_TIMM = Preprocessing(resize="shorter_side", crop_fraction=0.875, interpolation="bicubic")
+
+
+def _timm(
+    tag: str, title: str, *digests: str, trained_counting_border: bool | None = None, **colours: Any
+) -> Publisher:
+    return Publisher(
+        name=f"timm:inception_v3.{tag}",
+        title=f"timm, {title}",
+        layouts=("torchvision",),
+        preprocessing=Preprocessing(resize="shorter_side", crop_fraction=0.875, interpolation="bicubic", **colours),
+        counts_border=True,
+        trained_counting_border=trained_counting_border,
+        licence="Apache-2.0 (model card)",
+        reference=f"https://huggingface.co/timm/inception_v3.{tag}",
+        digests=digests,
+    )
+
 
 PUBLISHERS: Mapping[str, Publisher] = {
     publisher.name: publisher
@@ -57,53 +73,15 @@ PUBLISHERS: Mapping[str, Publisher] = {
             digests=("0cc3c7bd", "1a9a5a14"),
             remark="transform_input is folded into the preprocessing: mean 0.5, std 0.5",
         ),
-        Publisher(
-            name="timm:inception_v3.tv_in1k",
-            title="timm, torchvision's weights of 2017",
-            layouts=("torchvision",),
-            preprocessing=_TIMM,
-            counts_border=True,
-            licence="Apache-2.0 (model card)",
-            reference="https://huggingface.co/timm/inception_v3.tv_in1k",
-        ),
-        Publisher(
-            name="timm:inception_v3.tf_in1k",
-            title="timm, from TF-slim's checkpoint of 2016-08-28",
-            layouts=("torchvision",),
-            preprocessing=_TIMM,
-            counts_border=True,
+        _timm("tv_in1k", "torchvision's weights of 2017"),
+        _timm("tf_in1k", "from TF-slim's checkpoint of 2016-08-28", "e0069de4", trained_counting_border=False),
+        _timm(
+            "tf_adv_in1k",
+            "from the adversarially trained checkpoint of 2017-08-18",
+            "9e27bd63",
             trained_counting_border=False,
-            licence="Apache-2.0 (model card)",
-            reference="https://huggingface.co/timm/inception_v3.tf_in1k",
-            digests=("e0069de4",),
         ),
-        Publisher(
-            name="timm:inception_v3.tf_adv_in1k",
-            title="timm, from the adversarially trained checkpoint of 2017-08-18",
-            layouts=("torchvision",),
-            preprocessing=_TIMM,
-            counts_border=True,
-            trained_counting_border=False,
-            licence="Apache-2.0 (model card)",
-            reference="https://huggingface.co/timm/inception_v3.tf_adv_in1k",
-            digests=("9e27bd63",),
-        ),
-        Publisher(
-            name="timm:inception_v3.gluon_in1k",
-            title="timm, from GluonCV",
-            layouts=("torchvision",),
-            preprocessing=Preprocessing(
-                resize="shorter_side",
-                crop_fraction=0.875,
-                interpolation="bicubic",
-                mean=IMAGENET_MEAN,
-                std=IMAGENET_STD,
-            ),
-            counts_border=True,
-            licence="Apache-2.0 (model card)",
-            reference="https://huggingface.co/timm/inception_v3.gluon_in1k",
-            digests=("9f746940",),
-        ),
+        _timm("gluon_in1k", "from GluonCV", "9f746940", mean=IMAGENET_MEAN, std=IMAGENET_STD),
         Publisher(
             name="keras",
             title="Keras Applications, InceptionV3",

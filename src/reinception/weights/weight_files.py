@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
 import pickle
 import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy._core import multiarray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -27,6 +31,18 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
 # Where training scripts keep the network's state inside a checkpoint, most specific first.
 _STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network", "weights")
+_ARRAYS = ("scalar", "_reconstruct")
+# Plain data that training scripts keep beside the weights: options, paths (as text, never opened), NumPy's numbers.
+_DATA: tuple[Any, ...] = (
+    argparse.Namespace,
+    SimpleNamespace,
+    *((PurePosixPath, f"pathlib{home}.{kind}PosixPath") for home in ("", "._local") for kind in ("", "Pure")),
+    *((PureWindowsPath, f"pathlib{home}.{kind}WindowsPath") for home in ("", "._local") for kind in ("", "Pure")),
+    *((getattr(multiarray, name), f"numpy.{home}.multiarray.{name}") for home in ("core", "_core") for name in _ARRAYS),
+    np.ndarray,
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__ if name not in ("ObjectDType", "VoidDType")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +51,8 @@ class WeightFile:
 
     `kind` is what the file is, `is_ours` whether it has our manifest, `remarks` what was done to reach the tensors,
     `sha256` and `md5` its digests ("" where it is several files or none), `published_as` the name of the publisher
-    whose own library downloaded it.
+    whose own library downloaded it; `config` is the Keras configuration in it, `layers` the names of the Keras layers
+    that it lists without one; `pixels` are fields of `Preprocessing` that it determines.
     """
 
     path: Path
@@ -46,6 +63,9 @@ class WeightFile:
     sha256: str = ""
     md5: str = ""
     published_as: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    pixels: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -86,10 +106,11 @@ def _read_file(file: Path) -> WeightFile:
         tail = stream.read()
     remarks: tuple[str, ...] = ()
     is_ours = False
+    keras: dict[str, Any] = {}
     if head.startswith(_HDF5_MAGIC):
-        kind, tensors = "HDF5", hdf5.read(file)
+        kind, (tensors, keras) = "HDF5", hdf5.read(file)
     elif head.startswith(b"PK"):
-        kind, tensors, remarks = _zip(file)
+        kind, tensors, remarks, keras = _zip(file)
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         kind = "safetensors"
         tensors, is_ours = _safetensors(file)
@@ -103,7 +124,8 @@ def _read_file(file: Path) -> WeightFile:
     else:
         raise ReinceptionError("is no kind of weight file known here (.pth, .safetensors, .npz, .h5, .keras, .ckpt)")
     sha256, md5 = _digests(file)
-    return WeightFile(path=file, kind=kind, tensors=tensors, is_ours=is_ours, remarks=remarks, sha256=sha256, md5=md5)
+    found = WeightFile(path=file, kind=kind, tensors=tensors, is_ours=is_ours, remarks=remarks, sha256=sha256, md5=md5)
+    return replace(found, **keras)
 
 
 def _digests(file: Path) -> tuple[str, str]:
@@ -122,12 +144,13 @@ def _safetensors(file: Path) -> tuple[dict[str, Tensor], bool]:
     try:
         with safe_open(file, framework="pt") as opened:
             is_ours = METADATA_KEY in (opened.metadata() or {})
-            return {name: opened.get_tensor(name) for name in opened.keys()}, is_ours  # noqa: SIM118 - not a mapping
+            # copies, as what the reader gives are views of the file, which may be written to
+            return {name: opened.get_tensor(name).clone() for name in opened.keys()}, is_ours  # noqa: SIM118
     except SafetensorError as error:
         raise ReinceptionError(f"not a whole .safetensors file ({error}); copy or download it again") from None
 
 
-def _zip(file: Path) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
+def _zip(file: Path) -> tuple[str, dict[str, Tensor], tuple[str, ...], dict[str, Any]]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -135,14 +158,16 @@ def _zip(file: Path) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
                 raise ReinceptionError("unpacks to more than any Inception-v3; not read")
             names = [member.filename for member in members]
             if "model.weights.h5" in names:
-                return "Keras archive", hdf5.read(archive.read("model.weights.h5")), ()
+                tensors, keras = hdf5.read(archive.read("model.weights.h5"))
+                config = json.loads(archive.read("config.json")) if "config.json" in names else {}
+                return "Keras archive", tensors, (), keras | ({"config": config} if config else {})
     except ReinceptionError:
         raise
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
         raise ReinceptionError(f"not a whole archive ({first_line(error)}); copy or download it again") from None
     if names and all(name.endswith(".npy") for name in names):
-        return "NumPy archive", _npz(file), ()
-    return "PyTorch", *_torch(file)
+        return "NumPy archive", _npz(file), (), {}
+    return "PyTorch", *_torch(file), {}
 
 
 def _npz(file: Path) -> dict[str, Tensor]:
@@ -164,9 +189,9 @@ def _npz(file: Path) -> dict[str, Tensor]:
 
 
 def _torch(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """A pickle can run any code when it is loaded; `weights_only` lets it build tensors and containers only."""
+    """A pickle can run any code when it is loaded; `weights_only` lets it build tensors and `_DATA` only."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*_DATA]):
             warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -226,15 +251,8 @@ def _tensorflow(prefix: Path) -> dict[str, Tensor]:
         ) from None
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
-        return {name: _numeric(reader.get_tensor(name)) for name in _numeric_names(reader)}
+        types = reader.get_variable_to_dtype_map()
+        names = [name for name, kind in types.items() if kind.is_floating or kind.is_integer]
+        return {name: torch.from_numpy(np.array(reader.get_tensor(name))) for name in names}
     except Exception as error:  # TensorFlow raises its own classes for torn files
         raise ReinceptionError(f"not a whole TensorFlow checkpoint ({first_line(error)})") from None
-
-
-def _numeric_names(reader: Any) -> Iterator[str]:
-    types = reader.get_variable_to_dtype_map()
-    return (name for name in reader.get_variable_to_shape_map() if types[name].is_floating or types[name].is_integer)
-
-
-def _numeric(array: Any) -> Tensor:
-    return torch.from_numpy(np.array(array))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from reinception.data.images.decode import Pixels
+from reinception.data.images.decode import MAX_PIXELS, Pixels
 from reinception.data.images.resize import FILTERS, Box, in_colour, size_with_shorter_side
 from reinception.preprocess import Crops, Preprocessing
 
@@ -35,9 +35,9 @@ def evaluation_pixels(image: Pixels, preprocessing: Preprocessing) -> Pixels:
     resample = FILTERS[preprocessing.interpolation]
     width, height = whole.size
     if preprocessing.resize == "shorter_side":
-        smaller = whole.resize(size_with_shorter_side(width, height, preprocessing.resized_side), resample)
-        left, top = round((smaller.width - size) / 2), round((smaller.height - size) / 2)
-        square = smaller.crop((left, top, left + size, top + size))
+        scaled = size_with_shorter_side(width, height, preprocessing.resized_side)
+        left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
+        square = _Scaled(whole, scaled, resample).crop((left, top, left + size, top + size))
     else:
         fraction = preprocessing.crop_fraction if preprocessing.resize == "central_crop" else 1.0
         left, top = int((width - width * fraction) / 2), int((height - height * fraction) / 2)
@@ -76,10 +76,8 @@ def crop_pixels(image: Pixels, crops: list[Crop], preprocessing: Preprocessing) 
     """(len(crops), s, s, 3) uint8 of a decoded image, which is resized once per scale."""
     size, resample = preprocessing.input_size, FILTERS[preprocessing.interpolation]
     whole = Image.fromarray(image)
-    at_scale = {
-        scale: whole.resize(size_with_shorter_side(*whole.size, scale), resample)
-        for scale in {crop.scale for crop in crops}
-    }
+    scales = {crop.scale: size_with_shorter_side(*whole.size, crop.scale) for crop in crops}
+    at_scale = {scale: _Scaled(whole, scaled, resample) for scale, scaled in scales.items()}
     pixels = np.empty((len(crops), size, size, 3), dtype=np.uint8)
     for out, crop in zip(pixels, crops, strict=True):
         cut = at_scale[crop.scale].crop(crop.box)
@@ -87,6 +85,23 @@ def crop_pixels(image: Pixels, crops: list[Crop], preprocessing: Preprocessing) 
         square = in_colour(np.asarray(cut if cut.width == size else cut.resize((size, size), resample)))
         out[:] = square[:, ::-1] if crop.mirrored else square
     return pixels
+
+
+class _Scaled:
+    """An image at another size, to cut boxes from; one that would be huge there (a line) is never made whole."""
+
+    def __init__(self, image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> None:
+        self._image, self._size, self._resample = image, size, resample
+        self._whole = image.resize(size, resample) if size[0] * size[1] <= MAX_PIXELS // 2 else None
+
+    def crop(self, box: Box) -> Image.Image:
+        if self._whole is not None:
+            return self._whole.crop(box)
+        # Pillow's resize of a part looks at the neighbours outside it, as that of the whole does.
+        (width, height), (scaled_width, scaled_height) = self._image.size, self._size
+        x, y = width / scaled_width, height / scaled_height
+        part = (max(box[0] * x, 0), max(box[1] * y, 0), min(box[2] * x, width), min(box[3] * y, height))
+        return self._image.resize((box[2] - box[0], box[3] - box[1]), self._resample, box=part)
 
 
 def _squares(width: int, height: int, side: int, num: int) -> Iterator[tuple[str, tuple[int, int]]]:

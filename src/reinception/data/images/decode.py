@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import stat
 import warnings
@@ -22,21 +23,27 @@ from PIL import (  # the plugins are named so that Pillow never has to load all 
     ImageFile,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
+    TgaImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 
 from reinception.data.images.formats import FORMATS, HEAD_BYTES, TEXT, identify
+from reinception.data.images.tiff_header import tiff_samples
 from reinception.errors import BadImage
 
 Pixels = NDArray[np.uint8]
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says to stderr is in our errors
 
 MAX_PIXELS = 100_000_000
 
 # No accepted image needs more bytes than 16-bit RGBA and some room for metadata.
 _BYTES_PER_PIXEL = 8
 _ROOM_BYTES = 64 << 20
+_SHRINK = "shrink it; data pack --shorter-side does that for JPEG"
 _DAMAGED = "is damaged ({}): get a fresh copy, or remove it"
 _TRUNCATED = "is truncated ({}): get a fresh copy, or remove it"
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -53,20 +60,26 @@ EXIF_ORIENTATION, _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 258, 2
 
 
 def decode(
-    source: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS, keep_grey: bool = False
+    source: str | Path | bytes | Image.Image,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    keep_grey: bool = False,
+    at_least: int | None = None,
 ) -> Pixels:
     """One image as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
 
-    The content decides, not the file's name: JPEG, PNG, WebP, BMP, GIF and TIFF, of several frames the first. EXIF
-    orientation is applied. Greys deeper than 8 bits are scaled by the range their storage declares (16 bits: v / 257,
-    rounded), never stretched and never clipped. Transparency is flattened on white. CMYK is converted by formula;
-    colour profiles are not applied. With `keep_grey` an image stored in grey comes back as (height, width), a third
-    of the memory; the same numbers. A Pillow image is treated as the file would be that it was opened from.
+    The content decides, not the file's name: JPEG, PNG, WebP, BMP, GIF, TIFF, PPM (PGM, PBM) and TGA, of several
+    frames the first. EXIF orientation is applied. Greys deeper than 8 bits are scaled by the range their storage
+    declares (16 bits: v / 257, rounded), never stretched and never clipped. Transparency is flattened on white. CMYK is
+    converted by formula; colour profiles are not applied. With `keep_grey` an image stored in grey comes back as
+    (height, width), a third of the memory; the same numbers. A Pillow image is treated as the file would be that it was
+    opened from. A JPEG with more than `max_pixels` is decoded at a half, a quarter or an eighth of its size where its
+    shorter side keeps `at_least` pixels and the result is small enough.
 
-    Raises `BadImage` for everything else: at most `max_pixels` (and Pillow's own limit) are decoded, and a truncated or
+    Raises `BadImage` for everything else: at most `max_pixels` are decoded, and a truncated or
     damaged file is refused, not filled up. Safe to call from threads; never warns.
     """
-    name = os.fspath(source) if isinstance(source, str | Path) else ""
+    name, data = os.fspath(source) if isinstance(source, str | Path) else "", b""
     try:
         if isinstance(source, Image.Image):
             with strict_quiet_pillow():
@@ -78,13 +91,15 @@ def decode(
         if found == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
             raise BadImage("", "truncated", _TRUNCATED.format("the WebP is shorter than it says"))
         with strict_quiet_pillow(), Image.open(io.BytesIO(data), formats=(found,)) as image:
+            if at_least is not None and image.width * image.height > max_pixels:
+                _draft(image, max_pixels, at_least)
             return _loaded_pixels(image, data, max_pixels, keep_grey)
     except BadImage as refused:
         raise refused.named(name) from refused.__cause__
     except MemoryError as error:
         raise BadImage(name, "memory", "not enough memory to decode it: free some, or shrink the image") from error
     except Exception as error:  # Pillow's plugins can raise anything on a damaged file
-        kind, reason = _classify(error, max_pixels)
+        kind, reason = _classify(error, data)
         raise BadImage(name, kind, reason) from error
 
 
@@ -147,9 +162,10 @@ def _loaded_pixels(image: Image.Image, data: bytes, max_pixels: int, keep_grey: 
     """The pixels of an opened image, whose encoded `data` may be unknown (empty)."""
     width, height = image.size
     if width * height > max_pixels:
-        raise BadImage("", "too_large", _too_large(f"{width:,} x {height:,} pixels are", max_pixels))
+        sides = f"{width:,} x {height:,} pixels are more than the {max_pixels / 1e6:,.0f} million allowed"
+        raise BadImage("", "too_large", f"is too large ({sides}): {_SHRINK}")
     image.load()
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     transparent = None if image.mode == "P" else _transparent_colour(image, data)
     if image.mode in _GREY_16 or image.mode in ("I", "F"):
         pixels, is_clear = _deep_grey(image, transparent, *_deep_grey_range(image))
@@ -164,18 +180,27 @@ def _loaded_pixels(image: Image.Image, data: bytes, max_pixels: int, keep_grey: 
     return pixels
 
 
+def _draft(image: Image.Image, max_pixels: int, at_least: int) -> None:
+    """Have a JPEG decoded no larger than is allowed, at the largest scale that is; other formats stay as they are."""
+    for scale in (2, 4, 8):
+        size = image.width // scale, image.height // scale
+        if size[0] * size[1] <= max_pixels and min(size) >= at_least:
+            image.draft(None, size)
+            return
+
+
 def upright(pixels: Pixels, orientation: int) -> Pixels:
     """The stored pixels (h, w) or (h, w, 3) turned as EXIF's `orientation` says; unknown numbers change nothing."""
     turn = _TRANSPOSE.get(orientation)
     return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
 
 
-def _orientation(image: Image.Image) -> int:
-    # Where only the metadata are damaged, the image is taken as it is stored.
-    try:
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:
-        return 1
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where it is damaged or unknown: then the image is taken as it is stored."""
+    with contextlib.suppress(Exception):
+        found = int(image.getexif().get(EXIF_ORIENTATION, 1))
+        return found if found in _TRANSPOSE else 1
+    return 1
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -241,19 +266,15 @@ def _deep_grey(
     return (255 - scaled if is_inverted else scaled), is_clear
 
 
-def _classify(error: Exception, max_pixels: int) -> tuple[str, str]:
+def _classify(error: Exception, data: bytes) -> tuple[str, str]:
     message = str(error) or type(error).__name__
-    if isinstance(error, Image.DecompressionBombError):
-        return "too_large", _too_large("its pixels are", max_pixels)
     if isinstance(error, UnidentifiedImageError):
+        if identify(data[:HEAD_BYTES]) == "TIFF" and (samples := tiff_samples(data)):
+            return "format", f"is whole, but has {samples}: convert it to grey or RGB of 8 bits"
         return "corrupt", _DAMAGED.format("its header cannot be read")
     if isinstance(error, EOFError) or "truncated" in message.lower():
         return "truncated", _TRUNCATED.format(message)
     return "corrupt", _DAMAGED.format(message)
-
-
-def _too_large(what: str, max_pixels: int) -> str:
-    return f"is too large ({what} more than the {max_pixels / 1e6:,.0f} million allowed): shrink it"
 
 
 _lock = Lock()
@@ -273,6 +294,9 @@ def strict_quiet_pillow() -> Iterator[None]:
         if _num_users == 0:
             _before.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            # `_loaded_pixels` has a limit of its own, and names the size.
+            _before.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = None
             _before.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
             ImageFile.LOAD_TRUNCATED_IMAGES = False
         _num_users += 1

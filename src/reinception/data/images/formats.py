@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA")
 HEAD_BYTES = 512
 TEXT = "a web page or other text"
 
@@ -12,6 +12,7 @@ TEXT = "a web page or other text"
 # does not vanish. Any other file counts when its first bytes are those of an image that can be read.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".sgi", ".rgb", ".qoi", ".dib", ".mpo", ".apng"}
     | {".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".ico", ".svg", ".dcm", ".exr"}
 )
 
@@ -26,8 +27,11 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00*", "TIFF"),
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
+    *((b"P%d" % kind + space, "PPM") for kind in range(1, 7) for space in (b"\n", b" ", b"\r", b"\t", b"#")),
     # What else is found in image folders, so that the error can say what it is.
     (b"8BPS", "a Photoshop document"),
+    (b"\x01\xda", "an SGI image"),
+    (b"qoif", "a QOI image"),
     (b"%PDF", "a PDF document"),
     (b"%!PS", "a PostScript file"),
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
@@ -46,6 +50,10 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 def identify(head: bytes) -> str | None:
     """The format of a file that begins with these bytes: one of FORMATS, a phrase for what is not read, or None."""
+    return _by_signature(head) or ("TGA" if _is_tga(head) else None)
+
+
+def _by_signature(head: bytes) -> str | None:
     if head[:4] == b"RIFF":
         return "WEBP" if head[8:12] == b"WEBP" else "a sound or video file"
     if head[4:8] == b"ftyp":
@@ -59,10 +67,19 @@ def identify(head: bytes) -> str | None:
     return "an SVG drawing" if b"<svg" in text else TEXT if text.startswith(_TEXT_STARTS) else None
 
 
+def _is_tga(head: bytes) -> bool:
+    """TGA has no signature: the header's fields have to make sense together."""
+    if len(head) < 18 or head[1] > 1 or head[2] not in (1, 2, 3, 9, 10, 11):
+        return False
+    has_map, width, height = head[2] in (1, 9), head[12:14], head[14:16]
+    is_map_sound = head[7] in (15, 16, 24, 32) if has_map else head[1] == 0 and not any(head[3:8])
+    return head[1] == has_map and is_map_sound and head[16] in (8, 16, 24, 32) and any(width) and any(height)
+
+
 def looks_like_image(path: Path) -> bool:
     """Whether the first bytes are those of a format in FORMATS; False when the file cannot be read."""
     try:
         with path.open("rb") as file:
-            return identify(file.read(HEAD_BYTES)) in FORMATS
+            return _by_signature(file.read(HEAD_BYTES)) in FORMATS  # without TGA, for any bytes may look like that
     except OSError:
         return False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from reinception.data.images.decode import EXIF_ORIENTATION, Pixels, strict_quiet_pillow
+from reinception.data.images.decode import Pixels, orientation_of, strict_quiet_pillow
 from reinception.data.images.formats import FORMATS, HEAD_BYTES, identify
 
 _SUFFIXES = {
@@ -18,8 +18,12 @@ _SUFFIXES = {
     "BMP": frozenset({".bmp", ".dib"}),
     "GIF": frozenset({".gif"}),
     "TIFF": frozenset({".tif", ".tiff"}),
+    "PPM": frozenset({".ppm", ".pgm", ".pbm", ".pnm"}),
+    "TGA": frozenset({".tga"}),
 }
 _REASONS = {
+    "blank": "is of one colour for the network",
+    "narrow_range": "fills few of the 256 levels of brightness that the network sees",
     "sixteen_bit": "has 16 bits per value; they are scaled to 8",
     "orientation": "is rotated or mirrored by its EXIF orientation; it is turned upright",
     "transparent": "has transparent parts; they are put on white",
@@ -31,14 +35,27 @@ _REASONS = {
 }
 
 
+NARROW_LEVELS = 32
+"""An image whose darkest and brightest values are nearer than that looks flat; solar cells have 55 and more."""
+BLANK_DEVIATION = 1.0
+"""An image whose values have a smaller standard deviation is of one colour."""
+_SAMPLED_SIDE = 512
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """Facts about one encoded image; `kinds` are keys of _REASONS; width and height are those of the upright image."""
+    """Facts about one encoded image; `kinds` are keys of _REASONS; width and height are those of the upright image.
+
+    `levels` are the darkest and the brightest value that the network gets, 0 to 255, and `stored` those in the file
+    where it is deeper than 8 bits.
+    """
 
     format: str
     width: int
     height: int
     kinds: tuple[str, ...]
+    levels: tuple[int, int]
+    stored: tuple[int, int] | None = None
 
     @property
     def expected_suffixes(self) -> frozenset[str]:
@@ -46,13 +63,22 @@ class ImageInfo:
         return _SUFFIXES.get(self.format, frozenset())
 
     def reason(self, kind: str) -> str:
-        return _REASONS[kind]
+        used = "" if self.stored is None else f"; the file uses {self.stored[0]:,} to {self.stored[1]:,} of 65,535"
+        if kind in ("blank", "narrow_range"):
+            white = "; its transparent parts are put on white" if "transparent" in self.kinds else ""
+            return f"{_REASONS[kind]} (levels {self.levels[0]} to {self.levels[1]} of 255{used}){white}"
+        return _REASONS[kind] + (used if kind == "sixteen_bit" else "")
 
 
 def image_info(data: bytes, pixels: Pixels) -> ImageInfo:
     """The facts about an encoded image that has been decoded to `pixels`, (h, w, 3) or (h, w)."""
     found = identify(data[:HEAD_BYTES]) or ""
-    kinds = ["grey_among_colours" if pixels.ndim == 2 else "colour_among_greys"]
+    kinds, stored = ["grey_among_colours" if pixels.ndim == 2 else "colour_among_greys"], None
+    levels = int(pixels.min()), int(pixels.max())
+    step = max(1, max(pixels.shape[:2]) // _SAMPLED_SIDE)
+    if levels[1] - levels[0] < NARROW_LEVELS or float(pixels[::step, ::step].std()) < BLANK_DEVIATION:
+        is_blank = float(pixels.std()) < BLANK_DEVIATION
+        kinds += ["blank"] if is_blank else ["narrow_range"] if levels[1] - levels[0] < NARROW_LEVELS else []
     with (
         contextlib.suppress(Exception),
         strict_quiet_pillow(),
@@ -61,11 +87,15 @@ def image_info(data: bytes, pixels: Pixels) -> ImageInfo:
         is_deep = image.mode.startswith(("I", "F")) or (found == "PNG" and data[24] == 16)
         present = {
             "sixteen_bit": is_deep,
-            "orientation": image.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1),
+            "orientation": orientation_of(image) != 1,
             "transparent": image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info,
             "cmyk": image.mode == "CMYK",
             "palette": image.mode == "P",
             "several_frames": getattr(image, "n_frames", 1) > 1,
         }
+        if image.mode.startswith("I"):
+            low, high = image.getextrema()
+            stored = int(low), int(high)  # type: ignore[arg-type]
         kinds += [kind for kind, is_present in present.items() if is_present]
-    return ImageInfo(format=found, width=pixels.shape[1], height=pixels.shape[0], kinds=tuple(kinds))
+    height, width = pixels.shape[:2]
+    return ImageInfo(format=found, width=width, height=height, kinds=tuple(kinds), levels=levels, stored=stored)

@@ -30,7 +30,7 @@ def read_header(data: bytes) -> JpegHeader | None:
     """None unless this is a JPEG of 8 bits, grey or in JFIF's colours, sequential or progressive."""
     if data[:3] != b"\xff\xd8\xff":
         return None
-    position, frame, orientation = 2, b"", 1
+    position, frame, exif = 2, b"", b""
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
@@ -51,13 +51,14 @@ def read_header(data: bytes) -> JpegHeader | None:
         if is_frame:
             frame = body
         elif marker == _APP1 and body[:6] == b"Exif\0\0":
-            orientation = _exif_orientation(body)
+            exif += body[6:] if exif else body  # several segments are one block, as for Pillow
         position = end
     else:  # no scan before the end
         return None
     if not frame:
         return None
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
+    orientation = _exif_orientation(exif) if exif else 1
     return JpegHeader(width=width, height=height, num_channels=frame[5], orientation=orientation)
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from itertools import count, islice
+from itertools import count
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from reinception.data.images.augment import Augmentation, augment
-from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.jpeg import TrainingImage
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.cache import PixelCache
-from reinception.data.loading.read import errors_named, pixels_of, training_image, watched
-from reinception.data.loading.workers import START_METHOD, Watchdog, ordered_map
+from reinception.data.loading.read import errors_named, training_image, watched
+from reinception.data.loading.watchdog import Watchdog
+from reinception.data.loading.workers import START_METHOD, ordered_map
 from reinception.data.sources.records import Record
-from reinception.errors import BadImage, ReinceptionError
+from reinception.errors import ReinceptionError
 from reinception.preprocess import Preprocessing
 
 CACHE_BYTES = 1 << 30
@@ -133,26 +133,6 @@ class TrainingStream:
         return self._cache.get(index, read) if self._cache else read()
 
 
-def evaluation_batches(
-    records: Iterable[Record], preprocessing: Preprocessing, *, batch_size: int, workers: int
-) -> Iterator[tuple[Batch, list[tuple[int, BadImage]]]]:
-    """Every record once, in order, as (batch of those that can be read, [(record index, why not)] of the others).
-
-    `records` may be an iterator: it is read only a few batches ahead. The last batch may be smaller; a batch of which
-    nothing can be read has n = 0.
-    """
-    tasks = _numbered(iter(records), batch_size)
-    for step, part in enumerate(ordered_map(partial(_load_evaluation, preprocessing), tasks, workers)):
-        batch = Batch(
-            images=torch.from_numpy(part.images).permute(0, 3, 1, 2),
-            targets=torch.tensor(part.targets, dtype=torch.int64),
-            indices=torch.tensor(part.indices, dtype=torch.int64),
-            epoch=0,
-            step=step,
-        )
-        yield batch, part.bad
-
-
 def normalise(
     images: torch.Tensor,
     preprocessing: Preprocessing,
@@ -182,48 +162,6 @@ class _Plan:
 
     step: int
     samples: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Evaluated:
-    """What one task of evaluation became: the pixels (n, s, s, 3) of its readable records, and why others are not."""
-
-    images: NDArray[np.uint8]
-    targets: list[int]
-    indices: list[int]
-    bad: list[tuple[int, BadImage]]
-
-
-def _numbered(records: Iterator[Record], batch_size: int) -> Iterator[tuple[int, tuple[Record, ...]]]:
-    """(index of the first, records) of each batch."""
-    start = 0
-    while batch := tuple(islice(records, batch_size)):
-        yield start, batch
-        start += len(batch)
-
-
-def _load_evaluation(
-    preprocessing: Preprocessing, task: tuple[int, tuple[Record, ...]], watchdog: Watchdog
-) -> _Evaluated:
-    start, records = task
-    size = preprocessing.input_size
-    images = np.empty((len(records), size, size, 3), dtype=np.uint8)
-    good: list[int] = []
-    bad: list[tuple[int, BadImage]] = []
-    for place, record in enumerate(records):
-        try:
-            with watched(record, start + place, watchdog):
-                pixels = pixels_of(record, watchdog.pause)
-            images[len(good)] = evaluation_pixels(pixels, preprocessing)
-            good.append(place)
-        except BadImage as error:
-            bad.append((start + place, error))
-    return _Evaluated(
-        images=images[: len(good)],
-        targets=[records[place].target for place in good],
-        indices=[start + place for place in good],
-        bad=bad,
-    )
 
 
 def _training_image(records: Sequence[Record], index: int, watchdog: Watchdog) -> TrainingImage:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from reinception.data.images.decode import MAX_PIXELS, Pixels, allowed_bytes, decode, max_file_bytes
 from reinception.data.images.jpeg import TrainingImage, open_jpeg
 from reinception.data.images.png import open_png
-from reinception.data.loading.workers import Watchdog
+from reinception.data.loading.watchdog import Watchdog
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import MissingError, Pause, read_part
 from reinception.errors import BadImage

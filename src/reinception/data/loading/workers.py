@@ -10,13 +10,14 @@ import signal
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 import torch
 
+from reinception.data.loading.watchdog import NO_IMAGE, Watchdog
 from reinception.errors import BadImage, ReinceptionError
 
 Task = TypeVar("Task")
@@ -28,7 +29,6 @@ START_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() else 
 PATIENCE_SECONDS = 10.0
 """How long one image may keep a worker busy while the parent waits for it."""
 
-_NOTHING = -1
 _POLL_SECONDS = 0.5
 # A worker that dies before it has begun any image would die again: the parent gives up after so many.
 _MAX_DEATHS_WITHOUT_IMAGE = 3
@@ -36,48 +36,6 @@ _MAX_DEATHS_WITHOUT_IMAGE = 3
 
 class LoaderDiedError(ReinceptionError):
     """A worker process has died and no image is to blame; its tasks can be asked for again."""
-
-
-class Watchdog:
-    """Through this a job tells the parent process which image it is working on.
-
-    Outside a worker process nobody watches, and it does nothing: there a crash cannot be survived.
-    """
-
-    def __init__(self, shared: Any = None) -> None:
-        self._shared = shared  # (current image or _NOTHING, number of changes), seen by the parent
-        self.known_bad: Mapping[int, BadImage] = {}
-
-    def mark_current(self, item: int) -> None:
-        """To be called before image `item` is decoded: if this process dies or hangs now, that image is the cause.
-
-        Raises the `BadImage` (`crash` or `hang`) of an image that has cost a process its life before.
-        """
-        if item in self.known_bad:
-            raise self.known_bad[item]
-        self._set(item)
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Time inside the block does not count, for it is spent on the network and not in a decoder."""
-        if self._shared is None:
-            yield
-            return
-        item, self._shared[0] = self._shared[0], _NOTHING
-        try:
-            yield
-        finally:
-            self._set(item)
-
-    def clear(self) -> None:
-        """No image is being worked on."""
-        if self._shared is not None:
-            self._shared[0] = _NOTHING
-
-    def _set(self, item: int) -> None:
-        if self._shared is not None:
-            self._shared[1] += 1
-            self._shared[0] = item
 
 
 Job = Callable[[Task, Watchdog], Result]
@@ -159,7 +117,7 @@ class _Pool(Generic[Task, Result]):
 
     def _start(self) -> _Worker[Task]:
         ours, theirs = self._context.Pipe()
-        busy = self._context.RawArray("q", [_NOTHING, 0])
+        busy = self._context.RawArray("q", [NO_IMAGE, 0])
         # A forked child inherits the parent's ends of all pipes; while it holds them, no worker sees the parent die.
         others = (ours, *(worker.pipe for worker in self._workers)) if START_METHOD == "fork" else ()
         process = self._context.Process(target=_work, args=(self._job, theirs, busy, others), daemon=True)
@@ -201,7 +159,7 @@ class _Pool(Generic[Task, Result]):
                 results[number] = result
                 worker.seconds = 0.0
                 finished.append(worker)
-            elif worker.busy[0] != _NOTHING:
+            elif worker.busy[0] != NO_IMAGE:
                 worker.seconds = worker.seconds + waited if worker.busy[1] == worker.num_changes else 0.0
                 worker.num_changes = worker.busy[1]
                 if worker.seconds >= self._patience:
@@ -213,7 +171,7 @@ class _Pool(Generic[Task, Result]):
         """Note which image the dead worker was busy with and give its tasks to a new process."""
         worker.process.join()
         item = int(worker.busy[0])
-        if item == _NOTHING:
+        if item == NO_IMAGE:
             self._num_deaths += 1
             if self._num_deaths >= _MAX_DEATHS_WITHOUT_IMAGE:
                 raise LoaderDiedError(

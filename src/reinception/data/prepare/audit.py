@@ -14,9 +14,12 @@ from typing import Any
 from reinception.data.images.decode import decode
 from reinception.data.images.image_info import ImageInfo, image_info
 from reinception.data.loading.read import bytes_of, pixels_of, watched
-from reinception.data.loading.workers import PATIENCE_SECONDS, Progress, Watchdog, ordered_map
+from reinception.data.loading.watchdog import Watchdog
+from reinception.data.loading.workers import PATIENCE_SECONDS, Progress, ordered_map
 from reinception.data.prepare import duplicates
+from reinception.data.sources.labels import shown
 from reinception.data.sources.records import Record, Source
+from reinception.data.sources.understanding import understand
 from reinception.errors import BadImage
 
 _RECORDS_PER_TASK = 16
@@ -33,7 +36,7 @@ MINORITY = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class AuditFinding:
     """A remark on an image that can be decoded, or on a class: `kind` is one word for programs, `reason` for people."""
 
     name: str
@@ -78,8 +81,8 @@ class Audit:
 
     source: Source
     num_decoded: int
-    errors: tuple[BadImage | Finding, ...]
-    warnings: tuple[Finding, ...]
+    errors: tuple[BadImage | AuditFinding, ...]
+    warnings: tuple[AuditFinding, ...]
     duplicates: tuple[DuplicateGroup, ...]
     seconds: float
     near_duplicates_checked: bool
@@ -102,6 +105,7 @@ class Audit:
             "warnings": [problem.to_json() for problem in self.warnings],
             "duplicates": [group.to_json() for group in self.duplicates],
             "near_duplicates_checked": self.near_duplicates_checked,
+            **understand(source).to_json(),
             "classes": {name: counts[target] for target, name in enumerate(source.classes)},
             "quarantine": list(self.quarantine),
             "seconds": round(self.seconds, 3),
@@ -191,14 +195,22 @@ def audit(
     start, records = time.perf_counter(), source.records
     inspections = _inspect_all(records, workers, patience, progress)
     groups = _duplicates(source, inspections)
-    errors: list[BadImage | Finding] = [one.refused for one in inspections if one.refused is not None]
+    errors: list[BadImage | AuditFinding] = [one.refused for one in inspections if one.refused is not None]
     warnings = [*_about_images(records, inspections), *_about_classes(source)]
+    known = [one.info for one in inspections if one.info is not None]
+    for kind in ("blank", "narrow_range"):
+        found = [info for info in known if kind in info.kinds]
+        if 2 * len(found) > len(known):
+            reason = f"{len(found):,} of {len(known):,} images are alike for the network: one {found[0].reason(kind)}"
+            finding = AuditFinding(name=source.name, kind="all_alike" if kind == "blank" else kind, reason=reason)
+            (errors if kind == "blank" else warnings).append(finding)
     for group in groups:
         finding = _about_duplicates(group)
         (errors if finding.kind in ERROR_KINDS else warnings).append(finding)
     if source.num_ignored:
-        reason = f"{source.num_ignored} entries are hidden or not images and are left out"
-        warnings.append(Finding(name=source.name, kind="ignored", reason=reason))
+        kinds = ", ".join(f"{one.count:,} {one.kind} ({shown(one.example)})" for one in source.reading.ignored)
+        reason = f"{source.num_ignored:,} entries are left out: {kinds}"
+        warnings.append(AuditFinding(name=source.name, kind="ignored", reason=reason))
     return Audit(
         source=source,
         num_decoded=sum(one.refused is None for one in inspections),
@@ -233,22 +245,22 @@ def _group(source: Source, indices: Sequence[int], *, exact: bool) -> DuplicateG
     )
 
 
-def _about_duplicates(group: DuplicateGroup) -> Finding:
+def _about_duplicates(group: DuplicateGroup) -> AuditFinding:
     first, others = group.names[0], ", ".join(group.names[1:4]) + (" ..." if len(group.names) > 4 else "")
     same = "is byte for byte" if group.exact else "shows the same image as"
     prefix = "" if group.exact else "near_"
     if group.conflicts:
         labels = " and ".join(sorted(set(group.labels)))
         reason = f"{same} {others}, labelled {labels}: decide which is right"
-        return Finding(name=first, kind=f"{prefix}conflicting_labels", reason=reason)
+        return AuditFinding(name=first, kind=f"{prefix}conflicting_labels", reason=reason)
     if group.crosses_splits:
         splits = " and ".join(sorted(str(split) for split in set(group.splits)))
         reason = f"{same} {others}, in {splits}: training images are tested on; keep them in one split"
-        return Finding(name=first, kind=f"{prefix}leak", reason=reason)
-    return Finding(name=first, kind=f"{prefix}duplicate", reason=f"{same} {others}: it is counted more than once")
+        return AuditFinding(name=first, kind=f"{prefix}leak", reason=reason)
+    return AuditFinding(name=first, kind=f"{prefix}duplicate", reason=f"{same} {others}: it is counted more than once")
 
 
-def _about_images(records: Sequence[Record], inspections: Sequence[_Inspection]) -> Iterator[Finding]:
+def _about_images(records: Sequence[Record], inspections: Sequence[_Inspection]) -> Iterator[AuditFinding]:
     known = [(record, one.info) for record, one in zip(records, inspections, strict=True) if one.info is not None]
     if not known:
         return
@@ -258,24 +270,24 @@ def _about_images(records: Sequence[Record], inspections: Sequence[_Inspection])
     for record, info in known:
         for kind in info.kinds:
             if common[kind] <= max(MINORITY * len(known), 1) or kind == "sixteen_bit":
-                yield Finding(name=record.name, kind=kind, reason=info.reason(kind))
+                yield AuditFinding(name=record.name, kind=kind, reason=info.reason(kind))
         short, long = sorted((info.width, info.height))
-        if short < SMALLEST_SIDE or short * ODD_SIDES < median or long > ODD_SIDES * median:
+        if (short < SMALLEST_SIDE and 2 * short < median) or short * ODD_SIDES < median or long > ODD_SIDES * median:
             reason = f"has {info.width} x {info.height} pixels, where {median} a side is usual"
-            yield Finding(name=record.name, kind="odd_size", reason=reason)
+            yield AuditFinding(name=record.name, kind="odd_size", reason=reason)
         if info.expected_suffixes and PurePosixPath(record.name).suffix.lower() not in info.expected_suffixes:
             reason = f"is {info.format}, and its name says otherwise; it is read as {info.format}"
-            yield Finding(name=record.name, kind="misnamed", reason=reason)
+            yield AuditFinding(name=record.name, kind="misnamed", reason=reason)
 
 
-def _about_classes(source: Source) -> Iterable[Finding]:
+def _about_classes(source: Source) -> Iterable[AuditFinding]:
     counts = Counter(record.target for record in source.records)
     by_size = sorted((counts[target], name) for target, name in enumerate(source.classes))
     for count, name in by_size:
         if count < TINY_CLASS:
             reason = f"has {count} images; even {TINY_CLASS} are few for training and evaluation"
-            yield Finding(name=name, kind="tiny_class", reason=reason)
+            yield AuditFinding(name=name, kind="tiny_class", reason=reason)
     (least, smallest), (most, largest) = by_size[0], by_size[-1]
     if most > IMBALANCE * least:
         reason = f"has {most:,} images and {smallest} {least:,}: accuracy alone will say little"
-        yield Finding(name=largest, kind="imbalance", reason=reason)
+        yield AuditFinding(name=largest, kind="imbalance", reason=reason)

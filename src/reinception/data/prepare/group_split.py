@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.prepare.duplicates import connected_components
+from reinception.data.sources.manifest import COLUMNS
 from reinception.data.sources.records import RecordTable, Source
 from reinception.data.sources.split import require_fractions, with_splits
 from reinception.errors import ReinceptionError, UsageError
@@ -87,10 +88,26 @@ def group_split(
     num_groups = sum(len(members) > 1 for members in by_group.values())
     splits = []
     for plan in plans:
+        _learn_every_class(plan, units, [target for target, _ in strata])
+        if folds is not None and "test" not in plan.values():
+            raise ReinceptionError(
+                f"{source.name}: --folds {folds} leaves a fold without test images, because every class needs an image "
+                "or a group to train on: ask for fewer folds, or add images"
+            )
         by_name = {names[index]: split for index, split in plan.items()}
         divided = replace(source, records=with_splits(records, by_name), address=None, listed_fingerprint=None)
         splits.append(GroupSplit(source=divided, num_groups=num_groups, num_duplicates=num_duplicates))
     return splits
+
+
+def _learn_every_class(plan: dict[int, str], units: Sequence[Sequence[int]], targets: Sequence[int]) -> None:
+    """Move the units of classes that train lacks there, from val first: a class that is only tested cannot be right."""
+    for split in ("val", "test"):
+        missing = set(targets) - {targets[index] for index, part in plan.items() if part == "train"}
+        for unit in units if missing else ():
+            if plan[unit[0]] == split and missing & (found := {targets[index] for index in unit}):
+                plan.update(dict.fromkeys(unit, "train"))
+                missing -= found
 
 
 def _units(num: int, groups: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -195,12 +212,10 @@ def write_manifest(source: Source, path: Path) -> None:
     folder, prefixes = path.parent.resolve(), dict[Path, str]()
     with new_text_file(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "label", "split", "group", "stratum", "probability"))
+        writer.writerow(COLUMNS)
         for record in source.records:
             parent = record.path.parent
             if record.address is None and parent not in prefixes:  # found once for all files of a folder
                 prefixes[parent] = Path(os.path.relpath(parent.absolute(), folder)).as_posix()
             place = record.address or (PurePosixPath(prefixes[parent]) / record.path.name).as_posix()
-            certainty = "" if record.certainty == 1 else repr(record.certainty)
-            label = source.classes[record.target]
-            writer.writerow((place, label, record.split, record.group, record.stratum, certainty))
+            writer.writerow((place, *source.row(record)))

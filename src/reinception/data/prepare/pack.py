@@ -19,7 +19,8 @@ from PIL import Image
 from reinception.data.images.decode import decode
 from reinception.data.images.resize import size_with_shorter_side
 from reinception.data.loading.read import bytes_of, watched
-from reinception.data.loading.workers import Progress, Watchdog, ordered_map
+from reinception.data.loading.watchdog import Watchdog
+from reinception.data.loading.workers import Progress, ordered_map
 from reinception.data.sources.records import Record, Source
 from reinception.data.sources.shards import FORMAT, INDEX_NAME, ROW_FIELDS, ROWS_NAME
 from reinception.data.sources.tar import members
@@ -178,7 +179,7 @@ def _encoded(data: bytes, name: str, shorter_side: int | None) -> tuple[bytes, s
     suffix = PurePosixPath(name).suffix.lower() or ".img"
     if shorter_side is None:
         return data, suffix
-    pixels = decode(data, keep_grey=True)
+    pixels = decode(data, keep_grey=True, at_least=shorter_side)
     height, width = pixels.shape[:2]
     if min(height, width) <= shorter_side:
         return data, suffix
@@ -202,9 +203,4 @@ def _write_rows(source: Source, path: Path, shards: Sequence[dict[str, Any]]) ->
         for shard in shards:
             for index, offset, size in shard["rows"]:
                 record = source.records[index]
-                label, certainty = (
-                    source.classes[record.target],
-                    "" if record.certainty == 1 else repr(record.certainty),
-                )
-                fields = (record.name, label, record.split, record.group, record.stratum, certainty)
-                writer.writerow((*fields, shard["name"], offset, size))
+                writer.writerow((record.name, *source.row(record), shard["name"], offset, size))

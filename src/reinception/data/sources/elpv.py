@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
+from reinception.data.sources.reading import Reading
 from reinception.data.sources.records import Record, Source
 from reinception.errors import ReinceptionError
 
@@ -42,7 +43,8 @@ def open_elpv() -> Source:
         )
         for (name, probability, kind), group in zip(cells, groups, strict=True)
     ]
-    return Source(name="elpv", root=root, classes=CLASSES, records=tuple(records))
+    reading = Reading(layout="the ELPV solar cells", labels="the experts' probability of a defect, 1/2 and more")
+    return Source(name="elpv", root=root, classes=CLASSES, records=tuple(records), reading=reading)
 
 
 def modules(types: list[str]) -> list[int]:

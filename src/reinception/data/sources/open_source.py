@@ -16,14 +16,15 @@ from reinception.errors import ReinceptionError, UsageError
 
 
 def open_source(data: str | Path, *, group_column: str | None = None) -> Source:
-    """DATA as the command line takes it: a folder, a manifest (`.csv`, `.jsonl`), the address of remote shards or of a
-    remote manifest (remote_shards.py), or the word `elpv` (a folder of that name is `./elpv`).
+    """DATA as the command line takes it: a folder, a manifest (`.csv`, `.tsv`, `.jsonl`), the address of remote shards
+    or of a remote manifest (remote_shards.py), or the word `elpv` (a folder of that name is `./elpv`).
 
     A folder holds tar shards (shards.py); or one folder per class, each with images at any depth; or `train/` and
-    perhaps `val/` (also `valid/`, `validation/`) and `test/`, which hold the class folders. Class indices follow the
-    sorted class names of all splits, so a class that is missing in one split never renumbers the others. Links are
-    followed; hidden files, AppleDouble files (`._x.jpg`) and files that are not images are left out and counted.
-    Nothing is decoded and nothing written. A manifest's `group_column` may be another than `group`.
+    perhaps `val/` and `test/`, in any spelling of labels.py, which hold the class folders. Beside at least two class
+    folders a tar file is left out. Class indices follow the sorted class names of all splits, so a class that is
+    missing in one split never renumbers the others. Links are followed; hidden files, AppleDouble files (`._x.jpg`) and
+    files that are not images are left out and counted. Nothing is decoded and nothing written.
+    `understanding.understand` says what was taken for what. A manifest's `group_column` may be another than `group`.
 
     Raises `ReinceptionError` for: no such folder; no images; fewer than two classes; a class folder without images; a
     class that occurs in `val/` or `test/` but not in `train/`; class folders beside split folders; two spellings of one
@@ -47,5 +48,8 @@ def open_source(data: str | Path, *, group_column: str | None = None) -> Source:
     if not exists:
         raise ReinceptionError(f"{root}: there is no such folder: give a folder of class folders, or the word elpv")
     if not is_folder:
-        raise ReinceptionError(f"{root}: is a file: give a folder that holds one folder of images per class")
+        raise ReinceptionError(
+            f"{root}: is a file: give a folder that holds one folder of images per class, or a manifest "
+            f"({', '.join(MANIFESTS)})"
+        )
     return open_shards(root) if holds_shards(root) else open_class_folders(root)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import overload
@@ -14,13 +15,10 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from reinception.data.sources.labels import SPLITS, listed, shown
+from reinception.data.sources.reading import Reading
 from reinception.data.sources.remote import Pause, is_address, size_and_version
 from reinception.errors import ReinceptionError
-
-SPLITS = ("train", "val", "test")
-NO_SPLIT = 255
-SPLIT_WORDS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
-"""How people spell the splits, and their positions in SPLITS. Test is never taken for validation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,6 +135,13 @@ class RecordTable(Sequence[Record]):
         """The splits that occur."""
         return frozenset(SPLITS[code] for code in np.unique(self._columns.splits[self._chosen]) if code >= 0)
 
+    def counts(self) -> Counter[tuple[int, str | None]]:
+        """The number of records by (class index, split)."""
+        pairs = np.stack([self._columns.targets[self._chosen], self._columns.splits[self._chosen]], axis=1)
+        found, nums = np.unique(pairs, axis=0, return_counts=True)
+        numbered = zip(found.tolist(), nums.tolist(), strict=True)
+        return Counter({(target, None if split < 0 else SPLITS[split]): num for (target, split), num in numbered})
+
     def of_split(self, name: str) -> RecordTable:
         """The records of one split."""
         return RecordTable(self._columns, self._chosen[self._columns.splits[self._chosen] == SPLITS.index(name)])
@@ -156,15 +161,9 @@ class RecordTable(Sequence[Record]):
         return RecordTable(replace(self._columns, splits=codes), self._chosen)
 
 
-def listed(names: Sequence[object], limit: int = 5) -> str:
-    """The first of the names, quoted, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more
-
-
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A named list of records; `num_ignored` counts entries that were left out because they are not images.
+    """A named list of records; `reading` says how they were found and what was left out.
 
     With an `address` it is remote, and `root` is the current folder. Where records have been excluded,
     `listed_fingerprint` is the fingerprint of all that was listed.
@@ -174,7 +173,7 @@ class Source:
     root: Path
     classes: tuple[str, ...]
     records: Sequence[Record]
-    num_ignored: int = 0
+    reading: Reading = field(default_factory=Reading)
     address: str | None = None
     listed_fingerprint: str | None = None
 
@@ -183,7 +182,7 @@ class Source:
         """sha256 (hex) over class names and, in the order of names, each record's name, size in bytes and target.
 
         It tells whether two runs saw the same data; it does not depend on splits, dates or the place of the files.
-        Reads every file's size, not its content.
+        Reads every file's size, not its content; a file that is not there has the size -1.
         """
         if self.listed_fingerprint is not None:
             return self.listed_fingerprint
@@ -193,22 +192,54 @@ class Source:
         for record in sorted(self.records, key=lambda record: record.name):
             try:
                 size = record.num_bytes()
-            except OSError as error:
-                raise ReinceptionError(
-                    f"{record.place}: vanished or unreadable ({error.strerror}): restore it"
-                ) from error
+            except OSError:  # the check of the images names it, and it can be excluded like any other
+                size = -1
             digest.update(os.fsencode(record.name) + f"\0{size}\0{record.target}\0".encode())
         return digest.hexdigest()
 
-    def without(self, names: frozenset[str]) -> Source:
-        """The source without the named images (by name or file name); the fingerprint stays that of all listed.
+    @property
+    def num_ignored(self) -> int:
+        """How many entries were left out."""
+        return sum(one.count for one in self.reading.ignored)
 
-        So a model trained without them still recognises the data. ReinceptionError for a name that no image has.
+    def row(self, record: Record) -> tuple[str, str | None, str | None, str | None, str]:
+        """Label, split, group, stratum and probability of a record as a manifest holds them."""
+        certainty = "" if record.certainty == 1 else repr(record.certainty)
+        return self.classes[record.target], record.split, record.group, record.stratum, certainty
+
+    def counts(self) -> Counter[tuple[int, str | None]]:
+        """The number of images by (class index, split)."""
+        if isinstance(self.records, RecordTable):
+            return self.records.counts()
+        return Counter((record.target, record.split) for record in self.records)
+
+    def without(self, names: frozenset[str]) -> Source:
+        """The source without the named images; the fingerprint stays that of all listed.
+
+        So a model trained without them still recognises the data. An image is meant by its name in the source, or by
+        its file name where only one image has that; `#` after a name starts a comment. ReinceptionError for others.
         """
-        known = {name for record in self.records for name in (record.name, record.path.name)}
-        if unknown := sorted(names - known):
+        known = {record.name for record in self.records}
+        by_file_name = dict[str, list[str]]()
+        for record in self.records if names - known else ():
+            by_file_name.setdefault(record.path.name, []).append(record.name)
+        excluded, unknown = set[str](), list[str]()
+        for name in sorted(names):
+            for text in (name, name.partition("#")[0].strip()):
+                if (found := [text] if text in known else by_file_name.get(text)) is not None:
+                    break
+            if found is None:
+                unknown.append(name)
+            elif len(found) > 1:
+                raise ReinceptionError(
+                    f"the exclusion list names {shown(name)}, as {len(found)} images are called ({listed(found, 2)}): "
+                    "write the path of the one that is meant"
+                )
+            else:
+                excluded.add(found[0])
+        if unknown:
             raise ReinceptionError(f"the exclusion list names images that are not there: {listed(unknown)}")
-        kept = tuple(record for record in self.records if not {record.name, record.path.name} & names)
+        kept = tuple(record for record in self.records if record.name not in excluded)
         return replace(self, records=kept, listed_fingerprint=self.fingerprint)
 
     @cached_property
@@ -235,10 +266,11 @@ def require_sound_labels(
 ) -> None:
     """ReinceptionError unless there are at least two classes and val and test have only classes that train has."""
     if len(classes) < 2:
-        raise ReinceptionError(f"{place}: only one class ({classes[0]!r}): classification takes at least two")
+        raise ReinceptionError(f"{place}: only one class ({shown(classes[0])}): classification takes at least two")
     in_train = set(np.unique(targets[(splits == SPLITS.index("train")) | (splits < 0)]).tolist())
     if in_train and (foreign := sorted(set(np.unique(targets).tolist()) - in_train)):
+        where = sorted(SPLITS[split] for split in np.unique(splits[np.isin(targets, foreign)]))
         raise ReinceptionError(
-            f"{place}: class {listed([classes[target] for target in foreign])} occurs in val or test but not in train: "
-            "add training images or remove the rows"
+            f"{place}: class {listed([classes[target] for target in foreign])} occurs in {' and '.join(where)} but not "
+            "in train: add training images, or remove it there"
         )

@@ -9,6 +9,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from reinception.data.sources.labels import BadValueError
 from reinception.data.sources.manifest import SUFFIXES as MANIFESTS
 from reinception.data.sources.manifest import open_manifest
 from reinception.data.sources.records import Source
@@ -19,13 +20,12 @@ from reinception.data.sources.shards import (
     ShardContents,
     open_packed,
     read_contents,
-    split_named,
 )
 from reinception.data.sources.tar import Member, members_of
 from reinception.errors import ReinceptionError
 from reinception.files import cache_folder, new_text_file
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def open_remote(address: str, *, group_column: str = "group") -> Source:
@@ -44,11 +44,11 @@ def open_remote(address: str, *, group_column: str = "group") -> Source:
         return open_packed(address.removesuffix(f"/{INDEX_NAME}"))
     root = address.partition("{")[0].rpartition("/")[0]
     addresses = sorted(expanded(address))
-    collection = ShardCollection()
+    names = [place.removeprefix(f"{root}/") for place in addresses]
+    collection = ShardCollection(names)
     with ThreadPoolExecutor(NUM_AT_ONCE) as threads:
-        for place, contents in zip(addresses, threads.map(_contents, addresses), strict=True):
-            name = place.removeprefix(f"{root}/")
-            collection.add(name, contents, place, split_named(name))
+        for name, place, contents in zip(names, addresses, threads.map(_contents, addresses), strict=True):
+            collection.add(name, contents, place)
     return collection.source(root)
 
 
@@ -60,7 +60,10 @@ def _contents(address: str) -> ShardContents:
     if (known := _known(path, key)) is not None:
         return known
     file = RemoteFile(address, size)
-    contents = read_contents(members_of(address, file, size), file.at)
+    try:
+        contents = read_contents(members_of(address, file, size), file.at)
+    except BadValueError as error:
+        raise ReinceptionError(f"{address}: {error}") from None
     document = {"key": key, **dataclasses.asdict(contents)}
     # Where there is no room for a cache, the headers are read again the next time.
     with contextlib.suppress(OSError, ReinceptionError):

@@ -6,64 +6,88 @@ import csv
 import io
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from reinception.data.images.formats import IMAGE_SUFFIXES
-from reinception.data.sources.records import NO_SPLIT, SPLIT_WORDS, Source
+from reinception.data.sources.class_folders import holds_class_folders
+from reinception.data.sources.labels import (
+    NO_SPLIT,
+    SPLITS,
+    BadValueError,
+    label_of,
+    not_utf8,
+    shown,
+    split_code,
+    split_names,
+)
+from reinception.data.sources.manifest import COLUMNS
+from reinception.data.sources.reading import IgnoredEntries, Reading
+from reinception.data.sources.records import Source
 from reinception.data.sources.remote import read_whole, sizes_and_versions
 from reinception.data.sources.table_builder import TableBuilder
 from reinception.data.sources.tar import Member, members
 from reinception.errors import ReinceptionError
 
 INDEX_NAME, ROWS_NAME, FORMAT = "index.json", "index.csv", 1
-ROW_FIELDS = ("path", "label", "split", "group", "stratum", "probability", "shard", "offset", "size")
+ROW_FIELDS = (*COLUMNS, "shard", "offset", "size")
 
-_MAX_LABEL_BYTES = 4096
-_SHARD_SPLIT = re.compile(r"(train|val|valid|validation|test)(?![a-z])", re.IGNORECASE)
+_MAX_LABEL_BYTES = {".cls": 4096, ".json": 1 << 20}
 
 
 def holds_shards(root: Path) -> bool:
-    """Whether a folder is one of tar shards: tar files in it or in its split folders."""
-    return any(True for _ in _shards(root))
+    """Whether a folder is one of tar shards: tar files in it or in its split folders, and no class folders beside."""
+    shards, _ = _shards(root)
+    return (root / INDEX_NAME).exists() or (bool(shards) and not holds_class_folders(root))
 
 
 def open_shards(root: Path) -> Source:
     """The images in a folder's tar files, as in WebDataset: `key.jpg` beside `key.cls` (a class name or number) or
-    `key.json` (with `label` or `cls`); without those the class is the folder that the member lies in.
+    `key.json` (with `label` or `cls`); where no image has those the class is the folder that the member lies in.
 
-    A shard whose name begins with a split, as `train-0000.tar`, or that lies in a split folder, is of that split. The
-    folder of `data pack` has an index of its own, which is used when every shard has the size it says; it keeps names,
-    splits, groups and certainties. Nothing is extracted and nothing written.
+    A shard whose name is that of a split and numbers, as `train-0000.tar`, or that lies in a split folder, is of that
+    split (`labels.split_names`). The folder of `data pack` has an index of its own, which is used when every shard has
+    the size it says; it keeps names, splits, groups and certainties. Nothing is extracted and nothing written.
     """
     if (root / INDEX_NAME).exists():
         return open_packed(root)
-    collection = ShardCollection()
-    for split, path in _shards(root):
+    shards, ignored = _shards(root)
+    collection = ShardCollection([name for name, _ in shards], ignored)
+    for name, path in shards:
         with path.open("rb") as file:
             handle = file.fileno()
-            contents = read_contents(members(path), lambda offset, size, of=handle: os.pread(of, size, offset))
-        collection.add(path.relative_to(root).as_posix(), contents, path, split)
+            try:
+                contents = read_contents(members(path), lambda offset, size, of=handle: os.pread(of, size, offset))
+            except BadValueError as error:
+                raise ReinceptionError(f"{path}: {error}") from None
+        collection.add(name, contents, path)
     return collection.source(root)
 
 
-def _shards(root: Path) -> Iterator[tuple[int, Path]]:
-    """(code of the split or NO_SPLIT, path) of every tar file, by name."""
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.name.endswith(".tar") and entry.is_file():
-            yield split_named(entry.name), Path(entry.path)
-        elif entry.name.lower() in SPLIT_WORDS and entry.is_dir():
-            for path in sorted(Path(entry.path).glob("*.tar")):
-                yield SPLIT_WORDS[entry.name.lower()], path
+def _shards(root: Path) -> tuple[list[tuple[str, Path]], IgnoredEntries]:
+    """(name, path) of every tar file in a folder and in its split folders, and what else lies there."""
+    found, ignored = list[tuple[str, Path]](), IgnoredEntries()
+
+    def look(folder: Path, prefix: str) -> None:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            return
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.name.startswith("."):
+                ignored.add("hidden (the name begins with a dot)", name)
+            elif entry.name.endswith(".tar") and entry.is_file():
+                found.append((name, Path(entry.path)))
+            elif not prefix and split_code(entry.name) is not None and entry.is_dir():
+                look(Path(entry.path), f"{entry.name}/")
+            else:
+                ignored.add("files and folders beside the shards", name)
+
+    look(root, "")
+    return found, ignored
 
 
 @dataclass(kw_only=True)
@@ -76,48 +100,77 @@ class ShardContents:
 
 
 def read_contents(found: Iterable[Member], read_at: Callable[[int, int], bytes]) -> ShardContents:
-    """The contents of one shard; `read_at(offset, size)` reads the members that are labels."""
-    contents = ShardContents()
+    """The contents of one shard; `read_at(offset, size)` reads the members that are labels.
+
+    BadValueError where a label cannot be read, and where two members of different labels have one key.
+    """
+    contents, sources = ShardContents(), dict[str, str]()
     for member in found:
         key, suffix = _key(member.name)
-        if suffix in IMAGE_SUFFIXES and not Path(member.name).name.startswith("."):
+        if Path(member.name).name.startswith("."):
+            contents.num_ignored += 1
+        elif suffix in IMAGE_SUFFIXES:
             contents.images.append(member)
-        elif suffix in (".cls", ".json") and member.size <= _MAX_LABEL_BYTES:
-            label = _label(read_at(member.offset, member.size), suffix)
-            if label is not None:
-                contents.labels[key] = label
+        elif suffix in _MAX_LABEL_BYTES and member.size <= _MAX_LABEL_BYTES[suffix]:
+            try:
+                label = _label(read_at(member.offset, member.size), suffix)
+            except BadValueError as error:
+                raise BadValueError(f"{shown(member.name)}: its label {error}") from None
+            if label is not None and contents.labels.setdefault(key, label) != label:
+                raise BadValueError(
+                    f"{shown(sources[key])} and {shown(member.name)} give the images {key}.* two labels (a key ends at "
+                    "the first dot of a file name): rename them without dots"
+                )
+            sources[key] = member.name
         else:
             contents.num_ignored += 1
     return contents
 
 
-def split_named(name: str) -> int:
-    """The code of the split in a shard's name, in its folder or at its beginning; or NO_SPLIT."""
-    *folders, last = name.split("/")
-    found = _SHARD_SPLIT.match(last)
-    if folders and (code := SPLIT_WORDS.get(folders[-1].lower())) is not None:
-        return code
-    return SPLIT_WORDS[found[1].lower()] if found else NO_SPLIT
-
-
 class ShardCollection:
-    """The images of several shards."""
+    """The images of several shards, whose `names` are known beforehand: together they say which are splits."""
 
-    def __init__(self) -> None:
-        self._table = TableBuilder()
-        self._num_ignored = 0
+    def __init__(self, names: Sequence[str], ignored: IgnoredEntries | None = None) -> None:
+        self._table, self._remarks = TableBuilder(), list[str]()
+        self._ignored = ignored or IgnoredEntries()
+        self._splits, self._of_folders = dict[str, int](), dict[str, None]()
+        stems = {name: name.rpartition("/")[2].removesuffix(".tar") for name in names}
+        numbered = split_names(stems.values(), numbered=True)
+        for name, stem in stems.items():
+            folder = name.rpartition("/")[0].rpartition("/")[2]
+            by_folder = split_code(folder) if folder else None
+            self._splits[name] = numbered.get(stem, NO_SPLIT) if by_folder is None else by_folder
+            if (code := self._splits[name]) != NO_SPLIT:
+                self._of_folders[f"{f'{folder}/' if by_folder is not None else f'{stem}.tar'} is {SPLITS[code]}"] = None
+            elif any(stem.lower().startswith(word) for word in ("train", "val", "test")):
+                self._remarks.append(
+                    f"the shard {shown(name)} is not taken for a split, for its name says more: put it into a folder "
+                    "train, val or test if it is one"
+                )
+        self._num_beside = 0
 
-    def add(self, name: str, contents: ShardContents, place: Path | str, split: int) -> None:
+    def add(self, name: str, contents: ShardContents, place: Path | str) -> None:
         """The images of one shard, which is called `name` and lies at `place`, a path or an address."""
         stem, file = name.removesuffix(".tar"), self._table.add_file(place)
         for member in contents.images:
             key, _ = _key(member.name)
-            label = contents.labels.get(key) or Path(member.name).parent.name
-            if not label:
-                raise ReinceptionError(f"{place}: {member.name!r} has no class: put {key}.cls beside it, or a folder")
-            self._table.add(f"{stem}/{member.name}", label, split)
+            beside = contents.labels.get(key)
+            try:
+                label = beside or label_of(PurePosixPath(member.name).parent.name)
+            except BadValueError:
+                raise ReinceptionError(
+                    f"{place}: {member.name!r} has no class: put {key}.cls beside it, or a folder"
+                ) from None
+            if self._table.names and (beside is None) == (self._num_beside > 0):
+                here, there = ("none", "one") if beside is None else ("one", "none")
+                raise ReinceptionError(
+                    f"{place}: {shown(member.name)} has {here} of the labels beside images, and "
+                    f"{shown(self._table.names[-1])} {there}: give all one, or none, and the folders are the classes"
+                )
+            self._num_beside += beside is not None
+            self._table.add(f"{stem}/{member.name}", label, self._splits[name])
             self._table.locate(file, member.offset, member.size)
-        self._num_ignored += contents.num_ignored
+        self._ignored.add("members of shards that are no images", name, contents.num_ignored)
 
     def source(self, root: Path | str) -> Source:
         """ReinceptionError where there are no images, or their labels are no classification task."""
@@ -125,9 +178,15 @@ class ShardCollection:
         if not labels:
             raise ReinceptionError(f"{root}: its tar files hold no images: check that they are what you meant")
         classes = sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
-        return self._table.source(
-            root, name=_folder_name(root), root=root, classes=classes, num_ignored=self._num_ignored
+        splits = list(self._of_folders)
+        reading = Reading(
+            layout="tar shards",
+            labels="the .cls or .json beside each image" if self._num_beside else "the folders inside the shards",
+            splits=(*splits[:3], *([f"and {len(splits) - 3} more"] if len(splits) > 3 else [])),
+            ignored=self._ignored.counted(),
+            remarks=tuple(self._remarks[:3]),
         )
+        return self._table.source(root, name=_folder_name(root), root=root, classes=classes, reading=reading)
 
 
 def _folder_name(root: Path | str) -> str:
@@ -141,15 +200,18 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _label(data: bytes, suffix: str) -> str | None:
-    text = data.decode("utf-8", "replace").strip()
+    """The label in a member, None for JSON that has no key for one."""
+    text = data.decode("utf-8-sig", "surrogateescape")
     if suffix == ".cls":
-        return text or None
+        if why := not_utf8(text):
+            raise BadValueError(why)
+        return label_of(text)
     try:
         values = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    label = values.get("label", values.get("cls")) if isinstance(values, Mapping) else None
-    return None if label is None else str(label)
+    except (ValueError, RecursionError) as error:
+        raise BadValueError(f"is in a file that is not JSON ({error}): correct it") from None
+    found = [values[name] for name in ("label", "cls") if name in values] if isinstance(values, Mapping) else []
+    return label_of(found[0]) if found else None
 
 
 # -- with the index of `data pack` -------------------------------------------------------------------------------------
@@ -173,14 +235,15 @@ def open_packed(root: Path | str) -> Source:
                 (number, limit), start, length = files[shard], int(offset), int(size)
                 if start < 0 or length < 0 or start + length > limit:
                     raise ValueError(f"{name!r} lies outside {shard}")
-                code = SPLIT_WORDS[split] if split else NO_SPLIT
+                code = SPLITS.index(split) if split else NO_SPLIT
                 table.add(name, label, code, group=group, stratum=stratum, certainty=float(probability or 1))
                 table.locate(number, start, length)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise ReinceptionError(f"{rows}: cannot be used ({error}): pack the data again") from error
     if not table.names or set(table.labels) - set(index["classes"]):
         raise ReinceptionError(f"{rows}: does not fit {INDEX_NAME}: pack the data again")
-    return table.source(root, name=_folder_name(root), root=root, classes=index["classes"])
+    reading = Reading(layout="the shards of data pack", labels=f"its {ROWS_NAME}")
+    return table.source(root, name=_folder_name(root), root=root, classes=index["classes"], reading=reading)
 
 
 def _read_index(root: Path | str) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reinception.data.sources.records import NO_SPLIT, Columns, RecordTable, Source, require_sound_labels
+from reinception.data.sources.labels import NO_SPLIT
+from reinception.data.sources.reading import Reading
+from reinception.data.sources.records import Columns, RecordTable, Source, require_sound_labels
 
 
 @dataclass
@@ -65,7 +67,7 @@ class TableBuilder:
         return len(self.paths) - 1
 
     def source(
-        self, place: Path | str, *, name: str, root: Path | str, classes: Sequence[str] = (), num_ignored: int = 0
+        self, place: Path | str, *, name: str, root: Path | str, reading: Reading, classes: Sequence[str] = ()
     ) -> Source:
         """The source at `place`, its classes the sorted labels unless given; `root` is a folder or its address.
 
@@ -102,6 +104,6 @@ class TableBuilder:
             root=columns.root,
             classes=tuple(classes),
             records=RecordTable(columns),
-            num_ignored=num_ignored,
+            reading=reading,
             address=place if isinstance(place, str) else None,
         )

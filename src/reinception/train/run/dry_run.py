@@ -14,6 +14,7 @@ import torch
 
 from reinception.distributed import Ranks
 from reinception.errors import UsageError
+from reinception.machine import choose_device
 from reinception.report.formatting import duration
 from reinception.train.budget import VALIDATION_IMAGE_COST
 from reinception.train.config import TrainConfig
@@ -21,7 +22,7 @@ from reinception.train.loop import guarded_step
 from reinception.train.optim import learning_rate_at
 from reinception.train.run.console import Console
 from reinception.train.run.metadata import precision_name
-from reinception.train.run.open_run import OpenRun, choose, open_data
+from reinception.train.run.open_run import OpenRun, open_data
 from reinception.train.run.plan import make_plan
 from reinception.train.run.run_folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
 from reinception.train.run.signals import StopRequest
@@ -36,7 +37,7 @@ def dry_run(config: TrainConfig) -> str:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("--dry-run measures one process; start it without torchrun")
     plan, console = make_plan(config), Console(is_silent=True)
-    ranks = Ranks(choose(config.device))
+    ranks = Ranks(choose_device(config.device))
     source = open_data(plan, console)
     plan = dataclasses.replace(plan, arch=dataclasses.replace(plan.arch, num_classes=len(source.classes)))
     network, stop = plan.network(), StopRequest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ import torch
 
 from reinception.data.prepare.audit import check_images
 from reinception.data.sources.exclusions import read_exclusions
+from reinception.data.sources.labels import SPLITS
 from reinception.data.sources.open_source import open_source
-from reinception.data.sources.records import SPLITS, Record, Source
+from reinception.data.sources.records import Record, Source
 from reinception.data.sources.split import assign_splits
+from reinception.data.sources.understanding import understand
 from reinception.distributed import Ranks, require_same
-from reinception.errors import ReinceptionError, UsageError
-from reinception.machine import choose_device, precision
+from reinception.errors import ReinceptionError
+from reinception.machine import precision
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, build
 from reinception.train.config import TrainConfig
@@ -213,9 +214,10 @@ def open_data(plan: Plan, console: Console) -> Source:
         source = source.without(read_exclusions(config.exclude))
     if "train" not in source.splits:
         raise ReinceptionError(f"{config.data}: no images are left to train on; give the train split some")
-    counts = ", ".join(f"{split} {len(source.split(split)):,}" for split in source.splits)
-    used = f"{len(source.records):,} used of {num_listed:,} listed, " if config.exclude is not None else ""
-    console.say(f"{source.name}: {used}{len(source.records):,} images of {len(source.classes)} classes ({counts})")
+    if config.exclude is not None:
+        console.say(f"{source.name}: {len(source.records):,} used of {num_listed:,} listed")
+    for line in str(understand(source)).splitlines():
+        console.say(line)
     return source
 
 
@@ -231,19 +233,7 @@ def _check_images(source: Source, plan: Plan, console: Console, ranks: Ranks) ->
         more = f" and {len(problems) - NAMED_PROBLEMS} more" if len(problems) > NAMED_PROBLEMS else ""
         raise ReinceptionError(
             f"{plan.config.data}: {len(problems)} of {len(source.records)} images cannot be used "
-            f"({'; '.join(problems[:NAMED_PROBLEMS])}{more}); fix or remove them"
+            f"({'; '.join(problems[:NAMED_PROBLEMS])}{more}); fix or remove them, or list them "
+            "with `data check --quarantine FILE` and leave them out with --exclude FILE"
         )
     console.say(f"all {len(source.records):,} images decode")
-
-
-def choose(name: str) -> torch.device:
-    """The device a run means by `name`. UsageError where there is none."""
-    if name == "auto":
-        local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # as torchrun numbers the processes of one machine
-        return torch.device(local) if "LOCAL_RANK" in os.environ and torch.cuda.is_available() else choose_device()
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"--device {name}: no such device here; see `reinception doctor`") from None
-    return device

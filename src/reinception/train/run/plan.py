@@ -21,7 +21,7 @@ from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, 
 from reinception.train.finetune import start_from
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
-from reinception.weights.convert import Conversion, obtain
+from reinception.weights.convert import Conversion, convert
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,38 +61,29 @@ class Plan:
         return dataclasses.replace(self, recipe=chosen, config=dataclasses.replace(self.config, **changes))
 
     def to_json(self) -> dict[str, Any]:
-        """Its part of config.json: every choice as it was made."""
-        config = self.config
+        """Its part of config.json: every choice as it was made, and as `request` the configuration, for `from_json`,
+        with paths that can be found from anywhere."""
+        paths = {name: getattr(self.config, name) for name in ("data", "out", "weights", "exclude")}
+        given = {name: path if path is None else str(path) for name, path in paths.items()}
+        asked = dataclasses.asdict(self.config) | given | {"recipe": self.recipe.name}
+        absolute = {
+            name: str(Path(path).resolve())
+            for name, path in given.items()
+            if name != "out" and path is not None and Path(path).exists()
+        }
         return {
-            "command": config.command(),
-            "data": str(config.data),
+            "command": self.config.command(),
+            **asked,
             "model": self.arch.name,
-            "width": config.width,
             "input_size": self.arch.input_size,
-            "weights": None if config.weights is None else str(config.weights),
-            "freeze": config.freeze,
-            "epochs": None if config.time_budget_seconds is not None else self.recipe.epochs,
-            "time_budget_seconds": config.time_budget_seconds,
+            "epochs": None if self.config.time_budget_seconds is not None else self.recipe.epochs,
             "batch_size": self.recipe.batch_size,
             "replicas": self.recipe.replicas,
-            "seed": config.seed,
-            "workers": config.workers,
-            "val_fraction": config.val_fraction,
-            "test_fraction": config.test_fraction,
-            "exclude": None if config.exclude is None else str(config.exclude),
             "recipe": self.recipe.to_json(),
             "arch": self.arch.to_json(),
             "preprocessing": self.preprocessing.to_json(),
-            "request": self._request(),
+            "request": asked | absolute,
         }
-
-    def _request(self) -> dict[str, Any]:
-        """The configuration, for `from_json`, the paths in it as they are found from anywhere."""
-        request = dataclasses.asdict(self.config) | {"recipe": self.recipe.name, "out": str(self.config.out)}
-        for name in ("data", "weights", "exclude"):
-            path = request[name]
-            request[name] = str(Path(path).resolve()) if path is not None and Path(path).exists() else path
-        return request
 
     @staticmethod
     def from_json(document: Mapping[str, Any], *, out: Path) -> Plan:
@@ -171,7 +162,7 @@ def _resolve_recipe(config: TrainConfig) -> Recipe:
 
 def _learned(config: TrainConfig) -> Conversion | None:
     """The network and manifest of a model file, a run, another library's Inception-v3 weights, or `torchvision:TAG`."""
-    return None if config.weights is None else obtain(str(config.weights))
+    return None if config.weights is None else convert(str(config.weights))
 
 
 def _base(config: TrainConfig, learned: Conversion | None) -> tuple[Arch, Preprocessing]:

@@ -14,6 +14,7 @@ import torch
 from reinception.data.loading.loader import TrainingStream
 from reinception.distributed import Ranks
 from reinception.errors import Interrupted, ReinceptionError
+from reinception.machine import choose_device
 from reinception.report.page import write_report
 from reinception.train.budget import Budget, StepBudget, TimeBudget
 from reinception.train.config import TrainConfig
@@ -22,7 +23,7 @@ from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpoint
 from reinception.train.run.console import Console
 from reinception.train.run.log import BestWeights, RunLogger
 from reinception.train.run.metadata import numeric_environment
-from reinception.train.run.open_run import FINISHED_NAME, OpenRun, begin, choose, read_plan, reopen, was_begun_by
+from reinception.train.run.open_run import FINISHED_NAME, OpenRun, begin, read_plan, reopen, was_begun_by
 from reinception.train.run.out_of_memory import OutOfMemoryError
 from reinception.train.run.plan import Plan, make_plan
 from reinception.train.run.run_folder import LAST_NAME
@@ -60,7 +61,7 @@ def resume(run: str | Path, **changes: Any) -> Path:
 def _run(plan: Plan, *, is_resumed: bool) -> Path:
     """The run of `plan` from its beginning or its last checkpoint to its report; returns its folder."""
     out = Path(plan.config.out)
-    ranks = Ranks(choose(plan.config.device))
+    ranks = Ranks(choose_device(plan.config.device))
     ranks.require_replicas(plan.recipe.replicas)
     with ranks, Console(is_silent=not ranks.is_first) as console, _stoppable(out, console) as stop:
         if not is_resumed and ranks.restarts and was_begun_by(out, plan.config):

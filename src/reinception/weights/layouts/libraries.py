@@ -73,7 +73,7 @@ def _torchvision(arch: Arch) -> tuple[Key, ...]:
 _FID_BLOCKS = {
     block: f"blocks.{number}.{position}"
     for number, blocks in enumerate(
-        (_STEM[:3], _STEM[3:], (*_MODULES["grid35"], *_MODULES["reduce35"], *_MODULES["grid17"])),
+        (_STEM[:3], _STEM[3:], (*_MODULES["grid35"], *_MODULES["reduce35"], *_MODULES["grid17"]))
     )
     for position, block in enumerate(blocks)
 } | {block: f"blocks.3.{position}" for position, block in enumerate((*_MODULES["reduce17"], *_MODULES["grid8"]))}
@@ -166,11 +166,7 @@ def _graph(arch: Arch) -> tuple[Key, ...]:
         if place.stage != "aux":
             name = _graph_name(place)
             keys += tf_leaves(place.path, f"{name}/conv2d_params", f"{name}/batchnorm")
-    return (
-        *keys,
-        Key("classifier.weight", "softmax/weights", Form.IO),
-        Key("classifier.bias", "softmax/biases"),
-    )
+    return (*keys, Key("classifier.weight", "softmax/weights", Form.IO), Key("classifier.bias", "softmax/biases"))
 
 
 # -- the reviewed library, as it names its network today ---------------------------------------------------------------
@@ -246,30 +242,14 @@ LAYOUTS: Mapping[str, Layout] = {
             canonical=canonical_keras(LEGACY),
             has_scale=False,
         ),
-        Layout(
-            name="tf-slim",
-            title="a TF-slim checkpoint",
-            keys=_slim,
-            canonical=_canonical_slim,
-            has_scale=False,
-        ),
+        Layout(name="tf-slim", title="a TF-slim checkpoint", keys=_slim, canonical=_canonical_slim, has_scale=False),
         Layout(
             name="fid-graph",
             title="the constants of TensorFlow's graph of 2015-12-05",
             keys=_graph,
             canonical=after_prefix("conv/conv2d_params"),
         ),
-        Layout(
-            name="lucid",
-            title="Lucid's names",
-            keys=_lucid,
-            canonical=after_prefix("stem.0.conv.weight"),
-        ),
-        Layout(
-            name="reinception",
-            title="our own names, without a manifest",
-            keys=_ours,
-            canonical=_canonical_ours,
-        ),
+        Layout(name="lucid", title="Lucid's names", keys=_lucid, canonical=after_prefix("stem.0.conv.weight")),
+        Layout(name="reinception", title="our own names, without a manifest", keys=_ours, canonical=_canonical_ours),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,11 +11,15 @@ from torch import Tensor
 
 from reinception.errors import ReinceptionError
 from reinception.model.build import skeleton
-from reinception.spec import Arch, with_scale
-from reinception.weights.layouts.keys import Key, Layout, Shapes, to_file_order
+from reinception.spec import Arch, feature_shape, with_scale
+from reinception.weights.layouts.keys import Form, Key, Layout, Shapes, to_file_order
 from reinception.weights.layouts.libraries import LAYOUTS
 
 ENOUGH_TO_NAME = 0.5  # fraction of the trunk's tensors that identifies a layout, even where the file is not whole
+
+_CLASSIFIER = ("classifier.weight", "classifier.bias")
+# Tensors beside a network that none of its layers are: of losses and metrics, and the auxiliary head's.
+_NO_LAYER = re.compile(r"(^|\.)(AuxLogits|aux)\.|^(\w*loss\w*|criterion|metrics?)\.")
 
 # Other networks, each by a part of a tensor name that only it has.
 _OTHERS = {
@@ -46,7 +51,7 @@ class Identification:
 
     `arch` is the network whose tensors the file fills: with the auxiliary head and gamma if the file has them, and with
     as many outputs (one where it has no classifier, `has_classifier` False). `names` maps our tensor names to the
-    file's. `absent` are tensors of ours that no such file needs to have (batch norm's step counters); `unused` are
+    file's. `absent` are tensors of ours that no such file needs (step counters, a classifier's bias). `unused` are
     tensors of the file that the network does not have, and `remarks` say why something was left out.
     """
 
@@ -80,9 +85,9 @@ def identify(shapes: Shapes, released: Arch) -> Identification:
     """
     layout, names = _layout_of(shapes, released)
     keys = {key.ours: key for key in layout.keys(released)}
+    remarks = _find_classifier(keys, names, shapes, feature_shape(released).channels)
     present = {ours: key for ours, key in keys.items() if key.theirs in names}
     _refuse_gaps(layout, keys, present)
-    remarks: list[str] = []
     num_classes = _num_classes(present.get("classifier.weight"), present.get("classifier.bias"), names, shapes)
     head = released.aux[0].name
     has_aux = _has_whole_head(head, keys, present)
@@ -97,7 +102,7 @@ def identify(shapes: Shapes, released: Arch) -> Identification:
     if not any(ours.endswith(".bn.weight") for ours in present):
         arch = with_scale(arch, False)
     expected = skeleton(arch).state_dict()
-    fresh = () if num_classes else ("classifier.weight", "classifier.bias")
+    fresh = () if num_classes else _CLASSIFIER
     used = {
         ours: dataclasses.replace(present[ours], theirs=names[present[ours].theirs])
         for ours in expected
@@ -130,6 +135,41 @@ def _layout_of(shapes: Shapes, released: Arch) -> tuple[Layout, dict[str, str]]:
     return best, best_names
 
 
+def _find_classifier(keys: Mapping[str, Key], names: dict[str, str], shapes: Shapes, channels: int) -> list[str]:
+    """Puts the classifier into `names`, found by its shape and place: the one linear layer beside the trunk.
+
+    With other layers there too nobody can say from names and shapes what the head computes: then it is left out, and
+    that is said. Keras's heads are read from its own configuration (`keras_config`).
+    """
+    weight, bias = (keys.get(ours) for ours in _CLASSIFIER)
+    if weight is None or bias is None:
+        return []
+    if weight.form is not Form.SAME:
+        linear = [name for name, shape in shapes.items() if len(shape) == 2 and "optimizer" not in name]
+        return [_no_classifier(linear)] if linear and weight.theirs not in names else []
+    own = names.pop(weight.theirs, ""), names.pop(bias.theirs, "")
+    trunk = {names[key.theirs] for key in keys.values() if key.theirs in names}
+    beside = [
+        name
+        for name, shape in shapes.items()
+        if name not in trunk and shape != () and not _NO_LAYER.search(name) and "num_batches" not in name
+    ]
+    linear = [name for name in beside if len(shapes[name]) == 2 and shapes[name][1] == channels]
+    found = linear[0] if linear else ""
+    found_bias = found.removesuffix("weight") + "bias"
+    if len(linear) != 1 or set(beside) - {found, found_bias}:
+        return [_no_classifier(beside)] if beside else []
+    names[weight.theirs] = found
+    if found_bias in shapes:
+        names[bias.theirs] = found_bias
+    return [] if found == own[0] else [f"the classifier is {found}, the only linear layer on the features"]
+
+
+def _no_classifier(beside: list[str]) -> str:
+    more = ", ..." if len(beside) > 3 else ""
+    return f"no classifier taken: the head is not one linear layer on the features ({', '.join(beside[:3])}{more})"
+
+
 def _is_needed(ours: str) -> bool:
     """Whether every file must have this tensor: the trunk's, less gamma and step counters."""
     return not ours.startswith(("aux.", "classifier.")) and not _is_optional(ours)
@@ -157,11 +197,11 @@ def _refuse_gaps(layout: Layout, keys: Mapping[str, Key], present: Mapping[str, 
 
 
 def _num_classes(weight: Key | None, bias: Key | None, names: Mapping[str, str], shapes: Shapes) -> int | None:
-    """How many outputs the classifier has; None where there is no whole one."""
-    if weight is None or bias is None:
+    """How many outputs the classifier has; None where there is none. One of torch may have no bias."""
+    if weight is None or (bias is None and weight.form is not Form.SAME):
         return None
-    shape = shapes[names[bias.theirs]]
-    return shape[0] if len(shape) == 1 and shape[0] > 0 else None
+    shape = shapes[names[(bias or weight).theirs]]
+    return shape[0] if len(shape) == (1 if bias else 2) and shape[0] > 0 else None
 
 
 def _has_whole_head(head: str, keys: Mapping[str, Key], present: Mapping[str, Key]) -> bool:

@@ -33,7 +33,8 @@ def to_ours(found: Identification, tensors: Mapping[str, Tensor]) -> dict[str, T
             raise ReinceptionError(f"tensor {key.theirs} holds negative variances; the file is damaged")
         state[ours] = value
     for ours in found.absent:
-        state[ours] = torch.zeros((), dtype=torch.int64)
+        is_bias = ours == "classifier.bias"
+        state[ours] = torch.zeros(found.arch.num_classes) if is_bias else torch.zeros((), dtype=torch.int64)
     if not found.has_classifier:
         channels = feature_shape(found.arch).channels
         state["classifier.weight"] = torch.zeros(found.arch.num_classes, channels)

@@ -1,0 +1,1 @@
+"""A trained model over HTTP: an API, the Open Inference Protocol, and a page."""

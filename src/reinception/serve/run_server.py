@@ -1,0 +1,202 @@
+"""Runs the server: loads, listens, supervises, reloads on SIGHUP, and stops after the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import io
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import uvicorn
+from PIL import Image
+from prometheus_client import start_http_server
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from reinception.errors import ReinceptionError, UsageError
+from reinception.inference.compute import Compute
+from reinception.serve.app import Api, read_samples
+from reinception.serve.batcher import Batcher
+from reinception.serve.classify import Pipeline, Readiness
+from reinception.serve.connections import limited_protocol
+from reinception.serve.counters import Counters
+from reinception.serve.decoders import DecoderPool
+from reinception.serve.gate import Gate
+from reinception.serve.limits import ServeConfig
+from reinception.serve.refusal import Refusal
+from reinception.serve.served_model import ServedModels
+from reinception.serve.uploads import Bodies
+
+_SUPERVISE_SECONDS, _START_SECONDS = 0.25, 60.0
+_KEEP_ALIVE_SECONDS = 15
+_HEAD_BYTES = 32 << 10
+_SPARE_DESCRIPTORS = 64
+_M_ARENA_MAX, _ARENAS = -8, 2  # glibc's malloc.h; each thread's arena keeps its largest use for ever
+
+
+def serve(config: ServeConfig, compute: Compute) -> None:
+    """Serves until SIGTERM or SIGINT. ReinceptionError where it cannot start, or the backend hangs."""
+    token = None if config.token_file is None else _token(config.token_file)
+    samples = read_samples(config.samples)
+    listener = _listen(config.host, config.port)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_processors())
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _ARENAS)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = min(hard, max(soft, config.connections + _SPARE_DESCRIPTORS))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    config = replace(config, connections=max(1, min(config.connections, soft - _SPARE_DESCRIPTORS)))
+    models = ServedModels(config.named_models, compute, config.batch_size)
+    asyncio.run(_serve(config, models, listener, token, samples))
+
+
+async def _serve(
+    config: ServeConfig, models: ServedModels, listener: socket.socket, token: bytes | None, samples: list[bytes]
+) -> None:
+    counters = Counters()
+    batcher = Batcher(config, counters)
+    pool = DecoderPool(config.workers, config.max_megapixels * 1_000_000, counters)
+    pool.start()
+    pipeline = Pipeline(pool=pool, batcher=batcher, deadline_seconds=config.deadline_seconds)
+    router = Router(default=_not_found, redirect_slashes=False)
+    gate = Gate(router, config, counters, token, lambda: server.should_exit)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            gate,
+            http=limited_protocol(config.connections),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=round(config.drain_seconds),
+            h11_max_incomplete_event_size=_HEAD_BYTES,
+        )
+    )
+    api = Api(
+        config=config,
+        models=models,
+        pipeline=pipeline,
+        readiness=Readiness(pipeline, models, _test_image()),
+        counters=counters,
+        draining=lambda: server.should_exit,
+        bodies=Bodies(config),
+        samples=samples,
+        has_token=token is not None,
+    )
+    router.routes.extend(api.routes())
+    until = time.monotonic() + _START_SECONDS
+    while problem := await api.readiness.problem():
+        if time.monotonic() > until:
+            raise ReinceptionError(f"serve: cannot answer its own test image: {problem}")
+        await asyncio.sleep(_SUPERVISE_SECONDS)
+    if config.metrics_port is not None:
+        start_http_server(config.metrics_port, config.host, counters.registry)
+    _say_started(config, models, listener)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises them again when it has stopped in order
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _start_reload(models, counters))
+    watching = asyncio.create_task(_supervise(batcher, server))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watching.cancel()
+        batcher.close()
+        await pool.close()
+    if batcher.failure:
+        raise ReinceptionError(f"serve: {batcher.failure}; start it again")
+
+
+async def _supervise(batcher: Batcher, server: uvicorn.Server) -> None:
+    """Looks after the batcher, and says when the server stops."""
+    said = False
+    while True:
+        batcher.supervise()
+        if batcher.failure:
+            server.should_exit = True
+        if server.should_exit and not said:
+            _say(f"draining: {batcher.num_places} images are waiting for their answer")
+            said = True
+        await asyncio.sleep(_SUPERVISE_SECONDS)
+
+
+_reloads: set[asyncio.Task[None]] = set()
+
+
+def _start_reload(models: ServedModels, counters: Counters) -> None:
+    task = asyncio.create_task(_reload(models, counters))
+    _reloads.add(task)
+    task.add_done_callback(_reloads.discard)
+
+
+async def _reload(models: ServedModels, counters: Counters) -> None:
+    for one in await models.reload():
+        counters.reloads.labels(one["status"]).inc()
+        _say(f"reload: {one['name']} {one['hash']}: {one['status']} {one.get('reason', '')}".rstrip())
+
+
+def num_processors() -> int:
+    """Processors that this process may use: those it is bound to, and no more than its container has."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return found
+    return found if quota == "max" else max(1, min(found, int(quota) // int(period)))
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Refusal(404, "no_such_address", "there is no such address; see /api")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise ReinceptionError(
+            f"serve: cannot listen on {host} port {port} ({error.strerror or error}); choose another --host or --port"
+        ) from None
+
+
+def _token(path: Path) -> bytes:
+    token = path.read_bytes().strip()
+    if not token or not all(33 <= byte < 127 for byte in token):
+        raise UsageError(f"{path}: must hold one secret of printable ASCII characters without spaces")
+    return token
+
+
+def _test_image() -> bytes:
+    """A small image with something on it, for the readiness check."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def _say_started(config: ServeConfig, models: ServedModels, listener: socket.socket) -> None:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    named = ", ".join(f"{one.name} ({one.digest}, {one.engine.precision})" for one in models.all())
+    _say(
+        f"{torch.get_num_threads()} threads on {num_processors()} processors, {config.workers} decoders, batches of "
+        f"{config.batch_size}, {config.connections} connections, {_ARENAS} memory arenas"
+    )
+    _say(f"ready: {named} at http://{host}:{listener.getsockname()[1]}{config.root_path or ''}/")
+
+
+def _say(line: str) -> None:
+    safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    print(f"reinception: serve: {safe}", file=sys.stderr, flush=True)
