@@ -63,7 +63,7 @@ def decoded(records: Sequence[Record], what: str) -> CheckImages:
 
 
 def bundled() -> CheckImages:
-    """Two natural images and what is made of them: odd sizes, turned, grey, almost black, almost white, full contrast."""
+    """Two natural images and what is made of them: odd sizes, turned, grey, almost black, almost white, contrast."""
     found: dict[str, Pixels] = {}
     for file in sorted(_BUNDLED.glob("*.jpg")):
         whole = decode(file)
