@@ -67,6 +67,7 @@ async def _serve(
 ) -> None:
     counters = Counters()
     batcher = Batcher(config, counters)
+    batcher.seconds_per_image = max(model.seconds_per_image for model in models.all())
     pool = DecoderPool(config.workers, config.max_megapixels * 1_000_000, counters)
     pool.start()
     pipeline = Pipeline(pool=pool, batcher=batcher, deadline_seconds=config.deadline_seconds)
