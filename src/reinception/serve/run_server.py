@@ -54,7 +54,7 @@ def serve(config: ServeConfig, compute: Compute) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, _ARENAS)
-    # The batcher asks for the interpreter at each of a network's hundreds of operations; under load each would wait 5 ms.
+    # The batcher needs the interpreter for each of hundreds of operations, and under load would wait 5 ms each time.
     sys.setswitchinterval(_SWITCH_SECONDS)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
