@@ -112,6 +112,8 @@ def test_one_bad_image_is_an_answer_with_an_error(predictor: ri.Predictor, paths
     assert isinstance(found, list)
     assert found[0].values is None and found[0].error and found[1].values is not None
     assert predictor([]) == []
+    (line,) = predictor([np.zeros((1, 60_000, 3), dtype=np.uint8)])  # as wide as nobody would resize whole
+    assert line.error is None
 
 
 def test_a_dict_of_arrays_gives_a_dict_of_arrays(predictor: ri.Predictor, paths: list[Path]) -> None:

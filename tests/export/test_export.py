@@ -172,6 +172,18 @@ def test_every_network_of_the_family_answers_alike(name: str) -> None:
     assert wanted.std(axis=0).max() > 1e-3  # the network tells the images apart
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize("name", tuple(family.NETWORKS))
+def test_every_network_at_full_width_passes_the_gate_of_each_runtime(name: str, to: str, tmp_path: Path) -> None:
+    arch = dataclasses.replace(family.NETWORKS[name].arch, num_classes=len(CLASSES), aux=())
+    network = random_network(arch)
+    preprocessing = Preprocessing(input_size=arch.input_size)
+    save(network, tmp_path / "model.safetensors", Manifest(arch=arch, classes=CLASSES, preprocessing=preprocessing))
+    parity = export(tmp_path / "model.safetensors", tmp_path / "out", Export(to=to))  # pyrefly: ignore[bad-argument-type]
+    assert parity.largest_difference <= 1e-5
+
+
 @pytest.mark.parametrize("border", [True, False])
 def test_both_border_rules_and_each_scaling_survive(border: bool) -> None:
     for scaling in ("fixed", "per_image"):

@@ -64,3 +64,17 @@ def test_images_that_come_divided_keep_their_division(source: Source, manifest: 
 def test_a_model_without_a_past_is_judged_on_every_image(source: Source, manifest: Manifest) -> None:
     foreign = dataclasses.replace(manifest, training={})
     assert select(source, [foreign]).records == source.records
+
+
+def test_training_images_are_never_evaluated_on_unasked(source: Source, manifest: Manifest) -> None:
+    def with_splits(*splits: str) -> Source:
+        records = [dataclasses.replace(one, split=splits[n % len(splits)]) for n, one in enumerate(source.records[1:])]
+        return dataclasses.replace(source, records=tuple(records))
+
+    chosen = select(with_splits("train", "val"), [manifest])
+    assert chosen.split == "val"
+    assert "training images are left out" in chosen.reason
+    assert select(with_splits("train", "val", "test"), [manifest]).split == "test"
+    with pytest.raises(ReinceptionError, match="holds training images only"):
+        select(with_splits("train"), [manifest])
+    assert select(with_splits("train"), [manifest], "train").split == "train"

@@ -75,7 +75,7 @@ def test_a_damaged_manifest_is_an_error_that_names_the_line(model: Model, tmp_pa
     for text, message in (
         ('path\na.png\n""\n', "line 3: the path is empty"),
         ("path,label\na.png\n", "line 2: has 1 fields, not 2"),
-        ("file\na.png\n", "lacks 'path'"),
+        ("where\na.png\n", "lacks 'path'"),
     ):
         (tmp_path / "m.csv").write_text(text)
         with pytest.raises(ReinceptionError, match=message):

@@ -22,7 +22,7 @@ from reinception.rewrite.rules import (
     move_pool_behind_pointwise,
     rewritten,
 )
-from reinception.spec import Arch, Chain, Conv, Layer, Pool, Slice, count_border, minimum_input_size, trace
+from reinception.spec import Arch, Chain, ChannelRange, Conv, Layer, Pool, count_border, minimum_input_size, trace
 
 EXACT = ("float64", "float32")
 
@@ -199,7 +199,7 @@ def padding_forgotten(program: Program) -> Program:
 
 def slices_exchanged(program: Program) -> Program:
     def change(layer: Layer, tensors: Tensors) -> Part:
-        if isinstance(layer, Slice) and layer.start == 0:
+        if isinstance(layer, ChannelRange) and layer.start == 0:
             layer = dataclasses.replace(layer, start=1, stop=layer.stop + 1)
         return layer, tensors
 
@@ -239,5 +239,5 @@ def test_the_tolerances_are_those_of_the_claims() -> None:
 
 def test_pools_are_only_moved_where_they_average() -> None:
     program = move_pool_behind_pointwise(program_of(small("googlenet")))
-    assert not any(isinstance(layer, Slice) for layer in layers_of(program))
+    assert not any(isinstance(layer, ChannelRange) for layer in layers_of(program))
     assert any(isinstance(layer, Pool) and layer.kind == "max" for layer in layers_of(program))

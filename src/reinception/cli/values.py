@@ -57,6 +57,8 @@ _BY_NAME: dict[str, tuple[str, Read]] = {
     "baseline": ("RUN", str),
     "group_by": ("HOW", str),
     "licence": ("TEXT", str),
+    "calibrate": ("DATA", str),
+    "check": ("DATA", str),
 }
 
 

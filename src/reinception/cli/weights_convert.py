@@ -86,7 +86,7 @@ def _exported(converted: Conversion, library: str, options: ConvertOptions) -> C
 
     report = export(converted.network, converted.manifest, library, options.out)
     if options.parity == "auto":
-        return report.with_proof(prove_export(converted.network, library, options.out))
+        return dataclasses.replace(report, proof=prove_export(converted.network, library, options.out))
     return report
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reinception.draw.drawing import GLYPH, Box, Glyph, Kind, Text, even, text_width
-from reinception.spec import AdaptivePool, Chain, Concat, Conv, Layer, LocalResponseNorm, Pool, Shape, Size, Slice, Step
+from reinception.spec import (
+    AdaptivePool,
+    Chain,
+    ChannelRange,
+    Concat,
+    Conv,
+    Layer,
+    LocalResponseNorm,
+    Pool,
+    Shape,
+    Size,
+    Step,
+)
 
 BOX_HEIGHT = 26
 _EDGE, _BEFORE_NOTE, _BEFORE_COUNT = 7, 5, 8
@@ -86,8 +98,8 @@ def layer_label(step: Step, *, mark_unnormalised: bool = False, with_channels: b
     elif isinstance(layer, AdaptivePool):
         note, window = f"avg to {by(layer.output)}", None
     else:
-        assert isinstance(layer, LocalResponseNorm | Slice)
-        label = "Slice" if isinstance(layer, Slice) else "LocalRespNorm"
+        assert isinstance(layer, LocalResponseNorm | ChannelRange)
+        label = "Slice" if isinstance(layer, ChannelRange) else "LocalRespNorm"
         return LayerLabel(kind="plain", label=label, output=step.output, fact=_fact(step), path=step.path)
     return LayerLabel(
         kind="pool",
@@ -182,7 +194,7 @@ def _what(layer: Layer) -> str:
     assert not isinstance(layer, Chain | Concat)
     if isinstance(layer, LocalResponseNorm):
         return f"local response normalisation over {layer.size} channels"
-    if isinstance(layer, Slice):
+    if isinstance(layer, ChannelRange):
         return f"channels {layer.start} to {layer.stop}{', ReLU' if layer.activation == 'relu' else ''}"
     if isinstance(layer, AdaptivePool):
         return f"average pool to {by(layer.output)}"

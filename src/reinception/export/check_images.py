@@ -24,6 +24,9 @@ from reinception.model.artifact import Manifest
 MOST = 100
 """Images that are compared, of a longer list evenly spread ones."""
 
+MOST_BYTES = 1 << 29
+"""Of decoded pixels: of very large images fewer are compared."""
+
 _BUNDLED = Path(__file__).parent / "images"
 
 
@@ -51,6 +54,8 @@ def decoded(records: Sequence[Record], what: str) -> CheckImages:
     pixels: list[Pixels] = []
     names: list[str] = []
     for index in np.unique(np.linspace(0, len(records) - 1, min(MOST, len(records))).astype(int)).tolist():
+        if sum(one.nbytes for one in pixels) > MOST_BYTES:
+            break
         with suppress(BadImage):
             pixels.append(in_colour(pixels_of(records[index])))
             names.append(records[index].name)
@@ -58,7 +63,7 @@ def decoded(records: Sequence[Record], what: str) -> CheckImages:
 
 
 def bundled() -> CheckImages:
-    """Two photographs, and what is made of them: odd sizes, turned, grey, nearly black, nearly white, full contrast."""
+    """Two natural images and what is made of them: odd sizes, turned, grey, almost black, almost white, full contrast."""
     found: dict[str, Pixels] = {}
     for file in sorted(_BUNDLED.glob("*.jpg")):
         whole = decode(file)

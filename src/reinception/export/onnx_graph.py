@@ -16,7 +16,7 @@ from reinception.errors import ReinceptionError
 from reinception.export.resize_graph import preprocessing_nodes
 from reinception.preprocess import Preprocessing
 from reinception.rewrite.program import Program
-from reinception.spec import Chain, Concat, Conv, Layer, LocalResponseNorm, Pool, Shape, Slice, trace
+from reinception.spec import Chain, ChannelRange, Concat, Conv, Layer, LocalResponseNorm, Pool, Shape, trace
 
 OPSET, IR = 18, 9
 INPUT = "images"
@@ -113,7 +113,7 @@ class _Graph:
             return self.node("Concat", names, path, axis=1)
         if isinstance(layer, Conv):
             return self.activated(layer, path, self.conv(layer, path, name))
-        if isinstance(layer, Slice):
+        if isinstance(layer, ChannelRange):
             ends = [self.numbers(f"{path}.{kind}", [value]) for kind, value in _ends(layer)]
             return self.activated(layer, path, self.node("Slice", [name, *ends], f"{path}.slice"))
         if isinstance(layer, LocalResponseNorm):
@@ -123,7 +123,7 @@ class _Graph:
             raise ReinceptionError(f"export: {path} pools to a fixed grid, which no exported file does")
         return self.pool(layer, path, name)
 
-    def activated(self, layer: Conv | Slice, path: str, name: str) -> str:
+    def activated(self, layer: Conv | ChannelRange, path: str, name: str) -> str:
         return self.node("Relu", [name], path) if layer.activation == "relu" else name
 
     def conv(self, layer: Conv, path: str, name: str) -> str:
@@ -149,7 +149,7 @@ class _Graph:
         return self.node("AveragePool", [name], path, pads=pads, count_include_pad=0, **window)
 
 
-def _ends(layer: Slice) -> list[tuple[str, int]]:
+def _ends(layer: ChannelRange) -> list[tuple[str, int]]:
     return [("start", layer.start), ("stop", layer.stop), ("axis", 1)]
 
 

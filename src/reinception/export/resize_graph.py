@@ -127,7 +127,8 @@ _PASS = """
     {p}_white = Constant<value = float {{255.0}}>()
     {p} = Clip({p}_c5, {p}_black, {p}_white)
 """
-# Since some version Pillow begins with the columns where that leaves less to do for the rows; it was found by trying.
+# Since some version Pillow begins with the columns where that leaves less to do for the rows; the rule was found by
+# trying. The images go through one of two paths, and none through the other: OpenVINO gave wrong values for an `If`.
 _CHOICE = """
     rows_less = Sub(height, height_side)
     columns_less = Sub(width, width_side)
@@ -135,9 +136,15 @@ _CHOICE = """
     is_lower = Greater(rows_less, height_zero)
     is_much_lower = Greater(rows_less, columns_twice)
     begins_with_columns = And(is_lower, is_much_lower)
-    pixels = If(begins_with_columns) <
-        then_branch = columns_first () => (float[n, 3, {size}, {size}] a_w) {{ {columns} }},
-        else_branch = rows_first () => (float[n, 3, {size}, {size}] b_h) {{ {rows} }}>
+    nowhere = Constant<value = int64[1] {{0}}>()
+    num = Gather<axis=0>(shape, nowhere)
+    num_columns_first = Where(begins_with_columns, num, nowhere)
+    num_rows_first = Sub(num, num_columns_first)
+    columns_first = Slice(floats, nowhere, num_columns_first, nowhere)
+    rows_first = Slice(floats, nowhere, num_rows_first, nowhere)
+    {columns}
+    {rows}
+    pixels = Concat<axis=0>(a_w, b_h)
 """
 _BOX_OF_FRACTION = """
     {a}_side = Identity({a}_size)
@@ -221,11 +228,11 @@ def preprocessing_nodes(preprocessing: Preprocessing, program: Program) -> Seque
             box = _BOX_OF_FRACTION.format(a=name, fraction=fraction)
         kernel = KERNELS[preprocessing.interpolation].format(a=name)
         parts[name] = _AXIS.format(a=name, size=size, box=box, kernel=kernel)
-    rows = _passes("b_", first="w")
+    rows = _passes("b_", first="w", of="rows_first")
     if begins_with_columns_sometimes():
-        parts["resized"] = _CHOICE.format(size=size, columns=_passes("a_", first="h"), rows=rows)
+        parts["resized"] = _CHOICE.format(columns=_passes("a_", first="h", of="columns_first"), rows=rows)
     else:
-        parts["resized"] = f"{rows}\n    pixels = Identity(b_h)"
+        parts["resized"] = f"    rows_first = Identity(floats)\n{rows}\n    pixels = Identity(b_h)"
     if preprocessing.scaling == "per_image":
         scaled = _PER_IMAGE.format(least=LEAST_STD)
     else:
@@ -235,10 +242,13 @@ def preprocessing_nodes(preprocessing: Preprocessing, program: Program) -> Seque
     return list(onnx.parser.parse_graph(_GRAPH.format(size=size, scaled=scaled, **parts)).node)
 
 
-def _passes(prefix: str, first: str) -> str:
-    """Both passes, the rows (`w`) or the columns (`h`) first; the result is called `prefix` and the last pass."""
+def _passes(prefix: str, *, first: str, of: str) -> str:
+    """Both passes over the images `of`, the rows (`w`) or the columns (`h`) first.
+
+    The result is called `prefix` and the last pass.
+    """
     axes = {"w": (3, "MatMul({of}, width_columns)", "width"), "h": (2, "MatMul(height_matrix, {of})", "height")}
-    text, of = "", "floats"
+    text = ""
     for one in (first, "h" if first == "w" else "w"):
         axis, product, name = axes[one]
         text += f"\n    {prefix}{one}_sums = {product.format(of=of)}" + _PASS.format(

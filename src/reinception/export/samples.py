@@ -38,7 +38,8 @@ if __name__ == "__main__":
 {main}
 '''
 
-_LABELS = """    labels = (HERE / "{labels}").read_text(encoding="utf-8").split("\\n")
+_LABELS = """    sys.stdout.reconfigure(errors="backslashreplace")
+    labels = (HERE / "{labels}").read_text(encoding="utf-8").split("\\n")
     for path in sys.argv[1:]:
         probabilities = run(read(path))[0]
         best = probabilities.argsort()[::-1][:5]

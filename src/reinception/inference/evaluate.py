@@ -26,6 +26,10 @@ from reinception.preprocess import Crops, Preprocessing, SingleCrop, many_crops,
 SINGLE_CROP = "single crop"
 
 
+MOST_CLASSES_IN_A_MATRIX = 1000
+"""With 4,000 classes a matrix takes 138 MB of JSON."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CropProtocol:
     """Which pixels of each image are scored: the model's own single crop, another rule for it, or many crops.
@@ -129,7 +133,7 @@ class Evaluation:
                 }
                 for one, rank in zip(metrics.per_class(table), ranked, strict=True)
             ],
-            "confusion": metrics.confusion(table).tolist(),
+            **_confusion(metrics.confusion(table)),
             "refused": [bad.to_json() for bad in self.bad],
         }
 
@@ -280,6 +284,14 @@ def _require_equal(one: Sequence[str], other: Sequence[str]) -> None:
             f"evaluate: models of one ensemble must have the same classes in the same order; "
             f"got {listed(other)} and {listed(one)}"
         )
+
+
+def _confusion(counts: metrics.Counts) -> dict[str, Any]:
+    """The confusion matrix; of very many classes only its cells that are not 0: [true, predicted, images]."""
+    if len(counts) <= MOST_CLASSES_IN_A_MATRIX:
+        return {"confusion": counts.tolist()}
+    cells = np.argwhere(counts)
+    return {"confusion_cells": [[*cell, int(counts[tuple(cell)])] for cell in cells.tolist()]}
 
 
 def _error(name: str, rate: Rate) -> dict[str, Any]:

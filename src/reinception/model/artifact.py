@@ -69,8 +69,8 @@ class Manifest:
         """Raise ReinceptionError for a model whose file had no classifier: what it would answer means nothing."""
         if self.classes == NO_CLASSIFIER:
             raise ReinceptionError(
-                f"this {self.arch.name} has no classifier ({self.origin.get('file', 'its file')} had "
-                "none that could be used): take its features, or train one with train --weights"
+                f"this {self.arch.name} has no classifier ({self.origin.get('classifier', 'untrained')}): take its "
+                "features, or train one with train --weights"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from reinception.spec import (
     AdaptivePool,
     BatchNorm,
     Chain,
+    ChannelRange,
     Concat,
     Conv,
     Layer,
     LocalResponseNorm,
     Pool,
-    Slice,
     SpecError,
 )
 
@@ -61,7 +61,7 @@ class Branches(nn.Module):
 class ChannelSlice(nn.Module):
     """Some of the channels, after an activation where the spec has one. (n, c, h, w) -> (n, stop - start, h, w)."""
 
-    def __init__(self, spec: Slice) -> None:
+    def __init__(self, spec: ChannelRange) -> None:
         super().__init__()
         self.spec = spec
 
@@ -98,7 +98,7 @@ def module_of(layer: Layer, in_channels: int) -> tuple[nn.Module, int]:
         return Branches(branches), out_channels
     if isinstance(layer, Conv):
         return ConvNorm(layer, in_channels), layer.channels
-    if isinstance(layer, Slice):
+    if isinstance(layer, ChannelRange):
         return ChannelSlice(layer), layer.stop - layer.start
     return _parameter_free(layer), in_channels
 

@@ -128,6 +128,8 @@ def _data(run: Run) -> Iterator[str]:
     if isinstance(counted, dict) and counted:
         parts = [f"{split} {sum(by_class.values()):,}" for split, by_class in counted.items()]
         yield f"- Split: {', '.join(parts)}"
+    for note in config.get("notes", ()):
+        yield f"- Note: {_escaped(note)}"
     if config.get("fingerprint"):
         yield f"- Fingerprint of names, sizes and labels: `{config['fingerprint']}`"
 

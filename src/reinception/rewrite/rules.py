@@ -23,7 +23,7 @@ from reinception.rewrite.program import (
     rewrite_layers,
     under,
 )
-from reinception.spec import Chain, Concat, Conv, Layer, Pool, Slice
+from reinception.spec import Chain, ChannelRange, Concat, Conv, Layer, Pool
 
 Rule = Callable[[Program], Program]
 
@@ -91,20 +91,20 @@ def move_pool_behind_pointwise(program: Program) -> Program:
     where it is. The activation comes after both.
     """
 
-    def change(layer: Layer, tensors: Tensors) -> Part:
-        if not isinstance(layer, Chain):
-            return layer, tensors
-        parts = parts_of(layer, tensors)
+    def change(parts: list[Part]) -> None:
         for index, ((pool, nothing), (conv, own)) in enumerate(pairwise(parts)):
             if not (_is_plain_average(pool) and isinstance(conv, Conv) and _is_pointwise(conv)):
                 continue
             moved: Part = (dataclasses.replace(conv, activation="linear"), own)
-            after = [(Slice(start=0, stop=conv.channels, activation="relu"), {})] if conv.activation == "relu" else []
+            after = (
+                [(ChannelRange(start=0, stop=conv.channels, activation="relu"), {})]
+                if conv.activation == "relu"
+                else []
+            )
             parts[index : index + 2] = [moved, (pool, nothing), *after]
-            return change(*chain_of(parts))
-        return layer, tensors
+            return change(parts)
 
-    return rewrite_layers(program, change)
+    return _rewrite_chains(program, change)
 
 
 def fuse_pointwise_branches(program: Program) -> Program:
@@ -142,18 +142,14 @@ def drop_constant_channels(program: Program) -> Program:
     border is zero. One channel is always kept.
     """
 
-    def change(layer: Layer, tensors: Tensors) -> Part:
-        if not isinstance(layer, Chain):
-            return layer, tensors
-        parts = parts_of(layer, tensors)
+    def change(parts: list[Part]) -> None:
         for index in range(len(parts) - 1):
             (first, own), (second, following) = parts[index : index + 2]
             is_pair = isinstance(first, Conv) and isinstance(second, Conv)
             if is_pair and first.groups == second.groups == 1:
                 parts[index : index + 2] = _without_constants(first, own, second, following)
-        return chain_of(parts)
 
-    return rewrite_layers(program, change)
+    return _rewrite_chains(program, change)
 
 
 RULES: tuple[Rule, ...] = (
@@ -171,6 +167,19 @@ def rewritten(program: Program, rules: Sequence[Rule] = RULES) -> Program:
     for rule in rules:
         program = rule(program)
     return program
+
+
+def _rewrite_chains(program: Program, change: Callable[[list[Part]], None]) -> Program:
+    """`program` with `change` applied to the list of the layers of each chain."""
+
+    def on_chain(layer: Layer, tensors: Tensors) -> Part:
+        if not isinstance(layer, Chain):
+            return layer, tensors
+        parts = parts_of(layer, tensors)
+        change(parts)
+        return chain_of(parts)
+
+    return rewrite_layers(program, on_chain)
 
 
 def _affine(layer: Conv, tensors: Tensors) -> tuple[Tensor, Tensor]:
@@ -231,7 +240,7 @@ def _fused(group: list[tuple[str, list[Part]]]) -> list[Part]:
     branches: dict[str, list[Part]] = {}
     start = 0
     for (name, parts), num in zip(group, channels, strict=True):
-        branches[name] = [(Slice(start=start, stop=start + num), {}), *parts[1:]]
+        branches[name] = [(ChannelRange(start=start, stop=start + num), {}), *parts[1:]]
         start += num
     return [(dataclasses.replace(like, channels=start), joined), _concat_of(branches)]
 

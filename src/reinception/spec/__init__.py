@@ -26,11 +26,11 @@ from reinception.spec.values import Arch as Arch
 from reinception.spec.values import Aux as Aux
 from reinception.spec.values import BatchNorm as BatchNorm
 from reinception.spec.values import Chain as Chain
+from reinception.spec.values import ChannelRange as ChannelRange
 from reinception.spec.values import Concat as Concat
 from reinception.spec.values import Conv as Conv
 from reinception.spec.values import Layer as Layer
 from reinception.spec.values import LocalResponseNorm as LocalResponseNorm
 from reinception.spec.values import Pool as Pool
-from reinception.spec.values import Slice as Slice
 from reinception.spec.values import as_chain as as_chain
 from reinception.spec.values import endpoints as endpoints

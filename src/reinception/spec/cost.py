@@ -10,13 +10,13 @@ from reinception.spec import (
     AdaptivePool,
     Arch,
     Chain,
+    ChannelRange,
     Concat,
     Conv,
     Layer,
     Pool,
     Shape,
     Size,
-    Slice,
     trace,
 )
 
@@ -180,7 +180,7 @@ def _row(path: str, layer: Layer, before: Shape, after: Shape) -> LayerCost:
     if isinstance(layer, Pool):
         window = {"kernel": layer.kernel, "stride": layer.stride, "padding": layer.padding}
         return LayerCost(path=path, kind=f"{layer.kind}_pool", output=after, **window)
-    if isinstance(layer, Slice):
+    if isinstance(layer, ChannelRange):
         return LayerCost(path=path, kind="slice", output=after)
     kind = "adaptive_average_pool" if isinstance(layer, AdaptivePool) else "local_response_norm"
     return LayerCost(path=path, kind=kind, output=after)

@@ -14,12 +14,12 @@ from reinception.spec.values import (
     Aux,
     BatchNorm,
     Chain,
+    ChannelRange,
     Concat,
     Conv,
     Layer,
     LocalResponseNorm,
     Pool,
-    Slice,
 )
 
 _DOCUMENTS = Documents(
@@ -28,7 +28,7 @@ _DOCUMENTS = Documents(
         "pool": Pool,
         "adaptive_pool": AdaptivePool,
         "local_response_norm": LocalResponseNorm,
-        "slice": Slice,
+        "slice": ChannelRange,
         "batch_norm": BatchNorm,
         "concat": Concat,
         "aux": Aux,

@@ -7,7 +7,17 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from reinception.spec.checks import Size, SpecError
-from reinception.spec.values import AdaptivePool, Arch, Chain, Concat, Conv, Layer, LocalResponseNorm, Pool, Slice
+from reinception.spec.values import (
+    AdaptivePool,
+    Arch,
+    Chain,
+    ChannelRange,
+    Concat,
+    Conv,
+    Layer,
+    LocalResponseNorm,
+    Pool,
+)
 
 
 class Shape(NamedTuple):
@@ -85,12 +95,14 @@ def _walk(layer: Layer, path: str, shape: Shape) -> Generator[Step, None, Shape]
     return output
 
 
-def _leaf_output(layer: Conv | Pool | AdaptivePool | LocalResponseNorm | Slice, path: str, shape: Shape) -> Shape:
+def _leaf_output(
+    layer: Conv | Pool | AdaptivePool | LocalResponseNorm | ChannelRange, path: str, shape: Shape
+) -> Shape:
     if isinstance(layer, LocalResponseNorm):
         return shape
     if isinstance(layer, AdaptivePool):
         return Shape(*layer.output, shape.channels)
-    if isinstance(layer, Slice):
+    if isinstance(layer, ChannelRange):
         if layer.stop > shape.channels:
             raise SpecError(f"{path}: a slice up to channel {layer.stop} of {shape.channels}")
         return Shape(*shape[:2], layer.stop - layer.start)

@@ -97,7 +97,7 @@ class LocalResponseNorm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slice:
+class ChannelRange:
     """The channels from `start` to before `stop` of the input, then an activation.
 
     No figure has one: rewrites put it where a branch takes its part of a convolution that several of them share.
@@ -132,7 +132,7 @@ class Concat:
             check_name(name)
 
 
-Layer = Conv | Pool | AdaptivePool | LocalResponseNorm | Slice | Chain | Concat
+Layer = Conv | Pool | AdaptivePool | LocalResponseNorm | ChannelRange | Chain | Concat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,12 +59,6 @@ class ConversionReport:
     notes: tuple[str, ...] = ()
     proof: Proof | None = None
 
-    def noting(self, *notes: str) -> ConversionReport:
-        return dataclasses.replace(self, notes=(*self.notes, *notes))
-
-    def with_proof(self, proof: Proof) -> ConversionReport:
-        return dataclasses.replace(self, proof=proof)
-
     def lines(self) -> tuple[str, ...]:
         """One fact a line, for people."""
         lines = [self.title, f"source: {self.source} ({self.certainty})"]

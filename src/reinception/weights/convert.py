@@ -30,6 +30,7 @@ from reinception.weights.layouts.translate import to_ours
 from reinception.weights.publishers import Publisher
 from reinception.weights.weight_files import WeightFile, read
 
+_ASSUMED = "no configuration in the file: softmax (sigmoid for one output) of averaged features is assumed"
 # The padding that puts a row of zeros before the tensors of a classifier.
 _ROW_BEFORE = {
     f"{head}classifier.{leaf}": padding
@@ -95,9 +96,8 @@ def _already_ours(file: WeightFile, choices: Choices) -> Conversion:
 
 def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> Conversion:
     file, found, chosen = finding.file, finding.found, finding.publisher
-    notes = [*file.remarks, *found.remarks]
+    notes, offset = [*file.remarks, *found.remarks], 0
     state, dropped = _without_auxiliary(state, found, chosen, choices)
-    offset = 0
     if found.num_classes == IMAGENET_CLASSES + 1:
         state, offset, note = _background(state, choices)
         notes.append(note)
@@ -117,7 +117,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
     manifest = Manifest(
         arch=arch,
         classes=classes,
-        preprocessing=dataclasses.replace(chosen.preprocessing, **{**file.pixels, **choices.mean_and_std()}),
+        preprocessing=dataclasses.replace(finding.preprocessing, **choices.mean_and_std()),
         origin={
             "source": chosen.name,
             "source_is": finding.certainty,
@@ -128,7 +128,7 @@ def _converted(finding: Finding, state: dict[str, Tensor], choices: Choices) -> 
             "reference": chosen.reference,
             "licence": finding.licence if choices.licence is None else choices.licence,
             "border": "counted" if counts else "ignored",
-            "classifier": "as in the file" if found.has_classifier else "none in the file",
+            "classifier": _about_classifier(finding, notes),
             "class_offset": offset,
             "batch_norm_scale": found.has_scale,
         },
@@ -182,7 +182,7 @@ def proven(conversion: Conversion) -> Conversion:
     return dataclasses.replace(
         conversion,
         manifest=dataclasses.replace(conversion.manifest, origin=origin),
-        report=conversion.report.with_proof(proof),
+        report=dataclasses.replace(conversion.report, proof=proof),
     )
 
 
@@ -201,11 +201,17 @@ def fold(conversion: Conversion) -> Conversion:
         conversion,
         network=network,
         manifest=dataclasses.replace(conversion.manifest, preprocessing=preprocessing, origin=origin),
-        report=conversion.report.noting(note),
+        report=dataclasses.replace(conversion.report, notes=(*conversion.report.notes, note)),
     )
 
 
 # -- the steps ---------------------------------------------------------------------------------------------------------
+
+
+def _about_classifier(finding: Finding, notes: list[str]) -> str:
+    if not finding.found.has_classifier:
+        return next((note for note in notes if note.startswith("no classifier taken: ")), "none in the file")
+    return _ASSUMED if _ASSUMED in notes else "as in the file"
 
 
 def _without_auxiliary(
@@ -244,7 +250,7 @@ def _notes(finding: Finding, counts: bool) -> list[str]:
     file, found, chosen = finding.file, finding.found, finding.publisher
     notes = [chosen.remark]
     if found.layout.name.startswith("keras") and found.has_classifier and not file.config:
-        notes.append("no configuration in the file: softmax (sigmoid for one output) of averaged features is assumed")
+        notes.append(_ASSUMED)
     if finding.is_assumed and found.layout.name == "torchvision":
         notes.append("names and shapes fit all of these; the pixels are those of the first: choose with --source")
     if chosen.trained_counting_border is not None and chosen.trained_counting_border != counts:

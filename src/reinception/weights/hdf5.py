@@ -66,7 +66,7 @@ def read(source: Path | bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 keras["config"] = json.loads(file.attrs["model_config"])
                 keras["config"]["compile_config"] = json.loads(file.attrs.get("training_config", "{}"))
             layers += [str(np.char.decode(name)) for name in np.asarray(file.attrs.get("layer_names", ()), dtype="S")]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ReinceptionError(f"not a whole HDF5 file ({first_line(error)}); copy or download it again") from None
     return tensors, keras | {"layers": tuple(layers)}
 

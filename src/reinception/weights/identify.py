@@ -9,6 +9,7 @@ from typing import Any
 
 from reinception import family
 from reinception.errors import ReinceptionError, UsageError
+from reinception.preprocess import Preprocessing
 from reinception.spec import Arch
 from reinception.weights.layouts import keras_config, match
 from reinception.weights.layouts.keys import Shapes
@@ -36,6 +37,11 @@ class Finding:
         return self.certainty == ASSUMED
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """The pixels that the file itself determines, for the rest its publisher's."""
+        return dataclasses.replace(self.publisher.preprocessing, **self.file.pixels)
+
+    @property
     def licence(self) -> str:
         """A layout is no proof of origin, so a licence is claimed only where the origin is known."""
         published = self.publisher.licence
@@ -45,7 +51,7 @@ class Finding:
 
     def lines(self) -> tuple[str, ...]:
         """One fact a line, for people."""
-        found, pixels = self.found, self.publisher.preprocessing
+        found, pixels = self.found, self.preprocessing
         outputs = f"{found.num_classes} outputs" if found.has_classifier else "no classifier"
         parts = [
             self.publisher.network,
@@ -68,7 +74,7 @@ class Finding:
         ]
         if found.unused:
             lines.append(f"not part of the network: {len(found.unused)} tensors, first {found.unused[0]}")
-        return tuple([*lines, *found.remarks])
+        return (*lines, *self.file.remarks, *found.remarks)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,10 +90,10 @@ class Finding:
             "auxiliary": self.found.has_auxiliary,
             "batch_norm_scale": self.found.has_scale,
             "counts_border": self.publisher.counts_border,
-            "preprocessing": self.publisher.preprocessing.to_json(),
+            "preprocessing": self.preprocessing.to_json(),
             "licence": self.licence,
             "unused": list(self.found.unused),
-            "remarks": list(self.found.remarks),
+            "remarks": [*self.file.remarks, *self.found.remarks],
         }
 
 
@@ -103,29 +109,22 @@ def find(file: WeightFile, named: str | None = None) -> Finding:
         found = identify(file.shapes)
     except ReinceptionError as error:
         raise ReinceptionError(f"{file.path}: {error}") from None
+    name = found.layout.name
     if named is not None:
-        chosen = publisher(named)
-        if found.layout.name not in chosen.layouts:
-            fitting = ", ".join(entry.name for entry in PUBLISHERS.values() if found.layout.name in entry.layouts)
-            raise UsageError(f"{file.path}: {chosen.name} does not name tensors like this; those who do: {fitting}")
-        return Finding(file=file, found=found, publisher=chosen, certainty="named by the user", could_also_be=())
-    if file.published_as:
+        fits, certainty = [publisher(named)], "named by the user"
+        if name not in fits[0].layouts:
+            fitting = ", ".join(entry.name for entry in PUBLISHERS.values() if name in entry.layouts)
+            raise UsageError(f"{file.path}: {fits[0].name} does not name tensors like this; those who do: {fitting}")
+    elif file.published_as:
+        fits = [publisher(file.published_as)]
         certainty = f"downloaded and checked by {file.published_as.partition(':')[0]}"
-        return Finding(
-            file=file, found=found, publisher=publisher(file.published_as), certainty=certainty, could_also_be=()
-        )
-    fits = [entry for entry in by_digest(file.sha256, file.md5) if found.layout.name in entry.layouts]
-    certainty = "known by the file's digest"
-    if not fits:
-        fits = list(candidates(found.layout.name, num_classes=found.num_classes, has_auxiliary=found.has_auxiliary))
+    elif fits := [entry for entry in by_digest(file.sha256, file.md5) if name in entry.layouts]:
+        certainty = "known by the file's digest"
+    else:
+        fits = list(candidates(name, num_classes=found.num_classes, has_auxiliary=found.has_auxiliary))
         certainty = ASSUMED
-    return Finding(
-        file=file,
-        found=found,
-        publisher=fits[0],
-        certainty=certainty,
-        could_also_be=tuple(entry.name for entry in fits[1:]),
-    )
+    others = tuple(entry.name for entry in fits[1:])
+    return Finding(file=file, found=found, publisher=fits[0], certainty=certainty, could_also_be=others)
 
 
 def _with_plain_head(file: WeightFile) -> WeightFile:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA")
+SUFFIXES_OF = {
+    "JPEG": frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}),
+    "PNG": frozenset({".png", ".apng"}),
+    "WEBP": frozenset({".webp"}),
+    "BMP": frozenset({".bmp", ".dib"}),
+    "GIF": frozenset({".gif"}),
+    "TIFF": frozenset({".tif", ".tiff"}),
+    "PPM": frozenset({".ppm", ".pgm", ".pbm", ".pnm"}),
+    "TGA": frozenset({".tga"}),
+}
+FORMATS = tuple(SUFFIXES_OF)
 HEAD_BYTES = 512
 TEXT = "a web page or other text"
 
 # Files with these suffixes are meant as images: they are listed, so that one that cannot be read is refused by name and
 # does not vanish. Any other file counts when its first bytes are those of an image that can be read.
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".sgi", ".rgb", ".qoi", ".dib", ".mpo", ".apng"}
-    | {".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".ico", ".svg", ".dcm", ".exr"}
+IMAGE_SUFFIXES = frozenset().union(*SUFFIXES_OF.values()) | frozenset(
+    {".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".ico", ".svg", ".dcm", ".exr", ".sgi", ".rgb", ".qoi"}
 )
 
 _TEXT_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"{")

@@ -9,18 +9,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from reinception.data.images.decode import Pixels, orientation_of, strict_quiet_pillow
-from reinception.data.images.formats import FORMATS, HEAD_BYTES, identify
+from reinception.data.images.formats import FORMATS, HEAD_BYTES, SUFFIXES_OF, identify
 
-_SUFFIXES = {
-    "JPEG": frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}),
-    "PNG": frozenset({".png", ".apng"}),
-    "WEBP": frozenset({".webp"}),
-    "BMP": frozenset({".bmp", ".dib"}),
-    "GIF": frozenset({".gif"}),
-    "TIFF": frozenset({".tif", ".tiff"}),
-    "PPM": frozenset({".ppm", ".pgm", ".pbm", ".pnm"}),
-    "TGA": frozenset({".tga"}),
-}
 _REASONS = {
     "blank": "is of one colour for the network",
     "narrow_range": "fills few of the 256 levels of brightness that the network sees",
@@ -60,7 +50,7 @@ class ImageInfo:
     @property
     def expected_suffixes(self) -> frozenset[str]:
         """The file suffixes that fit the format."""
-        return _SUFFIXES.get(self.format, frozenset())
+        return SUFFIXES_OF.get(self.format, frozenset())
 
     def reason(self, kind: str) -> str:
         used = "" if self.stored is None else f"; the file uses {self.stored[0]:,} to {self.stored[1]:,} of 65,535"

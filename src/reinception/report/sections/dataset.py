@@ -56,6 +56,7 @@ def dataset(run: Run, table: PredictionTable | None) -> DatasetSection | None:
             f"from {min(totals):,} to {count(max(totals), 'image')} each" if len(set(totals)) > 1 else "equally many"
         )
         sentence = f"{count(sum(totals), 'image')} in {count(len(names), 'class', 'classes')}, {sizes}."
+        sentence += "".join(f" Note: {note}." for note in run.config.get("notes", ()))
     return DatasetSection(
         sentence=sentence,
         splits=splits,

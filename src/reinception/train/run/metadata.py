@@ -14,6 +14,7 @@ import torch
 
 from reinception import __version__, machine
 from reinception.data.sources.records import Source
+from reinception.data.sources.understanding import understand
 from reinception.model.artifact import Manifest
 from reinception.train.run.plan import Plan
 
@@ -25,6 +26,7 @@ def describe_data(source: Source) -> dict[str, Any]:
         "root": source.address or str(source.root.resolve()),
         "fingerprint": source.fingerprint,
         "classes": list(source.classes),
+        "notes": list(understand(source).odd),
         "splits": {
             split: {name: counts[target] for target, name in enumerate(source.classes)}
             for split, counts in counted.items()

@@ -68,26 +68,34 @@ class Head:
 
 def read_head(document: Mapping[str, Any], tensors: Mapping[str, Tensor], arch: Arch) -> Head:
     """The head and pixels of the model that `document` configures. ReinceptionError where its trunk is not `arch`."""
-    nodes: list[Node] = []
     try:
+        nodes: list[Node] = []
         outputs = _outputs(document, None, "", nodes)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError):
+        end, stem = _trunk(arch, nodes)
+        pixels = _pixels(stem)
+        after = _descendants(end, nodes)
+        used = {node: _tensors_of(node, tensors) for node in after if node.kind in _LEAVES}
+        kernel, bias, why_not = None, None, ""
+        try:
+            shape = feature_shape(arch, pixels.get("input_size"))
+            affine = _Affine(shape.channels, shape[:2])
+            for node in _chain(outputs, end):
+                affine.apply(node, {leaf: tensors[name] for leaf, name in used.get(node, {}).items()})
+            kernel, bias = affine.classifier(_loss(document))
+        except Unproved as error:
+            why_not = str(error)
+        return Head(
+            kernel=kernel,
+            bias=bias,
+            why_not=why_not,
+            layers=tuple(node.name for node in after),
+            stored=tuple(name for leaves in used.values() for name in leaves.values()),
+            pixels=pixels,
+        )
+    except ReinceptionError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError):  # anyone may write one
         raise ReinceptionError("its configuration is none that is understood here; save the weights alone") from None
-    end, stem = _trunk(arch, nodes)
-    pixels = _pixels(stem)
-    after = _descendants(end, nodes)
-    used = {node: _tensors_of(node, tensors) for node in after if node.kind in _LEAVES}
-    stored = tuple(name for leaves in used.values() for name in leaves.values())
-    layers = tuple(node.name for node in after)
-    side = pixels.get("input_size", arch.input_size)
-    try:
-        affine = _Affine(feature_shape(arch, side).channels, feature_shape(arch, side)[:2])
-        for node in _chain(outputs, end):
-            affine.apply(node, {leaf: tensors[name] for leaf, name in used.get(node, {}).items()})
-        kernel, bias = affine.classifier(_loss(document))
-    except Unproved as error:
-        return Head(kernel=None, bias=None, why_not=str(error), layers=layers, stored=stored, pixels=pixels)
-    return Head(kernel=kernel, bias=bias, why_not="", layers=layers, stored=stored, pixels=pixels)
 
 
 def doubt(layers: Sequence[str]) -> str:
@@ -95,9 +103,8 @@ def doubt(layers: Sequence[str]) -> str:
     strange = [name for name in layers if not _PLAIN.fullmatch(name)]
     if strange:
         return f"without a configuration nobody can say what its layer {strange[0]} does; save the whole model"
-    if sum(name.startswith("batch_normalization") for name in layers) > sum(
-        name.startswith("conv2d") for name in layers
-    ):
+    kinds = Counter(re.sub(r"_\d+$", "", name) for name in layers)
+    if kinds["batch_normalization"] > kinds["conv2d"]:
         return "without a configuration nobody can say where its last batch normalisation stands; save the whole model"
     if any(name.startswith("activation") for name in layers) and not any(map(_AVERAGE.match, layers)):
         return "its file lists layers without weights, and no global average pooling among them"
