@@ -76,7 +76,8 @@ async def closed_loop(clients: int, seconds: float, ask: Callable[[], Awaitable[
     async def one() -> None:
         nonlocal num
         while time.monotonic() < end:
-            num += await ask() == 200
+            is_answered = await ask() == 200  # first: `num +=` would read num before the wait
+            num += is_answered
 
     start = time.monotonic()
     await asyncio.gather(*(one() for _ in range(clients)))

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from serve_helpers import RunningServer, everything, write_model
 
+from reinception.errors import UsageError
 from reinception.serve.batcher import Batcher
 from reinception.serve.counters import Counters
 from reinception.serve.limits import ServeConfig
@@ -454,20 +455,76 @@ def test_a_model_is_replaced_under_load_and_a_damaged_one_changes_nothing(
     assert server.stop() == 0
 
 
-def test_what_makes_no_sense_is_refused_before_it_starts(served_file: Path, tmp_path: Path, command: Any) -> None:
+@pytest.mark.parametrize(
+    ("models", "options", "line"),
+    [
+        (("m.safetensors", "m.safetensors"), {}, "two models are called"),
+        (("a/b=m.safetensors",), {}, "cannot be a model's name"),
+        (("m.safetensors",), {"queue_size": 8}, "could never fill"),
+        (("m.safetensors",), {"workers": 0}, "workers must be at least 1"),
+        (("m.safetensors",), {"root_path": "x/"}, "must begin with /"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(models: tuple[str, ...], options: Any, line: str) -> None:
+    with pytest.raises(UsageError, match=line):
+        ServeConfig(models=models, **options)
+
+
+def test_a_port_that_is_taken_is_one_line(served_file: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        wrong = {
-            ("nowhere.safetensors",): (1, "no such model file"),
-            (served_file, served_file): (2, "two models are called"),
-            (f"a/b={served_file}",): (2, "cannot be a model's name"),
-            (served_file, "--queue-size", 8): (2, "could never fill"),
-            (served_file, "--port", taken.getsockname()[1]): (1, "choose another --host or --port"),
-        }
-        for words, (code, line) in wrong.items():
-            result = command("serve", *words, cwd=tmp_path)
-            assert result.returncode == code
-            assert line in result.stderr
-            assert result.stderr.count("\n") == 1
+        server = RunningServer((served_file,), tmp_path / "log", port=taken.getsockname()[1])
+        assert server.process.join(60) is None
+    assert server.process.exitcode == 1
+    assert "choose another --host or --port" in server.said
+    assert server.said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_thousand_reloads_under_load_lose_nothing_and_memory_stays(
+    starting: Start, images: list[bytes], two_models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    served, token = tmp_path / "served.safetensors", tmp_path / "token"
+    token.write_text("secret")
+    replace(served, two_models[0])
+    server = starting("--token-file", token, model=served)
+    headers = {"Authorization": "Bearer secret", "Content-Type": "image/png"}
+    memory: list[int] = []
+    for number in range(1000):
+        replace(served, two_models[(number + 1) % 2])
+        reloading = ThreadPoolExecutor(1).submit(server.ask, "POST", "/v1/reload", b"", headers)
+        while not reloading.done():
+            assert server.post("/v1/predict", images[number % 32], headers).status == 200
+        assert reloading.result().json["models"][0]["status"] == "loaded"
+        text = Path(f"/proc/{server.pid}/status").read_text()
+        memory.append(int(text.partition("VmRSS:")[2].split()[0]))
+    assert max(memory[900:]) < max(memory[100:200]) + (30 << 10)
+
+
+@pytest.mark.slow
+def test_memory_and_descriptors_stay_level_under_load(starting: Start, images: list[bytes]) -> None:
+    """Ten minutes of mixed sizes from 16 clients; the slope is taken after the first three."""
+    import io
+
+    from PIL import Image
+
+    large = io.BytesIO()
+    Image.effect_noise((5000, 4000), 50).save(large, "JPEG")
+    server = starting()
+    memory: list[tuple[float, int]] = []
+    start = time.monotonic()
+    with load(server, [*images, large.getvalue()], clients=16) as got:
+        while (seconds := time.monotonic() - start) < 600:
+            time.sleep(2)
+            text = Path(f"/proc/{server.pid}/status").read_text()
+            memory.append((seconds, int(text.partition("VmRSS:")[2].split()[0])))
+            got[:] = [one for one in got if one not in (200, 429)]
+    late = np.array([one for one in memory if one[0] > 180])
+    slope = np.polyfit(late[:, 0] / 3600, late[:, 1] / 1024, 1)[0]
+    print(f"memory slope {slope:.1f} MiB/h over {len(late)} samples")
+    assert not got
+    assert slope < 20  # ten minutes say no more than this; an hour is asked for 1 MB/h
+    time.sleep(16)
+    assert len(list(Path(f"/proc/{server.pid}/fd").iterdir())) < 60
 
 
 def test_the_processors_of_a_container_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

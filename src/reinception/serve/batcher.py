@@ -51,7 +51,7 @@ class Batcher:
         self._is_closed = False
         self._places = 0
         self.seconds_per_image = 0.0
-        """Measured when a batch is at least half full; 0 before that."""
+        """As measured at the start, then in every batch that is at least half full; 0 where it is not known."""
         self.failure: str | None = None
         """Why nothing will ever be computed again."""
         self._loop = asyncio.get_running_loop()

@@ -38,6 +38,7 @@ from reinception.serve.uploads import Bodies
 
 _SUPERVISE_SECONDS = 0.25
 _KEEP_ALIVE_SECONDS = 15
+_SWITCH_SECONDS = 0.0002
 _HEAD_BYTES = 32 << 10
 _SPARE_DESCRIPTORS = 64
 _M_ARENA_MAX, _ARENAS = -8, 2  # glibc's malloc.h; each thread's arena keeps its largest use for ever
@@ -53,6 +54,8 @@ def serve(config: ServeConfig, compute: Compute) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, _ARENAS)
+    # The batcher needs the interpreter for each of hundreds of operations, and under load would wait 5 ms each time.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft = min(hard, max(soft, config.connections + _SPARE_DESCRIPTORS))
@@ -67,6 +70,7 @@ async def _serve(
 ) -> None:
     counters = Counters()
     batcher = Batcher(config, counters)
+    batcher.seconds_per_image = max(model.seconds_per_image for model in models.all())
     pool = DecoderPool(config.workers, config.max_megapixels * 1_000_000, counters)
     pool.start()
     pipeline = Pipeline(pool=pool, batcher=batcher, deadline_seconds=config.deadline_seconds)

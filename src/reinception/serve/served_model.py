@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,8 @@ class ServedModel:
     digest: str
     manifest: Manifest
     engine: Engine
+    seconds_per_image: float = 0.0
+    """Measured in the largest batch, after a first one of that size."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,7 +95,9 @@ def load_served(name: str, path: Path, compute: Compute, batch_size: int) -> Ser
         sizes.append(min(2 * sizes[-1], batch_size))
     for size in sizes:
         model.compute("probabilities", [grey] * size)
-    return model
+    start = time.monotonic()
+    model.compute("probabilities", [grey] * sizes[-1])
+    return replace(model, seconds_per_image=(time.monotonic() - start) / sizes[-1])
 
 
 def _digest(path: Path) -> str:
