@@ -17,8 +17,6 @@ from reinception import __version__
 from reinception.errors import ReinceptionError, UsageError
 from reinception.files import refuse_existing, write_json
 from reinception.preprocess import Preprocessing
-from reinception.rewrite.program import Program
-from reinception.rewrite.rules import rewritten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from reinception.data.images.decode import Pixels
     from reinception.export.gate import Parity
     from reinception.model.artifact import Manifest
+    from reinception.rewrite.program import Program
 
 Target = Literal["onnx", "openvino", "torch", "triton"]
 ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -100,6 +99,9 @@ def export(model: str | Path, folder: str | Path, how: Export) -> Parity:
         require_exportable(manifest.preprocessing)
         images = check_images(how.check, model, manifest)
         calibration = [] if how.calibrate is None else check_images(how.calibrate, model, manifest).pixels
+        from reinception.rewrite.program import Program
+        from reinception.rewrite.rules import rewritten
+
         program = rewritten(Program.of(loaded.network, manifest.preprocessing))
         name = _name(manifest)
         file = _FILES[how.to].format(name=name)
