@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 
 import reinception
+from command import SMALLEST, Command
 
 if TYPE_CHECKING:
     import torchvision
@@ -34,10 +35,6 @@ hypothesis.settings.load_profile("reproducible")
 IS_FLOOR = bool(os.environ.get("REINCEPTION_FLOOR"))
 NOT_ON_THE_FLOOR = ("torchvision", "timm", "pytorch_fid", "importlinter", "onnx", "onnxruntime")
 SOAK_SECONDS = 3600
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-# Training flags of a real network that learns nothing and costs next to nothing.
-SMALLEST = ("--width", "0.1", "--input-size", "75", "--batch-size", "8", "--precision", "fp32")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import reinception
-from conftest import Command
+from command import Command
 from reinception import cli, family
 from reinception.cli.flags import Verb
 from reinception.cli.parsing import VERBS, verb_named

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SMALLEST, Command
+from command import SMALLEST, Command
 from reinception import cli
 from reinception.metrics import wilson
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from conftest import Command
+from command import Command
 from foreign_weights import assert_same_bits, images, random_network
 from reinception import cli
 from reinception.errors import ReinceptionError

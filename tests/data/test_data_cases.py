@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from conftest import Command
+from command import Command
 from reinception.data.images.crops import crop_pixels, distinct_crops, evaluation_pixels
 from reinception.data.images.decode import decode
 from reinception.data.images.jpeg import open_jpeg

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from test_data_shards import tree
 
-from conftest import SMALLEST, Command
+from command import SMALLEST, Command
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.loading.evaluation_stream import evaluation_batches
 from reinception.data.loading.read import pixels_of, training_image

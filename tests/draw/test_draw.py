@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageFont
 
-from conftest import Command
+from command import Command
 from reinception import family
 from reinception.draw import draw
 from reinception.draw.drawing import FONTS, Area, Drawing, text_width

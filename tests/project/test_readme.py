@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import reinception
-from conftest import SMALLEST, Command
+from command import SMALLEST, Command
 from reinception import family
 from reinception.cli.models import reported_in_words
 from reinception.spec import cost

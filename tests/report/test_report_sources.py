@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from report_html import Page, table_of
 
-from conftest import SMALLEST, Command
+from command import SMALLEST, Command
 from reinception import metrics
 from reinception.data.loading.read import pixels_of
 from reinception.errors import ReinceptionError

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Command
+from command import Command
 from reinception import family
 from reinception.cli import main
 from reinception.errors import ReinceptionError, UsageError
