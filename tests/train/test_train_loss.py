@@ -94,7 +94,7 @@ def test_ignored_rows_need_no_class_and_where_all_are_ignored_there_is_no_mean()
     with pytest.raises(UsageError, match="ignore_index is for class numbers"):
         smoothed_cross_entropy(logits, torch.softmax(logits, 1), 0.1, ignore_index=1)
     with pytest.raises(UsageError, match="a factor for each of the 3 classes"):
-        smoothed_cross_entropy(logits, target, 0.1, weight=torch.ones(2))
+        smoothed_cross_entropy(logits, target, 0.1, weight=torch.ones(2), ignore_index=255)
 
 
 def test_the_lowest_loss_for_1000_classes_is_1_0148480() -> None:

@@ -272,7 +272,7 @@ def test_a_fine_tuned_model_has_the_classes_of_its_new_data(cells: Path, finishe
         ({"width": 0.0}, UsageError, "width"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, UsageError, "nothing to train on"),
         ({"precision": "fp8"}, UsageError, "--precision 'fp8'"),
-        ({"device": "tpu"}, UsageError, "--device tpu"),
+        ({"device": "tpu"}, UsageError, "device tpu"),
         ({"freeze": "trunk"}, UsageError, "--freeze keeps what --weights brings"),
         ({"weights": "missing.safetensors", "width": 1.0}, ReinceptionError, "missing.safetensors: no such file"),
         ({"data": "missing"}, ReinceptionError, "missing"),
