@@ -186,8 +186,8 @@ def test_torchmetrics(images: list[Path], weights: Path, ours: Ours, mode: str, 
 
     metric = FrechetInceptionDistance(
         feature=2048, feature_extractor_weights_path=str(weights), antialias=antialias, normalize=False
-    ).set_dtype(torch.float64)
-    network: Any = metric.inception.float()
+    )
+    network: Any = metric.inception
     rows = []
     for index, path in enumerate(images):
         pixels = torch.from_numpy(_pixels(path)).permute(2, 0, 1)[None].contiguous()
