@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from reinception.data.sources.records import Record
-from reinception.errors import BadImage, ReinceptionError, UsageError
+from reinception.errors import BadImage, ReinceptionError, UsageError, first_line
 from reinception.machine import choose_device
 
 # A rank that keeps the others waiting for so long is taken for dead; longer than any checkpoint takes to write.
@@ -68,7 +68,7 @@ class Ranks:
             except RuntimeError as error:
                 raise RankLostError(
                     f"rank {self.rank}: the {self.world_size} ranks did not connect within {self.timeout_seconds:g} s "
-                    f"({_first_line(error)}); see the messages of the other ranks"
+                    f"({first_line(error)}); see the messages of the other ranks"
                 ) from None
             self.restarts = max(earlier, *(int(count) for (count,) in self.all_gather_numbers(self.restarts)))
         return self
@@ -160,7 +160,7 @@ class Ranks:
             yield
         except RuntimeError as error:
             self._require_all(MISSING_RANKS_SECONDS)
-            raise RankLostError(f"rank {self.rank}: a collective operation failed ({_first_line(error)})") from None
+            raise RankLostError(f"rank {self.rank}: a collective operation failed ({first_line(error)})") from None
 
     def _require_all(self, seconds: float) -> None:
         """A barrier of at most `seconds`. RankLostError names the missing ranks."""
@@ -281,7 +281,3 @@ def _gloo_group(timeout: timedelta) -> dist.ProcessGroup:
     group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(group, dist.ProcessGroup)  # torch says so only where a rank is left out
     return group
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160]

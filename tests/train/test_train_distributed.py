@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cells import class_folders
 from safetensors.torch import load_file
 
 from processes import SOAK, Losses, ends, start, start_ranks
@@ -38,13 +39,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of class folders with real solar cells."""
-    root = tmp_path_factory.mktemp("cells")
-    source = open_source("elpv")
-    for target, name in enumerate(source.classes):
-        (root / name).mkdir()
-        for record in [record for record in source.records if record.target == target][:PER_CLASS]:
-            shutil.copy(record.path, root / name / record.path.name)
-    return root
+    return class_folders(tmp_path_factory.mktemp("cells"), per_class=PER_CLASS)
 
 
 def trained(

@@ -6,7 +6,6 @@ import errno
 import json
 import re
 import resource
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from cells import class_folders
 
 from processes import ends, start
 from reinception.data.loading.loader import TrainingStream
@@ -31,13 +31,7 @@ SMALL = ("--epochs", 1, "--batch-size", BATCH, "--width", 0.1, "--input-size", 7
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two class folders of 12 real solar cells each."""
-    root = tmp_path_factory.mktemp("cells")
-    source = open_source("elpv")
-    for target, name in enumerate(source.classes):
-        (root / name).mkdir()
-        for record in [record for record in source.records if record.target == target][:12]:
-            shutil.copy(record.path, root / name / record.path.name)
-    return root
+    return class_folders(tmp_path_factory.mktemp("cells"), per_class=12)
 
 
 def limit(room: int) -> None:

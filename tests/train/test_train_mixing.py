@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cells import class_folders
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -187,13 +187,7 @@ def test_mixing_out_of_range_is_refused(name: str, value: float) -> None:
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two class folders of 12 real solar cells each."""
-    root = tmp_path_factory.mktemp("cells")
-    source = open_source("elpv")
-    for target, name in enumerate(source.classes):
-        (root / name).mkdir()
-        for record in [record for record in source.records if record.target == target][:12]:
-            shutil.copy(record.path, root / name / record.path.name)
-    return root
+    return class_folders(tmp_path_factory.mktemp("cells"), per_class=12)
 
 
 def learn_gently() -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cells import class_folders
 
 from processes import SOAK, ends, start, start_ranks
-from reinception.data.sources.open_source import open_source
 from reinception.train.run.checkpoint import Checkpoints
 
 PER_CLASS = 24
@@ -35,13 +35,7 @@ STEPS = 8  # 32 images, 8 a step, 2 epochs
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of class folders with real solar cells, 24 of each class."""
-    root = tmp_path_factory.mktemp("cells")
-    source = open_source("elpv")
-    for target, name in enumerate(source.classes):
-        (root / name).mkdir()
-        for record in [record for record in source.records if record.target == target][:PER_CLASS]:
-            shutil.copy(record.path, root / name / record.path.name)
-    return root
+    return class_folders(tmp_path_factory.mktemp("cells"), per_class=PER_CLASS)
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cells import class_folders
 from safetensors.torch import load_file
 
 from reinception.data.images.decode import decode
-from reinception.data.sources.open_source import open_source
 from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import load
@@ -42,13 +42,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of class folders with real solar cells, 24 of each class."""
-    root = tmp_path_factory.mktemp("cells")
-    source = open_source("elpv")
-    for target, name in enumerate(source.classes):
-        (root / name).mkdir()
-        for record in [record for record in source.records if record.target == target][:PER_CLASS]:
-            shutil.copy(record.path, root / name / record.path.name)
-    return root
+    return class_folders(tmp_path_factory.mktemp("cells"), per_class=PER_CLASS)
 
 
 def small(cells: Path, out: Path, **changes: Any) -> TrainConfig:

@@ -93,15 +93,14 @@ def export(model: str | Path, folder: str | Path, how: Export) -> Parity:
         from reinception.export.resize_graph import require_exportable
         from reinception.export.samples import requirements, sample
         from reinception.model.artifact import load
+        from reinception.rewrite.program import Program
+        from reinception.rewrite.rules import rewritten
 
         loaded = load(model, with_aux=False)
         manifest = loaded.manifest
         require_exportable(manifest.preprocessing)
         images = check_images(how.check, model, manifest)
         calibration = [] if how.calibrate is None else check_images(how.calibrate, model, manifest).pixels
-        from reinception.rewrite.program import Program
-        from reinception.rewrite.rules import rewritten
-
         program = rewritten(Program.of(loaded.network, manifest.preprocessing))
         name = _name(manifest)
         file = _FILES[how.to].format(name=name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import io
 import logging
 import os
@@ -24,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
+from reinception.machine import limit_memory_arenas
 from reinception.serve.admission import Gate
 from reinception.serve.app import Api, read_samples
 from reinception.serve.batcher import Batcher
@@ -41,7 +41,7 @@ _KEEP_ALIVE_SECONDS = 15
 _SWITCH_SECONDS = 0.0002
 _HEAD_BYTES = 32 << 10
 _SPARE_DESCRIPTORS = 64
-_M_ARENA_MAX, _ARENAS = -8, 2  # glibc's malloc.h; each thread's arena keeps its largest use for ever
+_ARENAS = 2  # an arena for each of many threads would hold the largest use of each
 
 
 def serve(config: ServeConfig, compute: Compute) -> None:
@@ -51,9 +51,7 @@ def serve(config: ServeConfig, compute: Compute) -> None:
     listener = _listen(config.host, config.port)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_processors())
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, _ARENAS)
+    limit_memory_arenas(_ARENAS)
     # The batcher needs the interpreter for each of hundreds of operations, and under load would wait 5 ms each time.
     sys.setswitchinterval(_SWITCH_SECONDS)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from reinception.data.images.random_stream import RandomStream
+from reinception.data.images.resize import Box
 from reinception.recipe import Mixing
-
-Box = tuple[int, int, int, int]
 
 
 def mix(
