@@ -24,7 +24,7 @@ setup: $(VENV)/.dev ## an environment with everything the tests and checks need
 demo: $(VENV)/.demo ## train, evaluate, predict and report on 2,624 solar cells; DEMO_MINUTES bounds the training
 	$(BIN)/python examples/solar_cells.py --minutes $(DEMO_MINUTES)
 
-test: $(VENV)/.dev ## every test but the soak, with coverage (at least 90 %); about ten minutes on two cores
+test: $(VENV)/.dev ## every test but the soak, with coverage (at least 90 %); about twenty minutes on two cores
 	$(BIN)/python $(PYTEST) --cov --cov-report term --cov-fail-under 90
 
 floor: $(FLOOR)/.ready ## the same tests on the oldest versions that pyproject.toml allows, without torchvision and timm
