@@ -82,5 +82,5 @@ $(VENV)/.dev: $(VENV)/.demo
 
 $(FLOOR)/.ready: pyproject.toml requirements.floor
 	$(PYTHON) -m venv --clear $(FLOOR)
-	$(FLOOR)/bin/python $(PIP_INSTALL) --constraint requirements.floor --editable '.[check,convert,demo,fast,remote,serve,test]'
+	$(FLOOR)/bin/python $(PIP_INSTALL) --constraint requirements.floor --editable '.[check,convert,demo,fast,parquet,remote,serve,test]'
 	@touch $@

@@ -51,11 +51,15 @@ class BadImage(ReinceptionError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the work to end, and it has ended in order. The command line exits with 128 + `number`."""
+    """A signal asked the work to end, and it has ended in order. The command line exits with 128 + `number`.
 
-    def __init__(self, message: str, *, number: int = signal.SIGINT) -> None:
+    `again` are flags that the same command needs to go on where it stopped.
+    """
+
+    def __init__(self, message: str, *, number: int = signal.SIGINT, again: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.number = int(number)
+        self.again = again
 
 
 def first_line(error: BaseException) -> str:

@@ -28,13 +28,21 @@ def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield part
-        _sync(part)
-        if not replace:  # another process may have written it meanwhile
-            refuse_existing(path)
-        os.replace(part, path)
+        publish(part, path, replace=replace)  # another process may have written it meanwhile
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def publish(part: Path, path: Path, *, replace: bool = False) -> None:
+    """Give the finished file `part`, in the same file system, the name `path`, synced to the disk.
+
+    Raises ReinceptionError for an existing file unless `replace`.
+    """
+    _sync(part)
+    if not replace:
+        refuse_existing(path)
+    os.replace(part, path)
     with suppress(OSError):  # some network file systems cannot sync a folder
         _sync(path.parent)
 
@@ -69,14 +77,19 @@ def write_bytes(path: str | Path, content: bytes, *, replace: bool = False) -> N
 
 def write_json(value: Any, path: str | Path, *, replace: bool = False) -> None:
     """`new_text_file` with strict JSON (no NaN), indented, with a final newline."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with new_text_file(path, replace=replace) as file:
+        file.write(json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON (no NaN), in one line without `indent`; a file name that is not UTF-8 makes it all ASCII."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # a file name that is not UTF-8; escaped, the JSON stays readable everywhere
-            text = json.dumps(value, indent=2, allow_nan=False)
-    with new_text_file(path, replace=replace) as file:
-        file.write(text + "\n")
+        except UnicodeEncodeError:  # escaped, the JSON stays readable everywhere
+            return json.dumps(value, indent=indent, allow_nan=False)
+    return text
 
 
 def refuse_existing(path: Path) -> None:

@@ -18,7 +18,7 @@ from reinception import family
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.files import write_json
 from reinception.inference.compute import Compute
-from reinception.inference.features import features, features_stream, npz_writer
+from reinception.inference.features import features, features_stream
 from reinception.inference.predict import csv_writer, json_writer, predict, predict_stream
 from reinception.inference.stream import expand
 from reinception.model.artifact import Manifest, Model, save
@@ -143,35 +143,7 @@ def test_a_result_that_is_not_finished_leaves_no_file(model: Model, folder: Path
     with pytest.raises(KeyboardInterrupt), csv_writer(out / "p.csv", model.classes) as write:
         write(one)
         raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt), npz_writer(out / "f.npz", model.manifest) as add:
-        add("x", np.ones(3, dtype=np.float32))
-        raise KeyboardInterrupt
     assert list(out.iterdir()) == []
-
-
-def test_features_written_as_they_come_are_the_arrays_of_numpy(model: Model, folder: Path, tmp_path: Path) -> None:
-    found = features(model, folder, compute=HERE)
-    assert found.values.shape == (19, model.network.num_features)
-    assert list(found.errors) == [str(folder / "07.png")]
-    assert found.values.std() > 0
-    names = [*found.paths[:-2], "é\U0001f600\udcff", "x" * 300]
-    with npz_writer(tmp_path / "f.npz", model.manifest) as add:
-        for name, row in zip(names, found.values, strict=True):
-            add(name, row)
-    with np.load(tmp_path / "f.npz", allow_pickle=False) as read:
-        assert set(read.files) == {"features", "paths", "network", "preprocessing"}
-        assert read["features"].tobytes() == found.values.tobytes() and read["features"].shape == found.values.shape
-        assert read["features"].dtype == np.float32
-        assert read["paths"].tolist() == names
-        assert str(read["network"]) == "inception_v3"
-        assert json.loads(str(read["preprocessing"])) == model.preprocessing.to_json()
-    with pytest.raises(ReinceptionError, match="exists already"), npz_writer(tmp_path / "f.npz", model.manifest):
-        pass
-    with npz_writer(tmp_path / "nothing.npz", model.manifest):
-        pass
-    assert not (tmp_path / "nothing.npz").exists()
-    with pytest.raises(ReinceptionError, match="cannot write"), npz_writer(tmp_path / "no" / "f.npz", model.manifest):
-        pass
 
 
 def test_features_one_by_one_are_those_of_the_list(model: Model, folder: Path) -> None:

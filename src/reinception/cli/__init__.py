@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         call()
         sys.stdout.flush()
     except KeyboardInterrupt as interruption:
-        say(f"interrupted; {str(interruption) or f'to start again: {shlex.join([PROGRAM, *words])}'}")
+        again = interruption.again if isinstance(interruption, Interrupted) else ()
+        command = shlex.join([PROGRAM, *words, *(flag for flag in again if flag not in words)])
+        way = "to go on" if again else "to start again"
+        say(f"interrupted; {str(interruption) or f'{way}: {command}'}")
         return SIGNALLED + interruption.number if isinstance(interruption, Interrupted) else INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has gone, as in `reinception show NAME | head`; nobody is left to tell.

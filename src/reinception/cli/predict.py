@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from reinception.cli.counter import counter, say
 from reinception.cli.flags import STDOUT, refuse_results
+from reinception.cli.job import JobOptions, do_job
 from reinception.cli.ranks import connected, is_first
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
@@ -35,15 +36,20 @@ class PredictOptions:
     json: Path | None = None
 
 
-def run(options: PredictOptions, compute: Compute) -> None:
+def run(options: PredictOptions, job: JobOptions, compute: Compute) -> None:
     """Classify images, the most probable label first.
 
     A file that cannot be read is named, and the rest go on; the exit code is then 1. Under torchrun each process takes
-    a shard of the images.
+    a shard of the images. With -o the labels go into one file as they come, and --resume continues after any end.
 
     Example: reinception predict runs/first new/*.png --top 3
     """
     refuse_results(options.json, options.csv)
+    if job.out is not None:
+        _write(options, job, job.out, compute)
+        return
+    if job.resume or job.shard is not None:
+        raise UsageError(f"{'--resume' if job.resume else '--shard'} needs -o, the file that the rows go to")
     if options.json == options.csv == STDOUT:
         raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
     from reinception.inference.predict import csv_writer, json_writer, predict_stream
@@ -67,6 +73,36 @@ def run(options: PredictOptions, compute: Compute) -> None:
                 write(one)
     if num_failed and is_first(connection):
         raise ReinceptionError(f"{num_failed} of {num} could not be read; the others are done")
+
+
+def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compute) -> None:
+    """Write predictions as a job."""
+    if options.json is not None or options.csv is not None:
+        raise UsageError("-o and --json or --csv exclude each other: the ending of -o says what is written")
+    if asked.is_done():
+        return
+    from reinception.inference.engine import Engine
+    from reinception.inference.jobs.result_rows import prediction_rows
+    from reinception.inference.jobs.run_job import ImageJob, fingerprint
+    from reinception.inference.predict import predictions
+    from reinception.inference.stream import begins_with, expand
+    from reinception.model.artifact import load, resolve
+
+    model = load(options.model, with_aux=False)
+    model.manifest.require_classifier()
+    with connected(compute, progress=counter("images")) as connection:
+        engine = Engine(model.network, model.preprocessing, connection)
+        is_full, _ = begins_with(expand(options.paths), engine.block_size)  # of the whole list, not of a shard
+        job = ImageJob(
+            out=out,
+            paths=options.paths,
+            rows=prediction_rows(model.manifest, options.top),
+            results=lambda items: predictions(engine, model.classes, items, top=options.top, is_full=is_full),
+            asked={"verb": "predict", "model": fingerprint(resolve(options.model)), "top": str(options.top)},
+            shard=asked.shard,
+            resume=asked.resume,
+        )
+        do_job(job, engine, connection)
 
 
 def _say(one: Prediction) -> None:

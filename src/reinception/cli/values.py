@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from reinception.inference.shard import Shard
+
 N = TypeVar("N", int, float)
 Read = Callable[[str], Any]
 """Makes a value of a word; ValueError with the reason where it cannot."""
@@ -59,6 +61,7 @@ _BY_NAME: dict[str, tuple[str, Read]] = {
     "licence": ("TEXT", str),
     "calibrate": ("DATA", str),
     "check": ("DATA", str),
+    "shard": ("I/N", Shard.parse),
 }
 
 

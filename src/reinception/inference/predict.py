@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,11 @@ import numpy as np
 
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, UsageError
-from reinception.files import new_text_file
+from reinception.files import json_text, new_text_file
 from reinception.inference.compute import HERE, Compute
 from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
-from reinception.inference.stream import expand, rows_in_order
+from reinception.inference.stream import Item, begins_with, expand, rows_in_order
 from reinception.metrics import Probabilities, csv_line
 from reinception.model.artifact import Model
 
@@ -113,19 +110,20 @@ def predict_stream(
     model = as_model(model)
     model.manifest.require_classifier()
     engine = Engine(model.network, model.preprocessing, compute)
-    items = expand([paths] if isinstance(paths, str | Path) else paths)
-    first = []
-    for item in items:
-        first.append(item)
-        if sum(isinstance(one, Record) for one in first) == engine.block_size:
-            break
-    is_full = sum(isinstance(one, Record) for one in first) >= engine.block_size
+    is_full, items = begins_with(expand([paths] if isinstance(paths, str | Path) else paths), engine.block_size)
+    return predictions(engine, model.classes, items, top=top, is_full=is_full)
+
+
+def predictions(
+    engine: Engine, classes: Sequence[str], items: Iterator[Item], *, top: int, is_full: bool
+) -> Iterator[Prediction]:
+    """The prediction of each item, in order; computed in blocks where `is_full`, else one by one."""
 
     def function(records: Iterable[Record]) -> Iterator[Row | BadImage]:
         return engine.probabilities(engine.batches(records), block=None if is_full else 1)
 
-    named = rows_in_order(chain(first, items), function, len(model.classes), compute)
-    return (prediction(name, row, model.classes, top) for name, row in named)
+    named = rows_in_order(items, function, len(classes), engine.compute)
+    return (prediction(name, row, classes, top) for name, row in named)
 
 
 def prediction(name: str, row: Row | BadImage, classes: Sequence[str], top: int) -> Prediction:
@@ -152,7 +150,8 @@ def json_writer(path: str | Path) -> Iterator[Write]:
 
         def write(one: Prediction) -> None:
             nonlocal num
-            file.write(("[\n" if num == 0 else ",\n") + _indented(one.to_json()))
+            text = json_text(one.to_json(), indent=2).replace("\n", "\n  ")
+            file.write(("[\n" if num == 0 else ",\n") + "  " + text)
             num += 1
 
         yield write
@@ -171,15 +170,3 @@ def csv_writer(path: str | Path, classes: Sequence[str]) -> Iterator[Write]:
             file.write(csv_line([one.path, "", one.label or "", *cells, one.error or ""]))
 
         yield write
-
-
-def _indented(value: Any) -> str:
-    """Strict JSON, indented as an element of a list; a file name that is not UTF-8 is escaped."""
-    dump = partial(json.dumps, value, indent=2, allow_nan=False)
-    text = dump(ensure_ascii=False)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = dump()
-    return "\n".join(f"  {line}" for line in text.splitlines())

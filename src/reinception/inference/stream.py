@@ -6,7 +6,7 @@ import glob
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from reinception.data.sources.class_folders import image_files
@@ -39,6 +39,21 @@ def expand(paths: Sequence[str | Path]) -> Iterator[Item]:
             matches = sorted(map(Path, glob.iglob(str(given), recursive=True)))
             found = (file for match in matches for file in (image_files(match) if match.is_dir() else [match]))
             yield from _records(found, given, "nothing matches this pattern: check it")
+
+
+def num_items(paths: Sequence[str | Path]) -> int:
+    """How many items `paths` mean, by listing them all."""
+    return sum(1 for _ in expand(paths))
+
+
+def begins_with(items: Iterator[Item], num: int) -> tuple[bool, Iterator[Item]]:
+    """Whether there are at least `num` images to read among the items, and the items, of which no more are read."""
+    first: list[Item] = []
+    found = 0
+    while found < num and (item := next(items, None)) is not None:
+        first.append(item)
+        found += isinstance(item, Record)
+    return found >= num, chain(first, items)
 
 
 def _record(path: Path) -> Record:
