@@ -60,7 +60,9 @@ class Steps:
         images = torch.randint(0, 256, (BATCH_SIZE, 3, INPUT_SIZE, INPUT_SIZE), dtype=torch.uint8)
         images = images.contiguous(memory_format=torch.channels_last)
         order = torch.arange(BATCH_SIZE)
-        self._batches = [Batch(images=images, targets=order, indices=order, epoch=0, step=0)] * len(self.state.shard)
+        self._batches = [
+            Batch(images=images, targets=order, indices=order, epochs=torch.zeros_like(order), epoch=0, step=0)
+        ] * len(self.state.shard)
 
     def take(self, number: int) -> None:
         train_step(self.state, self._batches, learning_rate=1e-6, step=number, stop=StopRequest())

@@ -114,7 +114,7 @@ class Worker:
         images = torch.randint(0, 256, (BATCH_SIZE, 3, INPUT_SIZE, INPUT_SIZE), dtype=torch.uint8)
         images = images.contiguous(memory_format=torch.channels_last)
         order = torch.arange(BATCH_SIZE)
-        return Batch(images=images, targets=order, indices=order, epoch=0, step=0)
+        return Batch(images=images, targets=order, indices=order, epochs=torch.zeros_like(order), epoch=0, step=0)
 
 
 def main() -> None:

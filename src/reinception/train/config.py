@@ -97,6 +97,18 @@ class TrainConfig:
     freeze: Freeze = "none"
     """the part of --weights that does not learn: trunk is all below the classifier, stem the first layers"""
 
+    teacher: str | Path | None = None
+    """learn from this trained model's probabilities too (distillation); it sees the same views of the images, once"""
+
+    teacher_weight: float = 0.5
+    """how much of the loss is the teacher's; the rest is the labels'"""
+
+    temperature: float = 2.0
+    """softens the probabilities that teacher and student are compared by"""
+
+    teacher_views: int = 4
+    """distortions of each image that the teacher answers for: training sees these, one after the other"""
+
     val_fraction: float = 0.1
     """fraction of each class held out to choose the best weights, where DATA has no val/"""
 

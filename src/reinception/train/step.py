@@ -18,6 +18,7 @@ from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
 from reinception.train.config import Freeze, Reduction
+from reinception.train.distill import TeacherTargets
 from reinception.train.finetune import freeze, training_mode
 from reinception.train.loss import training_loss
 from reinception.train.mixing import mix
@@ -31,7 +32,8 @@ class TrainState:
     """A network in training and all that its steps change; what they compute depends on nothing else but the step.
 
     `network` is on the device of `ranks`. Its parameters in the part named by `freeze` do not learn. `preprocessing`
-    says how pixels become its input; `dtype` is what its heavy layers compute in.
+    says how pixels become its input; `dtype` is what its heavy layers compute in. With a `teacher` the loss has its
+    answers beside the labels.
     """
 
     network: Network
@@ -42,6 +44,7 @@ class TrainState:
     freeze: Freeze = "none"
     seed: int = 0
     dtype: torch.dtype = torch.float32
+    teacher: TeacherTargets | None = None
     optimizer: torch.optim.Optimizer = field(init=False)
     average: ParameterAverage[Network] = field(init=False)
     statistics: BatchStatistics = field(init=False)
@@ -91,6 +94,8 @@ def accumulate(state: TrainState, batches: Iterable[Batch], *, step: int, stop: 
                 with autocast(state.dtype, state.ranks.device):
                     outputs = state.reducer.forward(images)
                 losses = training_loss(outputs, labels, state.recipe)
+                if state.teacher is not None:
+                    losses = state.teacher.added(losses, outputs.logits, batch)
                 usable = state.reducer.backward(losses.total)
             auxiliary = torch.zeros_like(losses.main) if losses.auxiliary is None else losses.auxiliary
             numbers = [number.detach().float().reshape(1) for number in (losses.main, auxiliary, usable)]

@@ -31,14 +31,15 @@ LEAST_STD = 1.0
 class Batch:
     """Images with their targets, as bytes.
 
-    `images` is uint8 (n, 3, s, s), laid out channels last; `targets` and `indices` (into the records the batch was made
-    of) are int64 (n,). `epoch` is that of the first image; `step` counts batches from 0. `soft` is float32 (n, classes)
-    where a label is not certain.
+    `images` is uint8 (n, 3, s, s), laid out channels last; `targets`, `indices` (into the records the batch was made
+    of) and `epochs` are int64 (n,). `epoch` is that of the first image; `step` counts batches from 0. `soft` is float32
+    (n, classes) where a label is not certain.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     indices: torch.Tensor
+    epochs: torch.Tensor
     epoch: int
     step: int
     soft: torch.Tensor | None = None
@@ -58,7 +59,8 @@ class TrainingStream:
     is dropped or repeated. Each is augmented with random numbers of (seed, epoch, index); large JPEGs are decoded no
     larger than their crop needs. Neither the number of `workers` (processes; 0: in this one) nor the cache (up to
     `cache_bytes` of decoded images; 0 for none) changes a bit. With `num_classes`, labels that are not certain become
-    probabilities (`Batch.soft`); without it they are refused.
+    probabilities (`Batch.soft`); without it they are refused. With `views` each image is seen in that many distortions
+    only, those of seed 0, one after the other, so that what a teacher said of them can be kept.
     """
 
     records: Sequence[Record]
@@ -70,7 +72,9 @@ class TrainingStream:
     workers: int
     cache_bytes: int = CACHE_BYTES
     num_classes: int | None = None
+    views: int | None = None
     _cache: PixelCache | None = field(init=False, repr=False, default=None)
+    _last_order: tuple[int, NDArray[np.int64]] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         if not self.records:
@@ -104,15 +108,20 @@ class TrainingStream:
         return soft.scatter_(1, batch.targets[:, None], certainties)
 
     def _plans(self, steps: Iterable[int]) -> Iterator[_Plan]:
-        num, known, order = len(self.records), -1, np.empty(0, dtype=np.int64)
         for step in steps:
-            samples: list[tuple[int, int]] = []
-            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-                epoch, place = divmod(position, num)
-                if epoch != known:
-                    known, order = epoch, RandomStream("order", self.seed, epoch).permutation(num)
-                samples.append((epoch, int(order[place])))
-            yield _Plan(step=step, samples=tuple(samples))
+            yield _Plan(step=step, samples=self.samples(step))
+
+    def samples(self, step: int) -> tuple[tuple[int, int], ...]:
+        """(epoch, record index) of each image of a batch."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        places = (divmod(position, len(self.records)) for position in positions)
+        return tuple((epoch, int(self._order(epoch)[place])) for epoch, place in places)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """The permutation of an epoch; the last one is kept."""
+        if self._last_order is None or self._last_order[0] != epoch:
+            self._last_order = epoch, RandomStream("order", self.seed, epoch).permutation(len(self.records))
+        return self._last_order[1]
 
     def _load(self, plan: _Plan, watchdog: Watchdog) -> tuple[_Plan, NDArray[np.uint8]]:
         images = np.empty((len(plan.samples), self.input_size, self.input_size, 3), dtype=np.uint8)
@@ -122,8 +131,8 @@ class TrainingStream:
                     self._image(index, watchdog),
                     kind=self.augmentation,
                     input_size=self.input_size,
-                    seed=self.seed,
-                    epoch=epoch,
+                    seed=self.seed if self.views is None else 0,
+                    epoch=epoch if self.views is None else epoch % self.views,
                     index=index,
                 )
         return plan, images
@@ -175,6 +184,7 @@ def _batch(plan: _Plan, images: NDArray[np.uint8], records: Sequence[Record]) ->
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         targets=torch.tensor([records[index].target for index in indices], dtype=torch.int64),
         indices=torch.tensor(indices, dtype=torch.int64),
+        epochs=torch.tensor([epoch for epoch, _ in plan.samples], dtype=torch.int64),
         epoch=plan.samples[0][0] if plan.samples else 0,
         step=plan.step,
     )

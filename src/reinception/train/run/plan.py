@@ -13,6 +13,7 @@ from reinception import family, recipe
 from reinception.documents import Documents
 from reinception.errors import ReinceptionError, UsageError
 from reinception.machine import Precision
+from reinception.model.artifact import load
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
@@ -63,7 +64,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Its part of config.json: every choice as it was made, and as `request` the configuration, for `from_json`,
         with paths that can be found from anywhere."""
-        paths = {name: getattr(self.config, name) for name in ("data", "out", "weights", "exclude")}
+        paths = {name: getattr(self.config, name) for name in ("data", "out", "weights", "exclude", "teacher")}
         given = {name: path if path is None else str(path) for name, path in paths.items()}
         asked = dataclasses.asdict(self.config) | given | {"recipe": self.recipe.name}
         absolute = {
@@ -108,6 +109,8 @@ def make_plan(config: TrainConfig) -> Plan:
     learned = _learned(config)
     base, preprocessing = _base(config, learned)
     arch, note = _with_aux(config, dataclasses.replace(base, dropout=chosen.dropout), chosen)
+    if config.teacher is not None:
+        _check_teacher(config, config.teacher, chosen)
     if chosen.batch_size == 1 and any(isinstance(s.layer, Conv) and s.layer.batch_norm for s in trace(arch)):
         raise UsageError(
             f"batch size 1: {arch.name} normalises over the batch and needs at least 2 images in it; "
@@ -150,6 +153,16 @@ def _check_numbers(config: TrainConfig) -> None:
             raise UsageError(f"--{name} {getattr(config, name)!r}: choose one of {', '.join(get_args(kind))}")
     if config.freeze != "none" and config.weights is None:
         raise UsageError("--freeze keeps what --weights brings; without --weights nothing has been learned yet")
+
+
+def _check_teacher(config: TrainConfig, teacher: str | Path, chosen: Recipe) -> None:
+    if not 0 <= config.teacher_weight <= 1:
+        raise UsageError(f"--teacher-weight must lie between 0 and 1, got {config.teacher_weight:g}")
+    if config.temperature <= 0 or config.teacher_views < 1:
+        raise UsageError("--temperature must be greater than 0 and --teacher-views at least 1")
+    if chosen.mixing is not None:
+        raise UsageError(f"--teacher answers for single images, and the recipe {chosen.name} mixes them: use another")
+    load(teacher, with_aux=False).manifest.require_classifier()
 
 
 def _resolve_recipe(config: TrainConfig) -> Recipe:

@@ -14,10 +14,12 @@ import torch
 from reinception.data.loading.loader import TrainingStream
 from reinception.distributed import Ranks
 from reinception.errors import Interrupted, ReinceptionError
+from reinception.inference.compute import Compute
 from reinception.machine import choose_device
 from reinception.report.page import write_report
 from reinception.train.budget import Budget, StepBudget, TimeBudget
 from reinception.train.config import TrainConfig
+from reinception.train.distill import Teacher, TeacherTargets
 from reinception.train.loop import Training, fit
 from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpointer, Checkpoints, capture, restore
 from reinception.train.run.console import Console
@@ -105,6 +107,7 @@ def _stoppable(out: Path, console: Console) -> Iterator[StopRequest]:
 def wire(run: OpenRun) -> Training:
     """All that the loop needs, with the state of the run's checkpoint where there is one."""
     plan, config, checkpoint = run.plan, run.plan.config, run.checkpoint
+    stream = _stream(run)
     state = TrainState(
         network=run.network.to(run.ranks.device).to(memory_format=torch.channels_last),
         recipe=plan.recipe,
@@ -114,6 +117,7 @@ def wire(run: OpenRun) -> Training:
         freeze=config.freeze,
         seed=config.seed,
         dtype=run.dtype,
+        teacher=_teacher(run, stream),
     )
     average, waiting = state.average.network, ImageWait()
     best = BestWeights(average, run.folder, describe=run.describe_model, say=run.console.say)
@@ -131,7 +135,7 @@ def wire(run: OpenRun) -> Training:
     budget = _budget(run, 0.0 if checkpoint is None else checkpoint.document["budget_seconds"])
     return Training(
         state=state,
-        stream=_stream(run),
+        stream=stream,
         budget=budget,
         logger=logger,
         best=best,
@@ -165,7 +169,19 @@ def _stream(run: OpenRun) -> TrainingStream:
         seed=run.plan.config.seed,
         workers=run.plan.config.workers,
         num_classes=run.plan.arch.num_classes,
+        views=None if run.plan.config.teacher is None else run.plan.config.teacher_views,
     )
+
+
+def _teacher(run: OpenRun, stream: TrainingStream) -> TeacherTargets | None:
+    """What the teacher says of every view of the training images, computed or read from the cache."""
+    config = run.plan.config
+    if config.teacher is None:
+        return None
+    compute = Compute(device=str(run.ranks.device), precision="auto", workers=config.workers)
+    teacher = Teacher(path=config.teacher, classes=run.source.classes, stream=stream, compute=compute)
+    answers = teacher.targets(run.ranks, say=run.console.say, check=run.stop.check)
+    return TeacherTargets(log_probabilities=answers, weight=config.teacher_weight, temperature=config.temperature)
 
 
 def _scalars(run: OpenRun) -> Scalars | None:
