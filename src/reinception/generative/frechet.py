@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from reinception.errors import ReinceptionError
+from reinception.generative.feature_set import NUM_FOLDS, FeatureSet, Gaussian, gaussian
 from reinception.generative.moments import Matrix, Moments
-from reinception.generative.rows import Z_95, Floats, Rows, checked_pair, content_order, generator, power_of_two_above
+from reinception.generative.rows import Z_95, Rows, checked_pair
 
-_BLOCK_ROWS = 2048
 # Fewer rows than this leave nothing to estimate a spread from.
 LEAST_FOR_INTERVAL = 20
-# Pivots of Cholesky's root farther apart than this are left to the eigenvalues, which tell rounding from rank.
-_FULL_RANK = 1e-5
-_NUM_FOLDS = 4
 _LEAST = "a covariance needs at least two"
 
 
@@ -49,19 +44,6 @@ class FrechetResult:
         return None if self.infinite is None else self.value - self.infinite
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Gaussian:
-    """A mean (d,) and a covariance as root @ root.T, `root` (d, r), of which the rank r may be smaller than d."""
-
-    mean: Matrix
-    root: Matrix
-
-    @property
-    def trace(self) -> float:
-        """The trace of the covariance."""
-        return float(np.square(self.root).sum())
-
-
 def frechet_distance(mu1: Rows, sigma1: Rows, mu2: Rows, sigma2: Rows) -> float:
     """The squared Fréchet distance of two Gaussians: |mu1 - mu2|^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)).
 
@@ -79,30 +61,6 @@ def frechet_distance(mu1: Rows, sigma1: Rows, mu2: Rows, sigma2: Rows) -> float:
     return distance(gaussian(mu1, sigma1, "1"), gaussian(mu2, sigma2, "2"))
 
 
-def gaussian(mu: Rows, sigma: Rows, name: str = "") -> Gaussian:
-    """The Gaussian of a mean (d,) and a covariance (d, d). ReinceptionError for other shapes and values not finite.
-
-    The root is Cholesky's where the covariance clearly has full rank, else that of its eigenvalues, of which those
-    below rounding (d eps of the largest) count as 0.
-    """
-    mean, matrix = np.asarray(mu, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
-    if mean.ndim != 1 or not mean.size or matrix.shape != (len(mean), len(mean)):
-        where = f"statistics {name}".strip()
-        raise ReinceptionError(f"{where}: mu must be (d,) and sigma (d, d), got {mean.shape} and {matrix.shape}")
-    if not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
-        where = f"statistics {name}".strip()
-        raise ReinceptionError(f"{where}: a value is not finite; compute them again from the images")
-    matrix = (matrix + matrix.T) / 2
-    with contextlib.suppress(np.linalg.LinAlgError):
-        root: Matrix = np.linalg.cholesky(matrix).astype(np.float64, copy=False)
-        pivots = np.diagonal(root)
-        if pivots.min() > _FULL_RANK * pivots.max():
-            return Gaussian(mean=mean, root=root)
-    values, vectors = np.linalg.eigh(matrix)
-    kept = values > len(mean) * np.finfo(np.float64).eps * max(float(values[-1]), 0.0)
-    return Gaussian(mean=mean, root=vectors[:, kept] * np.sqrt(values[kept]))
-
-
 def distance(a: Gaussian, b: Gaussian) -> float:
     """The squared Fréchet distance; ReinceptionError where the widths differ."""
     if len(a.mean) != len(b.mean):
@@ -113,20 +71,16 @@ def distance(a: Gaussian, b: Gaussian) -> float:
     return max(0.0, float(shift @ shift + (a.trace + b.trace - 2.0 * cross)))
 
 
-def fid(
-    *, real: Rows, generated: Rows, interval: bool = True, seed: int = 0, limit: float | None = None
-) -> FrechetResult:
+def fid(*, real: Rows, generated: Rows, interval: bool = True, seed: int = 0) -> FrechetResult:
     """The Fréchet distance between features (n, d) of real and of generated images, with its uncertainty.
 
-    With features of the FID network this is the Fréchet inception distance. The sums are exact (see `Moments`;
-    `limit` is its limit, None for the power of two above the largest value), so the order of the images changes no
-    bit. With `interval`, the extrapolation to infinitely many images, from four parts that `seed` draws, and its
-    interval: about four times the work. ReinceptionError for fewer than two images, different widths, and values that
-    are not finite.
+    With features of the FID network this is the Fréchet inception distance. The order of the images changes no bit
+    (see `FeatureSet`). With `interval`, the extrapolation to infinitely many images, from four parts that `seed` draws,
+    and its interval: about four times the work. ReinceptionError for fewer than two images, different widths, and
+    values that are not finite.
     """
     pair = checked_pair(real, generated, least=2, why=_LEAST)
-    limit = power_of_two_above(*pair) if limit is None else limit
-    sets = [_Set.of(rows, limit, ordered=interval) for rows in pair]
+    sets = [FeatureSet.of(rows) for rows in pair]
     result = _result(sets)
     return _with_interval(result, sets, seed) if interval else result
 
@@ -171,8 +125,7 @@ def compare_fid(*, real: Rows, a: Rows, b: Rows, seed: int = 0) -> Difference:
     there can be no interval.
     """
     rows = [*checked_pair(real, a, least=2, why=_LEAST), checked_pair(real, b, least=2, why=_LEAST)[1]]
-    limit = power_of_two_above(*rows)
-    true, *others = (_Set.of(one, limit) for one in rows)
+    true, *others = map(FeatureSet.of, rows)
     if why := next(filter(None, (_refusal([true, other]) for other in others)), ""):
         raise ReinceptionError(f"compare: {why}")
     results = [_with_interval(_result([true, other]), [true, other], seed) for other in others]
@@ -188,51 +141,7 @@ def compare_fid(*, real: Rows, a: Rows, b: Rows, seed: int = 0) -> Difference:
 _NAMES = ("real", "generated")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Set:
-    """One set's rows, their order by content and number of different ones (where an interval is wanted), its
-    Gaussian."""
-
-    rows: Floats
-    order: npt.NDArray[np.int64] | None
-    num_distinct: int | None
-    whole: Gaussian
-
-    @staticmethod
-    def of(rows: Floats, limit: float, *, ordered: bool = True) -> _Set:
-        order, num_distinct = content_order(rows) if ordered else (None, None)
-        moments = Moments(rows.shape[1], limit=limit)
-        moments.update(rows)
-        whole = gaussian(moments.mean, moments.covariance)
-        return _Set(rows=rows, order=order, num_distinct=num_distinct, whole=whole)
-
-    def centred(self, chosen: npt.NDArray[np.int64]) -> Iterator[Matrix]:
-        """The chosen rows less the mean, in blocks, float64."""
-        for start in range(0, len(chosen), _BLOCK_ROWS):
-            yield self.rows[chosen[start : start + _BLOCK_ROWS]].astype(np.float64) - self.whole.mean
-
-    def without_each_fold(self, seed: int) -> list[tuple[Matrix, Matrix]]:
-        """Mean and covariance without each of four parts, which are drawn by lot and hold every row once."""
-        assert self.order is not None
-        n, d = self.rows.shape
-        drawn = self.order[generator(seed, n).permutation(n)]
-        folds = []
-        for fold in range(_NUM_FOLDS):
-            chosen, products, sums = drawn[fold::_NUM_FOLDS], np.zeros((d, d)), np.zeros(d)
-            for block in self.centred(chosen):
-                products += block.T @ block
-                sums += block.sum(0)
-            folds.append((len(chosen), sums, products))
-        every_sum, every_product = sum(fold[1] for fold in folds), sum(fold[2] for fold in folds)
-        found = []
-        for num, sums, products in folds:
-            left, rest = n - num, every_sum - sums
-            covariance = (every_product - products - np.outer(rest, rest / left)) / (left - 1)
-            found.append((self.whole.mean + rest / left, covariance))
-        return found
-
-
-def _result(sets: Sequence[_Set]) -> FrechetResult:
+def _result(sets: Sequence[FeatureSet]) -> FrechetResult:
     counts = [one.num_distinct for one in sets]
     notes = []
     for name, one in zip(_NAMES, sets, strict=True):
@@ -257,7 +166,7 @@ def _few(name: str, distinct: int, d: int) -> str:
     return f"{name}: too few images ({distinct:,} different ones for {d:,} features): the value is {how}"
 
 
-def _refusal(sets: Sequence[_Set]) -> str:
+def _refusal(sets: Sequence[FeatureSet]) -> str:
     """Why there can be no interval; empty where there can be."""
     for name, one in zip(_NAMES, sets, strict=True):
         least = max(LEAST_FOR_INTERVAL, one.rows.shape[1] + 1)
@@ -267,7 +176,7 @@ def _refusal(sets: Sequence[_Set]) -> str:
     return ""
 
 
-def _with_interval(result: FrechetResult, sets: Sequence[_Set], seed: int) -> FrechetResult:
+def _with_interval(result: FrechetResult, sets: Sequence[FeatureSet], seed: int) -> FrechetResult:
     if why := _refusal(sets):
         return replace(result, notes=(*result.notes, why))
     infinite = _extrapolated(sets, result.value, seed)
@@ -276,7 +185,7 @@ def _with_interval(result: FrechetResult, sets: Sequence[_Set], seed: int) -> Fr
     return replace(result, infinite=infinite, standard_error=error, interval=interval, seed=seed)
 
 
-def _extrapolated(sets: Sequence[_Set], value: float, seed: int) -> float:
+def _extrapolated(sets: Sequence[FeatureSet], value: float, seed: int) -> float:
     """The distance for infinitely many images, linear in 1/n through n and 3/4 n; below 0 where luck has it.
 
     The idea is Chong and Forsyth's (arXiv 1911.07023). The four parts left out hold every image once, so what makes
@@ -287,14 +196,14 @@ def _extrapolated(sets: Sequence[_Set], value: float, seed: int) -> float:
         distance(gaussian(*a), gaussian(*b))
         for a, b in zip(*(one.without_each_fold(seed) for one in sets), strict=True)
     ]
-    return value - (_NUM_FOLDS - 1) * (sum(folds) / _NUM_FOLDS - value)
+    return value - (NUM_FOLDS - 1) * (sum(folds) / NUM_FOLDS - value)
 
 
 def _variance_of_mean(influences: Matrix) -> float:
     return float(influences.var(ddof=1)) / len(influences)
 
 
-def _influences(a: _Set, b: _Set) -> tuple[Matrix, Matrix]:
+def _influences(a: FeatureSet, b: FeatureSet) -> tuple[Matrix, Matrix]:
     """What each row of `a` (n,) and of `b` (m,) adds to the distance: the infinitesimal jackknife, in content order.
 
     For a row x of b, with z = x - mean_b: z'(I - T)z - tr((I - T) S_b) + 2 (mean_b - mean_a)'z, where
@@ -311,8 +220,7 @@ def _influences(a: _Set, b: _Set) -> tuple[Matrix, Matrix]:
     return _rows_influence(a, to_b, -shift), _rows_influence(b, to_a, shift)
 
 
-def _rows_influence(one: _Set, transport: Matrix, shift: Matrix) -> Matrix:
-    assert one.order is not None
-    parts = [np.square(z).sum(1) - np.square(z @ transport).sum(1) + 2.0 * (z @ shift) for z in one.centred(one.order)]
+def _rows_influence(one: FeatureSet, transport: Matrix, shift: Matrix) -> Matrix:
+    parts = [np.square(z).sum(1) - np.square(z @ transport).sum(1) + 2.0 * (z @ shift) for z in one.centred()]
     found = np.concatenate(parts)
     return found - found.mean()

@@ -12,7 +12,8 @@ from reinception.errors import BadImage, ReinceptionError
 from reinception.generative.classifier_score import inception_score
 from reinception.generative.extract import features_of_records, records_of
 from reinception.generative.extractor import Extractor, load_extractor
-from reinception.generative.frechet import FrechetResult, fid, fid_of, gaussian
+from reinception.generative.feature_set import gaussian
+from reinception.generative.frechet import FrechetResult, fid, fid_of
 from reinception.generative.kernel import kid
 from reinception.generative.moments import moments_of
 from reinception.generative.neighbours import precision_recall

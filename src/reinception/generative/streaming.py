@@ -126,13 +126,7 @@ class GenerativeMetrics:
 
     def _fid(self) -> FrechetResult:
         if self._keeps_rows:
-            return fid(
-                real=self._all(True),
-                generated=self._all(False),
-                interval=self.interval,
-                seed=self.seed,
-                limit=self.limit,
-            )
+            return fid(real=self._all(True), generated=self._all(False), interval=self.interval, seed=self.seed)
         real, generated = self._moments[True], self._moments[False]
         if real is None or generated is None:
             raise ReinceptionError(f"no {'generated' if generated is None else 'real'} images yet: update() first")
