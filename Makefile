@@ -14,7 +14,7 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
 PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test floor wheel soak check bench golden lock clean
+.PHONY: help setup demo test floor wheel sbom docs notebooks pictures soak check bench golden lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,9 +33,22 @@ floor: $(FLOOR)/.ready ## the same tests on the oldest versions that pyproject.t
 wheel: $(VENV)/.dev ## build the wheel, install it without extras in a bare environment, use it there
 	rm -rf dist $(BARE)
 	$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv $(BARE)
 	$(BARE)/bin/python $(PIP_INSTALL) --constraint requirements.floor dist/*.whl
 	$(BARE)/bin/python tests/project/bare_install.py README.md
+
+sbom: wheel ## what a bare installation consists of, with licences, as CycloneDX: dist/sbom.json
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.json $(BARE)/bin/python
+
+docs: $(VENV)/.dev ## the site: build/site/html/index.html, which opens offline; a minute on two cores
+	$(BIN)/python docs/site/build.py
+
+notebooks: $(VENV)/.dev ## write the notebooks of docs/notebooks anew from the scripts in examples/paper
+	$(BIN)/python docs/site/notebooks.py
+
+pictures: $(VENV)/.dev ## renew the screenshots of docs/images from real runs on drawn images; ten minutes on two cores
+	$(BIN)/python docs/site/pictures.py
 
 soak: $(VENV)/.dev ## a hundred kills, fifty signals, a thousand damaged checkpoints; about an hour on two cores
 	$(BIN)/python -m pytest -m slow

@@ -1,3 +1,3 @@
 """The version, once; the package, the wheel and every file that names a version take it from here."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

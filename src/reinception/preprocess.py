@@ -38,6 +38,8 @@ class Preprocessing:
     - `per_image`: each image less its own mean, divided by its own standard deviation (TensorFlow's
       `per_image_standardization`). Exposure then carries no information, which is right where the camera chose it.
 
+    `interpolation`: how a resize computes values between pixels; with antialias, as Pillow does.
+
     Args: each is a field: `input_size` in pixels, `crop_fraction` from 0 to 1, `mean` and `std` of values from 0 to 1.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from reinception.train import config
 
 NAMES = sorted(set(ri.__all__) - {"__version__"})
 DOCUMENTED = [name for name in NAMES if name not in {"cost", "family", "generative", "spec"}]
+GENERATIVE = re.findall(r" as (\w+)$", Path(ri.generative.__file__ or "").with_suffix(".pyi").read_text(), re.MULTILINE)
+GENERATIVE.remove("MODES")
 ERRORS = {"BadImage", "ReinceptionError", "UsageError"}
 
 
@@ -78,13 +81,13 @@ def test_a_public_docstring_says_what_arguments_results_and_errors_there_are(nam
     assert there == sorted(there), "the sections are in another order"
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
+@pytest.mark.parametrize("name", [*DOCUMENTED, *GENERATIVE])
 def test_the_example_of_a_docstring_runs(
     name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(place, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    value = getattr(ri, name)
+    value = getattr(ri.generative, name) if name in GENERATIVE else getattr(ri, name)
     text = inspect.getdoc(value) or ""
     test = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
     if name not in ERRORS:

@@ -56,16 +56,37 @@ class Parity:
     """
 
     format: str
+    """onnx, openvino, torch or triton"""
+
     precision: str
+    """number format of the network inside"""
+
     num_images: int
+    """images that were compared"""
+
     images: str
+    """where they came from"""
+
     largest_difference: float
+    """the largest over all images, of a probability or of a feature relative to the largest"""
+
     mean_difference: float
+    """the mean over all images"""
+
     top1_agreement: float | None
+    """fraction of the images with the same label, from 0 to 1; null for features"""
+
     worst_image: str
+    """the image with the largest difference"""
+
     largest_batch_difference: float
+    """the largest between an image in a batch and alone"""
+
     runtime: str
+    """what ran the file, with version and provider"""
+
     processor: tuple[str, ...]
+    """the processor's features"""
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "processor": list(self.processor)}

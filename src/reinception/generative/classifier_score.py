@@ -15,7 +15,15 @@ from reinception.generative.rows import Z_95, Rows, as_rows, content_order, requ
 class InceptionScoreResult:
     """`value` is the mean over `splits` parts and `spread` their standard deviation (None for one part), as papers
     print it; `whole` is the score of all images at once. `interval` is the 95 % interval around `value` over other
-    images of the same kind. The score grows a little with the number of images."""
+    images of the same kind. The score grows a little with the number of images.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> result = ri.generative.inception_score(np.eye(4)[[0, 1, 2, 3] * 5])
+        >>> result.value, result.spread
+        (2.0, 0.0)
+    """
 
     value: float
     standard_error: float
@@ -34,6 +42,12 @@ def inception_score(probabilities: Rows, *, splits: int = 10, logits: bool = Fal
     nor any other order changes a bit. K for one-hot rows spread evenly over K classes, 1 for equal rows.
     ReinceptionError for fewer rows than `splits`, values that are not finite, and rows that are no probabilities.
     Source: Salimans et al. 2016 (arXiv 1606.03498), section 4.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> round(ri.generative.inception_score(np.eye(4)[[0, 1, 2, 3] * 5], splits=1).value, 6)
+        4.0
     """
     rows = as_rows(probabilities, "probabilities")
     require_finite(rows, "probabilities")

@@ -34,6 +34,12 @@ class Extractor:
 
     `sha256` is that of its weights file; `is_fid` says that they are FID's own, and only then the scores have FID's
     names. `mode` says how pixels become its input; None for other networks, which have their own `preprocessing`.
+
+    Example:
+        >>> import reinception as ri
+        >>> extractor = ri.generative.load_extractor("model.safetensors")
+        >>> extractor.is_fid, len(extractor.sha256)
+        (False, 64)
     """
 
     network: Network
@@ -76,6 +82,11 @@ def load_extractor(weights: str | Path | None = None, mode: str | None = None) -
     weights: a path; None for FID's file in the cache folder; `torchhub:fid` downloads it, and nothing else does.
     mode: a name of MODES, for the FID graph only (default tf). ReinceptionError where there is no such file, and where
     its SHA-256 is not what its name says; UsageError for a mode where the network has preprocessing of its own.
+
+    Example:
+        >>> import reinception as ri
+        >>> ri.generative.load_extractor("model.safetensors").mode is None
+        True
     """
     file = _weights_file(weights)
     conversion = convert(file)

@@ -24,6 +24,14 @@ class KernelResult:
     between them (None where all are the same), `standard_error` that of `value` over other images of the same kind,
     `interval` the 95 % interval. `full` is the statistic over all pairs, which needs no subsets and no `seed`; None
     where it was not asked for.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> draw = np.random.default_rng(0).normal
+        >>> result = ri.generative.kid(real=draw(size=(60, 2)), generated=draw(3, size=(60, 2)))
+        >>> result.subset_size, result.interval[0] > 0
+        (60, True)
     """
 
     value: float
@@ -56,12 +64,14 @@ def kid(
     """The unbiased kernel distance of features (n, d) and (m, d) with the kernel (x.y / d + 1)^3.
 
     subset_size: None for 1,000, or all where there are fewer. full: whether to take all pairs too; None where there are
-    at most 25 million. The subsets depend on the content of the rows and on `seed`, not on the order of the rows, and
-    memory does not grow with the number of images. ReinceptionError for one image, a `subset_size` above the number of
-    images, different widths, and values that are not finite. Source: Binkowski et al. 2018 (arXiv 1801.01401).
+    at most 25 million. The subsets depend on the rows' content and on `seed`, not on their order; memory does not grow
+    with their number. ReinceptionError for one image, a `subset_size` above the number of images, different widths, and
+    values that are not finite. Source: Binkowski et al. 2018 (arXiv 1801.01401).
 
-    >>> kid(real=np.array([[0.0], [1.0]]), generated=np.array([[0.0], [2.0]])).value
-    -13.0
+    Example:
+        >>> import reinception as ri
+        >>> ri.generative.kid(real=[[0.0], [1.0]], generated=[[0.0], [2.0]]).value
+        -13.0
     """
     pair = checked_pair(real, generated, least=2, why="the unbiased estimate needs at least two")
     least = min(map(len, pair))
@@ -84,9 +94,8 @@ def kid(
     values = np.array([one[0] for one in found or [whole] if one])
     spread = float(values.std(ddof=1)) if len(values) > 1 else None
     variances = [whole[1:]] if whole else [one[1:] for one in found]
-    variance = sum(
-        4 * float(np.mean(v)) / len(rows) for v, rows in zip(zip(*variances, strict=True), pair, strict=True)
-    )
+    by_set = zip(zip(*variances, strict=True), pair, strict=True)
+    variance = sum(4 * float(np.mean(own)) / len(rows) for own, rows in by_set)
     error = float(np.sqrt(variance + (spread or 0.0) ** 2 / len(values)))
     value = float(values.mean())
     alike = f"every subset of {size} is the whole set: there is no spread between subsets"

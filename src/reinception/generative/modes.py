@@ -30,6 +30,11 @@ class Mode:
       the same with antialias; `pillow_bicubic` with antialias on floats, channel by channel, limited to 0..255.
     - `normalisation` of values 0..255: (x-128)/128, or 2x/255-1.
     - `quantisation`: `before`, pixels are rounded to the 256 levels of a file before they are resized and never after.
+
+    Example:
+        >>> import reinception as ri
+        >>> ri.generative.MODES["clean"].resize
+        'pillow_bicubic'
     """
 
     name: str

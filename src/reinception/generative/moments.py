@@ -61,10 +61,14 @@ class Moments:
     num_features: width d of a row. limit: a power of two that no |value| exceeds; larger values are refused. A
     Moments of d = 2,048 takes 100 MB.
 
-    >>> moments = Moments(2048)
-    >>> for batch in batches: moments.update(batch)   # (n, 2048), float32 or float64
-    >>> moments.mean.shape, moments.covariance.shape
-    ((2048,), (2048, 2048))
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> moments = ri.generative.Moments(2)
+        >>> for batch in np.split(np.arange(12.0).reshape(6, 2), 3):
+        ...     moments.update(batch)
+        >>> moments.mean.shape, moments.covariance.shape
+        ((2,), (2, 2))
     """
 
     def __init__(self, num_features: int, *, limit: float = INCEPTION_LIMIT) -> None:
@@ -237,7 +241,14 @@ def _nearest(total: int, n: int) -> tuple[int, int]:
 
 
 def moments_of(features: Rows, *, limit: float | None = None) -> Moments:
-    """The Moments of (n, d) features; `limit` None is the power of two above the largest |value|."""
+    """The Moments of (n, d) features; `limit` None is the power of two above the largest |value|.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> ri.generative.moments_of(np.array([[0.0, 1.0], [2.0, 3.0]])).mean
+        array([1., 2.])
+    """
     rows = as_rows(features)
     moments = Moments(rows.shape[1], limit=power_of_two_above(rows) if limit is None else limit)
     moments.update(rows)

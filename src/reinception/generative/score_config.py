@@ -13,7 +13,14 @@ METRICS = ("fid", "kid", "is", "prdc")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
-    """What is scored, and how."""
+    """What is scored, and how.
+
+    Example:
+        >>> import reinception as ri
+        >>> config = ri.generative.ScoreConfig(metrics="fid,kid")
+        >>> config.metrics
+        'fid,kid'
+    """
 
     metrics: str = "fid"
     """of fid, kid, is (Inception score, of GENERATED alone) and prdc (precision, recall, density, coverage), separated

@@ -29,7 +29,18 @@ _FULL_RANGE_FRACTION, _FULL_RANGE_LEAST = 0.95, 20
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreReport:
     """`scores` by name, each with `value` and `interval`; what was scored, with what; `contents` are the two sets'
-    features or statistics."""
+    features or statistics.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> draw = np.random.default_rng(0).normal
+        >>> np.savez("real.npz", features=draw(size=(60, 2)))
+        >>> np.savez("new.npz", features=draw(2, size=(60, 2)))
+        >>> config = ri.generative.ScoreConfig(metrics="fid,kid")
+        >>> sorted(ri.generative.score("real.npz", "new.npz", config).scores)
+        ['frechet_distance', 'kernel_distance']
+    """
 
     scores: Mapping[str, Mapping[str, Any]]
     sets: Mapping[str, Mapping[str, Any]]
@@ -81,6 +92,15 @@ def score(
 
     ReinceptionError, one line, for what cannot be scored: a set without images, statistics where features are needed,
     sets of different extractors or modes, and what the metrics refuse.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> draw = np.random.default_rng(0).normal
+        >>> np.savez("first.npz", features=draw(size=(60, 2)))
+        >>> np.savez("second.npz", features=draw(size=(60, 2)))
+        >>> len(ri.generative.score("first.npz", "second.npz", ri.generative.ScoreConfig(metrics="kid")).scores)
+        1
     """
     chosen, how = config or ScoreConfig(), compute or Compute()
     opened = _Sets(chosen, how)

@@ -26,6 +26,13 @@ class Statistics:
     """`mu` (d,) and `sigma` (d, d), and what is known of the images and the extractor: empty for other tools' files.
 
     `provenance` has `mode`, `extractor` (sha256 of its weights), `num_images`, `num_distinct` and `versions`.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> np.savez("statistics.npz", mu=np.zeros(2), sigma=np.eye(2))
+        >>> ri.generative.read_file("statistics.npz").mu.shape
+        (2,)
     """
 
     mu: Matrix
@@ -41,7 +48,16 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureRows:
-    """Features (n, d) of one set, logits (n, classes) where they are known, and the provenance as in Statistics."""
+    """Features (n, d) of one set, logits (n, classes) where they are known, and the provenance as in Statistics.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> draw = np.random.default_rng(0).normal
+        >>> np.savez("features.npz", features=draw(size=(3, 2)))
+        >>> ri.generative.read_file("features.npz").features.shape
+        (3, 2)
+    """
 
     features: Floats
     logits: Floats | None = None
@@ -49,7 +65,16 @@ class FeatureRows:
 
 
 def save_statistics(path: str | Path, moments: Moments, provenance: Mapping[str, Any]) -> Path:
-    """A new .npz with `mu`, `sigma` (float64), as pytorch-fid and clean-fid read them, and the provenance as JSON."""
+    """A new .npz with `mu`, `sigma` (float64), as pytorch-fid and clean-fid read them, and the provenance as JSON.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> draw = np.random.default_rng(0).normal
+        >>> moments = ri.generative.moments_of(draw(size=(60, 2)))
+        >>> ri.generative.save_statistics("own.npz", moments, {"mode": "clean"}).name
+        'own.npz'
+    """
     told = {**provenance, "num_images": moments.num_rows}
     arrays = {"mu": moments.mean, "sigma": moments.covariance, PROVENANCE_KEY: np.array(json.dumps(told))}
     return save_arrays(path, arrays)
@@ -78,6 +103,13 @@ def read_file(path: str | Path, *, squeeze: bool = False) -> Statistics | Featur
     A `mu` of the shape (1, d) is refused unless `squeeze`. ReinceptionError, one line that names the file, for one that
     is missing, no .npz, holds other keys, or statistics that cannot be: a sigma that is not d x d, not symmetric, or
     has negative eigenvalues beyond rounding.
+
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> np.savez("given.npz", mu=np.zeros(2), sigma=np.eye(2))
+        >>> ri.generative.read_file("given.npz").sigma.shape
+        (2, 2)
     """
     path = Path(path)
     try:

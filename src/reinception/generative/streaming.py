@@ -35,10 +35,15 @@ class GenerativeMetrics:
 
     Batches may come in any order and any size, and several may be put together by `merge` (they pickle): the same bits.
 
-    >>> metric = GenerativeMetrics(extractor="pt_inception-2015-12-05-6726825d.pth")
-    >>> metric.update(real_images, real=True)        # uint8 (n, 3, h, w)
-    >>> metric.update(generated_images, real=False)
-    >>> metric.compute()["fid"].value
+    Example:
+        >>> import numpy as np
+        >>> import reinception as ri
+        >>> draw = np.random.default_rng(0).normal
+        >>> metric = ri.generative.GenerativeMetrics(metrics=("fid", "kid"))
+        >>> metric.update(draw(size=(60, 2)), real=True)
+        >>> metric.update(draw(3, size=(60, 2)), real=False)
+        >>> sorted(metric.compute())
+        ['fid', 'kid']
     """
 
     def __init__(

@@ -45,17 +45,22 @@ class Recipe:
     """
 
     name: str
+    """what `train --recipe` calls it"""
     about: str
+    """what it is for, in one line"""
     epochs: Annotated[int, "passes over the training images"]
     batch_size: Annotated[int, "images per replica and step, which share batch-norm statistics"]
     replicas: Annotated[int, "batches whose gradients are averaged in one step"]
     optimizer: Optimizer
+    """how a gradient becomes a step: `type` names the kind, and its numbers stand beside"""
     schedule: Schedule
+    """the learning rate over the steps, in the same form"""
     clip_norm: Annotated[float | None, "largest global norm of the gradient; longer ones are scaled to it"]
     label_smoothing: Annotated[float, "epsilon of q' = (1 - epsilon) q + epsilon u"]
     auxiliary_weight: Annotated[float, "weight of each auxiliary classifier's loss"]
     dropout: Annotated[float, "fraction of the features dropped before the classifier"]
     parameter_average: Averaging
+    """the running average of the parameters that is evaluated and kept"""
     batch_norm_decay: Annotated[float, "fraction of the running batch-norm statistics kept at each batch"]
     augmentation: Annotated[Augmentation, "how training images are distorted"]
     mixing: Annotated[Mixing | None, "how the images of a batch are mixed with each other, and their labels"]

@@ -34,14 +34,31 @@ class Conv:
     """
 
     channels: int
+    """channels of the output"""
+
     kernel: Size = (1, 1)
+    """height and width of the window"""
+
     stride: Size = (1, 1)
+    """step of the window, down and across"""
+
     padding: Size = (0, 0)
+    """zeros at each border, above and below, left and right"""
+
     groups: int = 1
+    """independent convolutions side by side"""
+
     bias: bool = False
+    """whether it learns a constant for each channel"""
+
     batch_norm: BatchNorm | None = field(default_factory=BatchNorm)
+    """its batch normalisation; null for none"""
+
     activation: Activation = "relu"
+    """what follows: relu, or linear for nothing"""
+
     init_stddev: float = 0.1
+    """standard deviation of the initial weights"""
 
     def __post_init__(self) -> None:
         require(self.channels > 0, f"a convolution needs at least one channel, got {self.channels}")
@@ -62,11 +79,22 @@ class Pool:
     """
 
     kind: PoolKind
+    """max or average"""
+
     kernel: Size = (3, 3)
+    """height and width of the window"""
+
     stride: Size = (1, 1)
+    """step of the window, down and across"""
+
     padding: Size = (0, 0)
+    """width of the border, above and below, left and right"""
+
     count_include_pad: bool = False
+    """whether an average counts the border"""
+
     ceil_mode: bool = False
+    """whether the last window may end outside the grid"""
 
     def __post_init__(self) -> None:
         require(self.kind in get_args(PoolKind), f"unknown pooling {self.kind!r}")
@@ -143,10 +171,19 @@ class Aux:
     """
 
     name: str = "aux"
+    """its name, as in the paths of its parameters"""
+
     at: str
+    """the stage or module whose output it reads"""
+
     body: Chain
+    """its layers before the global average"""
+
     dropout: float = 0.0
+    """fraction of the features dropped before its linear layer"""
+
     classifier_init_stddev: float = 0.001
+    """standard deviation of the linear layer's initial weights"""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -158,13 +195,28 @@ class Arch:
     """A whole network: stages, global average, dropout, linear classifier, and its auxiliary classifiers."""
 
     name: str
+    """the network's name, which nothing depends on"""
+
     stages: tuple[tuple[str, Chain | Concat], ...]
+    """names and layers, in the order of execution"""
+
     aux: tuple[Aux, ...] = ()
+    """the auxiliary classifiers, earliest first"""
+
     num_classes: int = 1000
+    """outputs of the classifier"""
+
     dropout: float = 0.2
+    """fraction of the features dropped before the classifier"""
+
     input_size: int = 299
+    """pixels per side of the image it is meant for"""
+
     input_channels: int = 3
+    """3 for colour"""
+
     classifier_init_stddev: float = 0.01
+    """standard deviation of the classifier's initial weights"""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.stages] + [head.name for head in self.aux]
