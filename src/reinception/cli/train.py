@@ -23,8 +23,9 @@ GROUPS = {
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     resume: str | None = None
-    """go on with an interrupted run, to the same bits as if it had never stopped; takes no other flag but --workers
-    and, where memory ran out, a smaller --batch-size with as many more --replicas, which changes the run a little"""
+    """go on with an interrupted run, to the same bits as if it had never stopped. Beside it: --workers; DATA, where the
+    images were moved; --epochs, more of them in all, also for a finished run; and, where memory ran out, a smaller
+    --batch-size with as many more --replicas, which changes the run a little"""
 
     dry_run: bool = False
     """write nothing: print the plan, with memory and time estimated from three measured steps"""
@@ -65,6 +66,6 @@ def _changes(given: Given, options: TrainOptions) -> Given:
     fixed = [name for name in given if not RESUMABLE.items() <= fields[name].items()]
     fixed += ["dry_run"] if options.dry_run else []
     if fixed:
-        word = "DATA" if fixed[0] == "data" else flag(fixed[0])
+        word = flag(fixed[0])
         raise UsageError(f"{word} beside --resume: a run goes on as it was begun; leave {word} out")
     return given

@@ -44,7 +44,7 @@ class TrainConfig:
         'reinception train images -o run --model inception_v3 --epochs 30'
     """
 
-    data: str | Path
+    data: str | Path = field(metadata=RESUMABLE)
     """the images: a folder of class folders, a manifest, tar shards, an address of them, or the word elpv"""
 
     out: str | Path
@@ -57,7 +57,7 @@ class TrainConfig:
     """how to train, one of `reinception recipe list`: paper_2015, from_scratch for a few thousand images, fine_tune for
     --weights, modern"""
 
-    epochs: int | None = None
+    epochs: int | None = field(default=None, metadata=RESUMABLE)
     """passes over the training images (default: the recipe's)"""
 
     time_budget_seconds: float | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -10,19 +12,33 @@ from reinception.spec import Arch
 from reinception.train.config import Freeze
 
 
-def start_from(learned: Network, arch: Arch, *, seed: int) -> Network:
+def start_from(learned: Network, arch: Arch, *, seed: int, outputs: Sequence[int] | None = None) -> Network:
     """The network of `arch` with everything but its classifiers from `learned`, ready to train.
 
     `arch` is that of `learned`, save for input size, classes, dropout, and auxiliary heads made adaptive or left out:
-    none of these changes a tensor of the trunk.
+    none of these changes a tensor of the trunk. With `outputs`, which output of `learned` each class has, the
+    classifiers come along, theirs in that order.
     """
     network = build(arch, seed=seed)
     own = network.state_dict()
     with torch.no_grad():
         for name, tensor in learned.state_dict().items():
-            if name in own and "classifier" not in name.split("."):
-                own[name].copy_(tensor)
+            is_classifier = "classifier" in name.split(".")
+            if name in own and (outputs is not None or not is_classifier):
+                own[name].copy_(tensor[list(outputs)] if is_classifier and outputs is not None else tensor)
     return network
+
+
+def matching_outputs(learned: Sequence[str], classes: Sequence[str]) -> list[int] | None:
+    """For each of `classes` the place of that name among those of `learned`; None where they are not the same names.
+
+    Example:
+        >>> matching_outputs(("dog", "cat"), ("cat", "dog")), matching_outputs(("dog", "cat"), ("cat", "cow"))
+        ([1, 0], None)
+    """
+    if sorted(learned) != sorted(classes) or len(set(learned)) != len(learned):
+        return None
+    return [learned.index(name) for name in classes]
 
 
 def freeze(network: Network, part: Freeze) -> None:

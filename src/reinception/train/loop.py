@@ -42,6 +42,13 @@ class Training:
     stop: StopRequest
     waiting: ImageWait
     predict_validation: Callable[[], PredictionTable] | None
+    rate_ceiling: float | None = None
+    """what the learning rate may not exceed, in a run that was given more epochs"""
+
+    def learning_rate(self, progress: float) -> float:
+        """The learning rate of a step begun at `progress`."""
+        recipe = self.state.recipe
+        return learning_rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs, ceiling=self.rate_ceiling)
 
 
 def fit(training: Training, *, first_step: int = 0) -> int:
@@ -49,7 +56,7 @@ def fit(training: Training, *, first_step: int = 0) -> int:
 
     Interrupted, and every error but DivergedError and OutOfMemoryError, leave a checkpoint of the last whole step.
     """
-    budget, ranks, recipe = training.budget, training.state.ranks, training.state.recipe
+    budget, ranks = training.budget, training.state.ranks
     step, skipped = first_step, 0
     batches = training.waiting.batches(training.stream.numbered(_numbers(training.state, first_step)))
     try:
@@ -57,8 +64,7 @@ def fit(training: Training, *, first_step: int = 0) -> int:
             _validate_if_due(training, first_step)  # where the run was interrupted in the middle of it
         while (progress := ranks.from_first(budget.progress(step))) < 1.0:
             ranks.barrier()
-            learning_rate = learning_rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs)
-            record = guarded_step(training, batches, learning_rate=learning_rate, step=step)
+            record = guarded_step(training, batches, learning_rate=training.learning_rate(progress), step=step)
             step += 1
             skipped = skipped + 1 if record.skipped else 0
             if skipped == MOST_SKIPPED:

@@ -99,13 +99,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate
 
 
-def learning_rate_at(schedule: Schedule, *, progress: float, epochs: float) -> float:
+def learning_rate_at(schedule: Schedule, *, progress: float, epochs: float, ceiling: float | None = None) -> float:
     """The learning rate at `progress` (0 at the first step, 1 at the end) of a run that stands for `epochs` epochs.
 
     A run bounded by time stands for its recipe's epochs, however many of them it gets through: the learning rate
-    comes down by the end of the budget all the same.
+    comes down by the end of the budget all the same. A run that was given more epochs after its warm-up has a
+    `ceiling`: it warms up no more and stays at or below that.
     """
     warm_up = schedule.warm_up_fraction
+    if ceiling is not None:
+        return min(ceiling, learning_rate_at(schedule, progress=max(progress, warm_up), epochs=epochs))
     rising = progress < warm_up
     done = (
         progress / warm_up if rising else (progress - warm_up) / (1 - warm_up)

@@ -58,7 +58,8 @@ class Checkpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes `checkpoint`, then removes those too old to keep. OSError leaves the older ones as they were."""
-        self.folder.mkdir(exist_ok=True)
+        if not self.folder.is_dir():
+            self.folder.mkdir(exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
         content = serialise(tensors)
         sealed = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import resource
@@ -39,7 +38,7 @@ def dry_run(config: TrainConfig) -> str:
     plan, console = make_plan(config), Console(is_silent=True)
     ranks = Ranks(choose_device(config.device))
     source = open_data(plan, console)
-    plan = dataclasses.replace(plan, arch=dataclasses.replace(plan.arch, num_classes=len(source.classes)))
+    plan = plan.for_classes(source.classes)
     network, stop = plan.network(), StopRequest()
     run = OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop)
     seconds, waiting = _measure(run)

@@ -180,6 +180,8 @@ class RunLogger:
         else:
             self._records.append(record)
         self._console.advance(progress, state=self._state(step, record), images_per_second=self._pace())
+        if progress < self._progress:  # the run was given more epochs
+            self._num_lines = int(progress * LINES_PER_RUN)
         self._progress = progress
         if self._records and progress * LINES_PER_RUN >= self._num_lines:
             self._num_lines = int(progress * LINES_PER_RUN) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from reinception.model.build import Network, build
 from reinception.train.config import TrainConfig
 from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpoints
 from reinception.train.run.console import Console
+from reinception.train.run.going_on import changed_config, is_longer, replanned, with_found_data
 from reinception.train.run.metadata import (
     describe_data,
     describe_machine,
@@ -39,6 +41,7 @@ from reinception.train.run.metadata import (
 )
 from reinception.train.run.plan import Plan
 from reinception.train.run.run_folder import RunFolder, is_barely_begun, refuse_unusable, refuse_without_room
+from reinception.train.run.run_lock import RunLock
 from reinception.train.run.signals import StopRequest
 
 NAMED_PROBLEMS = 3
@@ -80,14 +83,14 @@ class OpenRun:
         return describe_model(self.plan, self.source, {"epoch": epoch, **training})
 
 
-def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> OpenRun:
+def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: RunLock) -> OpenRun:
     """A new run: its images checked, its folder made."""
     out, dtype = Path(plan.config.out), precision(plan.config.precision, ranks.device)
     refuse_unusable(out)
     ranks.barrier()  # all have found `out` free; now the first may make it
     source = open_data(plan, console)
     _check_images(source, plan, console, ranks)
-    plan = dataclasses.replace(plan, arch=dataclasses.replace(plan.arch, num_classes=len(source.classes)))
+    plan = plan.for_classes(source.classes)
     network = plan.network()
     refuse_without_room(out, model_bytes=sum(tensor.nbytes for tensor in network.state_dict().values()))
     for note in plan.notes:
@@ -96,44 +99,44 @@ def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> Open
     if ranks.is_first:
         description = {**plan.to_json(), **describe_data(source), "precision": precision_name(dtype)}
         folder = RunFolder(out, config=description)
+        lock.take()
         console.log_to(partial(folder.note, "log.txt"))
         folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
     stop.listen()
     return OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop, folder=folder)
 
 
-def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> OpenRun | None:
-    """A run that was interrupted, taken back to its newest whole checkpoint; None for one that is finished."""
+def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: RunLock) -> OpenRun | None:
+    """A run that was interrupted, taken back to its newest whole checkpoint; None for one that is finished and is to
+    train no more epochs."""
     stop.listen()
     out = Path(plan.config.out)
     document = _config_of(out)
-    if (out / FOLDER_NAME / FINISHED_NAME).exists():
-        console.say(f"{out}: finished already")
+    if (out / FOLDER_NAME / FINISHED_NAME).exists() and not is_longer(plan, document):
+        console.say(f"{out}: finished already; --epochs N beside --resume trains it for more")
         return None
+    if ranks.is_first:
+        lock.take()
     checkpoints = Checkpoints(out / FOLDER_NAME)
     checkpoint = _newest(checkpoints, out, console)
-    ranks.barrier()  # all have read it; now the first may tidy up
-    folder = None
-    if ranks.is_first:
-        checkpoints.forget_after(0 if checkpoint is None else checkpoint.step)
-        folder = _reopened_folder(out, checkpoint)
-        if checkpoint is None:
-            dtype = precision(plan.config.precision, ranks.device)
-            folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
-        console.log_to(partial(folder.note, "log.txt"))
-    if checkpoint is not None:
-        _restore_environment(checkpoint, ranks.device, console)
+    plan = with_found_data(plan, document)
     source = open_data(plan, console)
     if source.fingerprint != document["fingerprint"]:
-        raise ReinceptionError(f"{plan.config.data}: these are not the images {out} was begun with")
-    size, num = plan.recipe.batch_size, plan.recipe.replicas
-    if folder is not None and size != document["recipe"]["batch_size"]:
-        changes = {"batch_size": size, "replicas": num, "recipe": plan.recipe.to_json()}
-        folder.change_config(document | changes)
-        console.say(f"from here on a step is {num} x {size} images: the same ones, but not quite the same run")
+        raise ReinceptionError(
+            f"{plan.config.data}: these are not the images {out} was begun with; where those are elsewhere: "
+            f"{shlex.join(['reinception', 'train', 'DATA', '--resume', str(out)])}"
+        )
+    plan = plan.for_classes(source.classes)
+    if is_longer(plan, document):
+        steps_per_epoch = len(source.split("train")) / plan.images_per_step
+        plan, said = replanned(plan, checkpoint, steps_per_epoch=steps_per_epoch)
+        console.say(said)
+    ranks.barrier()  # all have read it; now the first may tidy up
+    folder = _reopened_folder(plan, checkpoint, document, ranks, console) if ranks.is_first else None
     if checkpoint is None:
         console.say(f"{out}: begins at its first step, having no checkpoint yet")
     else:
+        _restore_environment(checkpoint, ranks.device, console)
         console.say(f"{out}: goes on after step {checkpoint.step:,}")
     stop.check()  # nothing is lost: the checkpoint is where it was
     network = plan.network() if checkpoint is None else build(plan.arch, seed=plan.config.seed)
@@ -141,11 +144,24 @@ def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest) -> Ope
     return dataclasses.replace(run, checkpoint=checkpoint)
 
 
-def _reopened_folder(out: Path, checkpoint: Checkpoint | None) -> RunFolder:
+def _reopened_folder(
+    plan: Plan, checkpoint: Checkpoint | None, document: Mapping[str, Any], ranks: Ranks, console: Console
+) -> RunFolder:
+    """The folder of the run, taken back to the checkpoint, with the changes that the resumption makes."""
+    out = Path(plan.config.out)
+    (out / FOLDER_NAME / FINISHED_NAME).unlink(missing_ok=True)
+    Checkpoints(out / FOLDER_NAME).forget_after(0 if checkpoint is None else checkpoint.step)
     if checkpoint is None:
-        return RunFolder.begun_again(out)
-    folder = RunFolder.reopened(out, checkpoint.document["folder"])
-    shutil.rmtree(out / "predictions", ignore_errors=True)  # of a verdict that was interrupted
+        folder = RunFolder.begun_again(out)
+        dtype = precision(plan.config.precision, ranks.device)
+        folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
+    else:
+        folder = RunFolder.reopened(out, checkpoint.document["folder"])
+        shutil.rmtree(out / "predictions", ignore_errors=True)  # of a verdict that was interrupted
+    console.log_to(partial(folder.note, "log.txt"))
+    changed = changed_config(plan, document, console.say)
+    if changed != document:
+        folder.change_config(changed)
     return folder
 
 

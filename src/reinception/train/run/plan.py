@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,13 +13,13 @@ from reinception import family, recipe
 from reinception.documents import Documents
 from reinception.errors import ReinceptionError, UsageError
 from reinception.machine import Precision
-from reinception.model.artifact import load
+from reinception.model.artifact import NO_CLASSIFIER, load
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
 from reinception.spec import Arch, Conv, minimum_input_size, trace
 from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, TrainConfig
-from reinception.train.finetune import start_from
+from reinception.train.finetune import matching_outputs, start_from
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
 from reinception.weights.convert import Conversion, convert
@@ -28,14 +28,17 @@ from reinception.weights.convert import Conversion, convert
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """A configuration with its choices made. `arch` has the classes of the data once they are known; `learned` is the
-    model that training starts from, None for random weights; `notes` are for the log."""
+    model that training starts from, None for random weights, and `outputs` says which of its outputs each class has
+    where its classifier is kept; `notes` are for the log; `rate_ceiling` bounds a run that was given more epochs."""
 
     config: TrainConfig
     recipe: Recipe
     arch: Arch
     preprocessing: Preprocessing
     learned: Conversion | None = None
+    outputs: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    rate_ceiling: float | None = None
 
     @property
     def images_per_step(self) -> int:
@@ -46,7 +49,23 @@ class Plan:
         """The network as the first step finds it."""
         if self.learned is None:
             return build(self.arch, seed=self.config.seed)
-        return start_from(self.learned.network, self.arch, seed=self.config.seed)
+        return start_from(self.learned.network, self.arch, seed=self.config.seed, outputs=self.outputs)
+
+    def for_classes(self, classes: Sequence[str]) -> Plan:
+        """The plan for data of these classes: a learned classifier of the same ones is kept."""
+        plan = dataclasses.replace(self, arch=dataclasses.replace(self.arch, num_classes=len(classes)))
+        if self.learned is None:
+            return plan
+        learned = self.learned.manifest.classes
+        outputs = matching_outputs(learned, classes)
+        if outputs is not None:
+            order = "" if outputs == sorted(outputs) else ", put into their order"
+            note = f"classifier: kept, its {len(classes)} classes are those of the data{order}"
+        else:
+            why = "has none" if learned == NO_CLASSIFIER else f"has {len(learned):,} classes and not these"
+            note = f"classifier: new for the {len(classes)} classes of the data; {self.config.weights} {why}"
+        kept = None if outputs is None else tuple(outputs)
+        return dataclasses.replace(plan, outputs=kept, notes=(*self.notes, note))
 
     def changed(self, changes: Mapping[str, Any]) -> Plan:
         """The plan with what a resumed run may change: fields of TrainConfig by name, of which None changes nothing.
@@ -59,6 +78,10 @@ class Plan:
                 flag = one.name.replace("_", "-")
                 raise UsageError(f"--{flag} beside --resume: a run goes on as it was begun; leave --{flag} out")
         chosen = divided(self.recipe, batch_size=changes.get("batch_size"), replicas=changes.get("replicas"))
+        if "epochs" in changes:
+            if changes["epochs"] != chosen.epochs:
+                chosen = chosen.changed("epochs", changes["epochs"], source="--epochs beside --resume")
+            changes["time_budget_seconds"] = None
         return dataclasses.replace(self, recipe=chosen, config=dataclasses.replace(self.config, **changes))
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +98,7 @@ class Plan:
         return {
             "command": self.config.command(),
             **asked,
+            "home": str(Path(self.config.out).resolve()),
             "model": self.arch.name,
             "input_size": self.arch.input_size,
             "epochs": None if self.config.time_budget_seconds is not None else self.recipe.epochs,
@@ -96,7 +120,14 @@ class Plan:
             arch, preprocessing = Arch.from_json(document["arch"]), Preprocessing.from_json(document["preprocessing"])
         except (KeyError, TypeError, ReinceptionError) as error:
             raise ReinceptionError(f"{out}: its config.json is not that of a run to resume ({error})") from None
-        return Plan(config=config, recipe=chosen, arch=arch, preprocessing=preprocessing, learned=_learned(config))
+        return Plan(
+            config=config,
+            recipe=chosen,
+            arch=arch,
+            preprocessing=preprocessing,
+            learned=_learned(config),
+            rate_ceiling=document.get("rate_ceiling"),
+        )
 
 
 _REQUESTS = Documents(has_defaults=True)  # a run that was begun before an option existed has its default

@@ -29,6 +29,7 @@ from reinception.train.run.open_run import FINISHED_NAME, OpenRun, begin, read_p
 from reinception.train.run.out_of_memory import OutOfMemoryError
 from reinception.train.run.plan import Plan, make_plan
 from reinception.train.run.run_folder import LAST_NAME
+from reinception.train.run.run_lock import RunLock
 from reinception.train.run.signals import StopRequest
 from reinception.train.run.tensorboard import Scalars
 from reinception.train.run.verdict import judge, predict_split
@@ -51,11 +52,12 @@ def train(config: TrainConfig) -> Path:
 def resume(run: str | Path, **changes: Any) -> Path:
     """Goes on with the interrupted run in the folder `run`, from its newest whole checkpoint, as if nothing had been.
 
-    `changes` are fields of TrainConfig that are RESUMABLE: `workers`, and for a run that ran out of memory `batch_size`
-    and `replicas`, which cut its steps into other batches of the same images: that, it says, changes the run. None
-    changes nothing. A run that was interrupted before its first checkpoint begins at its first step. Returns the
-    folder; a finished run is left as it is. ReinceptionError where there is nothing to resume, or where the images are
-    no longer those it was begun with.
+    `changes` are fields of TrainConfig that are RESUMABLE: `workers`; `data`, where the images are now; `epochs` in
+    all, for more of them, which plans the rest of the learning rate anew; and for a run that ran out of memory
+    `batch_size` and `replicas`, which cut its steps into other batches of the same images: that, it says, changes the
+    run. None changes nothing. A run that was interrupted before its first checkpoint begins at its first step. Returns
+    the folder; a finished run without more epochs is left as it is. ReinceptionError where there is nothing to resume,
+    where another process trains it, or where the images are no longer those it was begun with.
     """
     return _run(read_plan(Path(run)).changed(changes), is_resumed=True)
 
@@ -65,10 +67,15 @@ def _run(plan: Plan, *, is_resumed: bool) -> Path:
     out = Path(plan.config.out)
     ranks = Ranks(choose_device(plan.config.device))
     ranks.require_replicas(plan.recipe.replicas)
-    with ranks, Console(is_silent=not ranks.is_first) as console, _stoppable(out, console) as stop:
+    with (
+        ranks,
+        Console(is_silent=not ranks.is_first) as console,
+        RunLock(out, console.say) as lock,
+        _stoppable(out, console) as stop,
+    ):
         if not is_resumed and ranks.restarts and was_begun_by(out, plan.config):
             plan, is_resumed = read_plan(out), True
-        run = (reopen if is_resumed else begin)(plan, ranks, console, stop)
+        run = (reopen if is_resumed else begin)(plan, ranks, console, stop, lock)
         if run is not None:
             training = wire(run)
             first_step = 0 if run.checkpoint is None else run.checkpoint.step
@@ -143,6 +150,7 @@ def wire(run: OpenRun) -> Training:
         stop=run.stop,
         waiting=waiting,
         predict_validation=partial(predict_split, run, average, "val", run.dtype) if run.records["val"] else None,
+        rate_ceiling=plan.rate_ceiling,
     )
 
 
