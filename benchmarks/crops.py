@@ -23,7 +23,7 @@ from PIL import Image
 
 import reinception
 from reinception.cli.table import aligned
-from reinception.data.images.decode import Pixels
+from reinception.data.images.decode import AS_DECLARED, Pixels
 from reinception.data.loading import evaluation_stream
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
@@ -132,10 +132,10 @@ def log_decodes(log: Path) -> None:
     """From now on every picture that is read, in whatever process, leaves a line in `log`."""
     true = evaluation_stream.pixels_of
 
-    def logging(record: Record, pause: Pause = nullcontext) -> Pixels:
+    def logging(record: Record, pause: Pause = nullcontext, *, preprocessing: Preprocessing = AS_DECLARED) -> Pixels:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{record.name}\n")
-        return true(record, pause)
+        return true(record, pause, preprocessing=preprocessing)
 
     evaluation_stream.pixels_of = logging
 

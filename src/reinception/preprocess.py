@@ -15,6 +15,7 @@ Scaling = Literal["fixed", "per_image"]
 
 _NUM_CHANNELS = 3
 _MAX_INPUT_SIZE = 8192
+_DEEPEST = 65535
 _VALUE_RANGE = [0.0, 1.0]
 _DOCUMENTS = Documents()
 
@@ -40,6 +41,10 @@ class Preprocessing:
 
     `interpolation`: how a resize computes values between pixels; with antialias, as Pillow does.
 
+    `background` (red, green, blue, 0 to 255) is what transparent parts are put on. `deep_range` is for grey images of
+    more than 8 bits: the values in the file that become 0 and 255, as (0, 4095) for 12 bits stored in 16; values
+    outside are cut off. Without it the range that the file declares is scaled. Both are kept with the model.
+
     Args: each is a field: `input_size` in pixels, `crop_fraction` from 0 to 1, `mean` and `std` of values from 0 to 1.
 
     Raises:
@@ -60,6 +65,8 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     scaling: Scaling = "fixed"
+    background: tuple[int, int, int] = (255, 255, 255)
+    deep_range: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         _require(1 <= self.input_size <= _MAX_INPUT_SIZE, "input_size", self.input_size)
@@ -69,6 +76,10 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             _require(isinstance(values, tuple) and len(values) == _NUM_CHANNELS, name, values)
         _require(all(value > 0 for value in self.std), "std", self.std)
+        _require(all(0 <= value <= 255 for value in self.background), "background", self.background)
+        if self.deep_range is not None:
+            low, high = self.deep_range
+            _require(0 <= low < high <= _DEEPEST, "deep_range", self.deep_range)
 
     @property
     def resized_side(self) -> int:
@@ -81,11 +92,15 @@ class Preprocessing:
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Preprocessing:
-        """The preprocessing of `to_json`. Raises ReinceptionError that names the first field that does not fit."""
+        """The preprocessing of `to_json`, also of an earlier version, which had one background and scale for all.
+
+        Raises ReinceptionError that names the first field that does not fit.
+        """
         if isinstance(document, Mapping):
             value_range = document.get("value_range", _VALUE_RANGE)
             _require(value_range == _VALUE_RANGE, "value_range", value_range, (_VALUE_RANGE,))
-            document = {name: value for name, value in document.items() if name != "value_range"}
+            older = {"background": list(Preprocessing.background), "deep_range": Preprocessing.deep_range}
+            document = older | {name: value for name, value in document.items() if name != "value_range"}
         return _DOCUMENTS.decode(document, Preprocessing, "preprocessing")
 
 

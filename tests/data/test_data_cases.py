@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import tracemalloc
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,6 +33,8 @@ from reinception.data.sources.split import assign_splits
 from reinception.data.sources.understanding import understand
 from reinception.errors import BadImage, ReinceptionError
 from reinception.preprocess import Crops, Preprocessing
+from reinception.train.config import TrainConfig
+from reinception.train.run.plan import Plan, make_plan
 
 
 def texture(seed: int, height: int = 48, width: int = 48) -> Image.Image:
@@ -436,6 +440,7 @@ def test_the_range_that_deep_images_use_is_named(tmp_path):
     assert narrow.reason.startswith("20 of 20 images")
     deep = next(one for one in found.warnings if one.kind == "sixteen_bit")
     assert "of 65,535" in deep.reason
+    assert "train --deep-range LOW,HIGH" in deep.reason
 
 
 def test_small_images_among_small_ones_are_not_odd(tmp_path):
@@ -483,4 +488,115 @@ def test_packing_that_leaves_images_out_fails_like_predict(command: Command, tmp
     result = command("data", "pack", tmp_path / "data", "-o", tmp_path / "out", "--shorter-side", 20)
     assert result.returncode == 1
     assert "1 images were left out; the rest is packed" in result.stderr
+    assert len(open_source(tmp_path / "out").records) == 2
+
+
+# -- the range that deep images use, and what transparent ones are put on ----------------------------------------------
+
+
+def deep(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(values.astype(np.uint16)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_deep_grey_is_scaled_by_the_range_that_is_asked_for_and_cut_off_outside():
+    values = np.array([[0, 100, 2100], [4095, 5000, 65535]])
+    ranged = Preprocessing(deep_range=(100, 4100))
+    assert decode(deep(values), keep_grey=True, preprocessing=ranged).tolist() == [[0, 0, 128], [255, 255, 255]]
+    assert decode(deep(values), keep_grey=True).tolist() == [[0, 0, 8], [16, 19, 255]]
+    pixels = texture(1).convert("L")
+    assert np.array_equal(decode(pixels, preprocessing=ranged), decode(pixels)), "8 bits are as they are"
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB", "I;16"])
+def test_what_is_transparent_shows_the_background_in_every_kind_of_file(mode):
+    file, colour = io.BytesIO(), (10, 20, 30)
+    if mode in ("RGBA", "LA"):
+        Image.new(mode, (4, 4), (255, 255, 255, 0) if mode == "RGBA" else (255, 0)).save(file, "PNG")
+    else:
+        image = Image.fromarray(np.full((4, 4), 7, np.uint16)) if mode == "I;16" else Image.new(mode, (4, 4), 7)
+        if mode == "P":
+            image.putpalette([value for value in range(256) for _ in "rgb"])
+        image.save(file, "PNG", transparency=(7, 0, 0) if mode == "RGB" else 7)
+    seen = decode(file.getvalue(), keep_grey=True, preprocessing=Preprocessing(background=colour))
+    assert (seen == colour).all()
+    assert (decode(file.getvalue()) == 255).all()
+
+
+def test_training_evaluation_and_prediction_use_the_range_and_background_of_the_model(tmp_path):
+    from reinception.data.loading.read import pixels_of, training_image
+    from reinception.inference.predictor import pixels_of_item
+
+    how = Preprocessing(deep_range=(0, 4095), background=(0, 0, 0))
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(deep(np.arange(4096).reshape(64, 64)))
+    for record in open_source(tmp_path).records:
+        seen = pixels_of(record, preprocessing=how)
+        assert (seen.min(), seen.max()) == (0, 255)
+        assert np.array_equal(cast("np.ndarray", training_image(record, preprocessing=how)), seen)
+        assert np.array_equal(pixels_of_item(record.path, how), seen)
+        assert np.array_equal(pixels_of_item(record.path.read_bytes(), how), seen)
+
+
+def test_range_and_background_are_kept_with_a_model_and_models_of_before_have_none():
+    how = Preprocessing(deep_range=(0, 4095), background=(1, 2, 3))
+    document = json.loads(json.dumps(how.to_json()))
+    assert Preprocessing.from_json(document) == how
+    before = {name: value for name, value in document.items() if name not in ("deep_range", "background")}
+    assert Preprocessing.from_json(before) == Preprocessing()
+    cases: list[tuple[str, Any]] = [("deep_range", (5, 5)), ("deep_range", (0, 70_000)), ("background", (0, 0, 256))]
+    for name, wrong in cases:
+        with pytest.raises(ReinceptionError, match=f"preprocessing: {name} cannot be"):
+            dataclasses.replace(how, **{name: wrong})
+
+
+def test_train_takes_range_and_background_by_flag_and_keeps_them(tmp_path):
+    asked: dict[str, Any] = {"deep_range": (0, 4095), "background": (0, 0, 0)}
+    config = TrainConfig(data="d", out=tmp_path / "o", width=0.1, input_size=75, **asked)
+    assert "--background 0,0,0 --deep-range 0,4095" in config.command()
+    plan = make_plan(config)
+    assert {name: getattr(plan.preprocessing, name) for name in asked} == asked
+    described = json.loads(json.dumps(plan.to_json() | {"precision": "fp32"}))
+    assert Plan.from_json(described, out=tmp_path).config.deep_range == (0, 4095)
+
+
+def tiff(pixels: np.ndarray, photometric: int, extra: tuple[int, ...] = ()) -> bytes:
+    """An uncompressed TIFF of pixels (h, w, bands), with `extra` samples as the standard numbers them."""
+    height, width, num = pixels.shape
+    bits, data = pixels.dtype.itemsize * 8, pixels.tobytes()
+    beyond, end = b"", 8 + len(data)
+    entries = []
+    for tag, values in (
+        (256, (width,)), (257, (height,)), (258, (bits,) * num), (259, (1,)), (262, (photometric,)), (273, (8,)),
+        (277, (num,)), (278, (height,)), (279, (len(data),)), (338, extra),
+    ):  # fmt: skip
+        value = struct.pack(f"<{len(values)}H", *values)
+        if len(value) > 4:
+            value, beyond = struct.pack("<I", end + len(beyond)), beyond + value
+        entries += [struct.pack("<HHI", tag, 3, len(values)) + value.ljust(4, b"\0")] if values else []
+    table = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", end + len(beyond)) + data + beyond + table
+
+
+def test_tiffs_of_deep_colours_and_of_grey_with_opacity_are_read_or_refused_by_name():
+    values = np.random.default_rng(0).integers(0, 65536, (6, 5, 3), dtype=np.uint16)
+    assert np.array_equal(decode(tiff(values, 2)), values >> 8)
+    grey = np.array([[[100, 255], [100, 0]]], dtype=np.uint8)
+    assert decode(tiff(grey, 1, extra=(2,))).tolist() == [[[100] * 3, [255] * 3]]
+    with pytest.raises(BadImage, match="is whole, but has 2 bands of 16 bits: convert it"):
+        decode(tiff(grey.astype(np.uint16) * 257, 1, extra=(2,)))
+    with pytest.raises(BadImage, match="is whole, but has 3 bands of 16 bits: convert it"):
+        decode(tiff(values, 1, extra=(0, 0)))
+
+
+def test_a_damaged_image_is_named_by_pack_and_not_copied(command: Command, tmp_path):
+    plant(tmp_path / "data", "a/1.png", "a/2.png", "b/3.png")
+    whole = (tmp_path / "data/a/2.png").read_bytes()
+    (tmp_path / "data/a/2.png").write_bytes(whole[: len(whole) // 2])
+    result = command("data", "pack", tmp_path / "data", "-o", tmp_path / "out")
+    assert result.returncode == 1
+    assert "a/2.png" in result.stderr
+    assert "truncated" in result.stderr
     assert len(open_source(tmp_path / "out").records) == 2

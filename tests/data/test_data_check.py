@@ -208,7 +208,7 @@ def test_an_image_that_crashes_or_hangs_the_decoder_is_named_and_the_rest_is_che
     victim = source.records[5].path.read_bytes()
     true_decode = audit_room.decode
 
-    def deadly(data: bytes, **options: bool) -> Pixels:
+    def deadly(data: bytes, **options: Any) -> Pixels:
         if data == victim:
             time.sleep(60) if how == "hang" else os.abort()
         return true_decode(data, **options)

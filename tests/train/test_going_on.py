@@ -35,12 +35,9 @@ SPLIT = {"val_fraction": 0.25, "test_fraction": 0.25}
 
 def config(data: Path, out: Path, **changes: Any) -> TrainConfig:
     """Two steps an epoch."""
-    shape: dict[str, Any] = {"width": 0.1, "input_size": 75}
-    if "weights" in changes:
-        shape = {}
-    return TrainConfig(
-        **{"data": data, "out": out, "epochs": 2, "batch_size": 4, "precision": "fp32", **shape, **SPLIT, **changes}
-    )
+    shape = {} if "weights" in changes else {"width": 0.1, "input_size": 75}
+    given: dict[str, Any] = {"epochs": 2, "batch_size": 4, "precision": "fp32", **shape, **SPLIT, **changes}
+    return TrainConfig(data=data, out=out, **given)
 
 
 @pytest.fixture(scope="module")

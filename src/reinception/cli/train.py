@@ -14,7 +14,7 @@ GROUPS = {
     "Network": ("model", "input_size", "width", "aux", "weights", "freeze"),
     "Training": ("recipe", "epochs", "time_budget_seconds", "batch_size", "replicas", "reduction", "seed"),
     "Distillation": ("teacher", "teacher_weight", "temperature", "teacher_views"),
-    "Data": ("val_fraction", "test_fraction", "exclude"),
+    "Data": ("val_fraction", "test_fraction", "exclude", "background", "deep_range"),
     "Run": ("out", "resume", "dry_run", "checkpoint_seconds", "checkpoint_steps", "tensorboard"),
     "Hardware": ("workers", "precision", "device"),
 }

@@ -45,6 +45,16 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(map(_positive, text.split(",")))
 
 
+def _numbers(num: int, most: int, like: str) -> Read:
+    def read(text: str) -> tuple[int, ...]:
+        words = text.split(",")
+        if len(words) != num or not all(word.strip().isdecimal() and int(word) <= most for word in words):
+            raise ValueError(f"{text!r} is not {num} whole numbers from 0 to {most}, such as {like}")
+        return tuple(map(int, words))
+
+    return read
+
+
 _BY_TYPE: dict[type, tuple[str, Read]] = {
     int: ("N", _positive),
     float: ("X", _number(float, lambda value: 0 < value < float("inf"), "a number above 0")),
@@ -54,6 +64,8 @@ _BY_NAME: dict[str, tuple[str, Read]] = {
     "seed": ("N", _number(int, lambda value: True, "a whole number")),
     "workers": ("N", _number(int, lambda value: value >= 0, "a whole number, 0 or more")),
     "scales": ("N,...", _sizes),
+    "background": ("R,G,B", _numbers(3, 255, "0,0,0")),
+    "deep_range": ("LOW,HIGH", _numbers(2, 65535, "0,4095")),
     "table": ("N", str),
     "resume": ("RUN", str),
     "baseline": ("RUN", str),

@@ -22,6 +22,7 @@ from reinception.inference.features import ImageFeatures
 from reinception.inference.predict import Prediction, prediction
 from reinception.machine import Precision
 from reinception.model.artifact import Model
+from reinception.preprocess import Preprocessing
 
 OneImage = str | Path | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any] | torch.Tensor
 """A file's path or content, a Pillow image, or pixels: a uint8 array (h, w, 3) or tensor (3, h, w), or grey (h, w)."""
@@ -155,7 +156,7 @@ class Predictor:
             bad: list[tuple[int, BadImage]] = []
             for index, item in enumerate(items[start : start + size], start):
                 try:
-                    squares.append(evaluation_pixels(pixels_of_item(item), preprocessing))
+                    squares.append(evaluation_pixels(pixels_of_item(item, preprocessing), preprocessing))
                     good.append(index)
                 except BadImage as error:
                     bad.append((index, error))
@@ -169,14 +170,14 @@ class Predictor:
             )
 
 
-def pixels_of_item(item: object) -> Pixels:
+def pixels_of_item(item: object, preprocessing: Preprocessing) -> Pixels:
     """The pixels (h, w, 3) or (h, w) of a path, bytes, a Pillow image, an array or a tensor. BadImage for all else."""
     if isinstance(item, str | Path):
-        return decode(item, keep_grey=True)
+        return decode(item, keep_grey=True, preprocessing=preprocessing)
     if isinstance(item, bytes | bytearray | memoryview):
-        return decode(bytes(item), keep_grey=True)
+        return decode(bytes(item), keep_grey=True, preprocessing=preprocessing)
     if isinstance(item, Image.Image):
-        return decode(item, keep_grey=True)
+        return decode(item, keep_grey=True, preprocessing=preprocessing)
     if isinstance(item, torch.Tensor):
         item = item.detach().cpu()
         item = (item.permute(1, 2, 0) if item.ndim == 3 and item.shape[0] in _CHANNELS else item).numpy()
@@ -187,7 +188,9 @@ def pixels_of_item(item: object) -> Pixels:
         raise BadImage("", "values", f"is {shape} of {item.dtype}: give uint8 pixels, height x width x 3")
     if not item.size:
         raise BadImage("", "empty", "has no pixels: give an image")
-    return decode(Image.fromarray(item[:, :, 0] if item.shape[2:] == (1,) else item), keep_grey=True)
+    return decode(
+        Image.fromarray(item[:, :, 0] if item.shape[2:] == (1,) else item), keep_grey=True, preprocessing=preprocessing
+    )
 
 
 _CHANNELS = (1, 3, 4)  # grey; colour; colour and opacity

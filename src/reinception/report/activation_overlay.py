@@ -41,10 +41,10 @@ def activation_overlays(run: Run, table: PredictionTable, rows: Sequence[int]) -
         return {}
     network, manifest = load(model, with_aux=False)
     network = network.to(memory_format=torch.channels_last)
-    seen: dict[int, Pixels] = {}
+    seen, how = dict[int, Pixels](), manifest.preprocessing
     for row, record in records.items():
         try:
-            seen[row] = evaluation_pixels(pixels_of(record), manifest.preprocessing)
+            seen[row] = evaluation_pixels(pixels_of(record, preprocessing=how), how)
         except BadImage:
             continue
     position = [manifest.classes.index(name) for name in table.classes]

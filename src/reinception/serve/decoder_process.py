@@ -47,7 +47,7 @@ def main() -> None:
 def _answer(given: BinaryIO, out: BinaryIO, num_json: int, num_bytes: int, max_pixels: int) -> None:
     preprocessing = _preprocessing(given.read(num_json))
     try:
-        image = decode(given.read(num_bytes), max_pixels=max_pixels, keep_grey=True)
+        image = decode(given.read(num_bytes), max_pixels=max_pixels, keep_grey=True, preprocessing=preprocessing)
         square = evaluation_pixels(image, preprocessing).tobytes()
         head = ANSWER.pack(1, image.shape[1], image.shape[0], len(square))
     except MemoryError:

@@ -118,6 +118,13 @@ class TrainConfig:
     exclude: str | Path | None = None
     """leave out the images it names, one a line, as `data check --quarantine` writes them"""
 
+    background: tuple[int, int, int] | None = None
+    """the colour that transparent images are put on, as 0,0,0; kept with the model (default: white)"""
+
+    deep_range: tuple[int, int] | None = None
+    """the values of 16-bit grey images that become black and white, as 0,4095 for 12 bits; kept with the model
+    (default: all that the file may hold)"""
+
     seed: int = 0
     """fixes the split, the initial weights, the order and every distortion"""
 
@@ -201,4 +208,8 @@ def _words(config: TrainConfig | AblateConfig, name: str) -> Iterator[str]:
     if name.endswith("_seconds"):
         yield f"{value:g}s"
     elif not isinstance(value, bool):
-        yield value.name if isinstance(value, Recipe) else str(value)
+        yield value.name if isinstance(value, Recipe) else _word(value)
+
+
+def _word(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

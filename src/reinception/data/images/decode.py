@@ -33,8 +33,10 @@ from PIL import (  # the plugins are named so that Pillow never has to load all 
 from reinception.data.images.formats import FORMATS, HEAD_BYTES, TEXT, identify
 from reinception.data.images.tiff_header import tiff_samples
 from reinception.errors import BadImage
+from reinception.preprocess import Preprocessing
 
 Pixels = NDArray[np.uint8]
+AS_DECLARED = Preprocessing()  # of which only the background and the range of deep greys matter here
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says to stderr is in our errors
 
@@ -65,12 +67,14 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     keep_grey: bool = False,
     at_least: int | None = None,
+    preprocessing: Preprocessing = AS_DECLARED,
 ) -> Pixels:
     """One image as uint8 pixels (height, width, 3): a fresh, writable array in the order red, green, blue.
 
     The content decides, not the file's name: JPEG, PNG, WebP, BMP, GIF, TIFF, PPM (PGM, PBM) and TGA, of several
     frames the first. EXIF orientation is applied. Greys deeper than 8 bits are scaled by the range their storage
-    declares (16 bits: v / 257, rounded), never stretched and never clipped. Transparency is flattened on white. CMYK is
+    declares (16 bits: v / 257, rounded), never stretched and never clipped, unless `preprocessing` has a `deep_range`;
+    of deep colours the upper 8 bits are taken. Transparency is flattened on its `background`, which is white. CMYK is
     converted by formula; colour profiles are not applied. With `keep_grey` an image stored in grey comes back as
     (height, width), a third of the memory; the same numbers. A Pillow image is treated as the file would be that it was
     opened from. A JPEG with more than `max_pixels` is decoded at a half, a quarter or an eighth of its size where its
@@ -83,7 +87,7 @@ def decode(
     try:
         if isinstance(source, Image.Image):
             with strict_quiet_pillow():
-                return _loaded_pixels(source, b"", max_pixels, keep_grey)
+                return _loaded_pixels(source, b"", max_pixels, keep_grey, preprocessing)
         data = source if isinstance(source, bytes) else allowed_bytes(Path(source), max_pixels)
         found = _require_format(data)
         if found == "PNG":
@@ -93,7 +97,7 @@ def decode(
         with strict_quiet_pillow(), Image.open(io.BytesIO(data), formats=(found,)) as image:
             if at_least is not None and image.width * image.height > max_pixels:
                 _draft(image, max_pixels, at_least)
-            return _loaded_pixels(image, data, max_pixels, keep_grey)
+            return _loaded_pixels(image, data, max_pixels, keep_grey, preprocessing)
     except BadImage as refused:
         raise refused.named(name) from refused.__cause__
     except MemoryError as error:
@@ -158,7 +162,9 @@ def png_chunks(data: bytes) -> set[bytes]:
     raise BadImage("", "truncated", _TRUNCATED.format("the PNG ends before its end mark"))
 
 
-def _loaded_pixels(image: Image.Image, data: bytes, max_pixels: int, keep_grey: bool) -> Pixels:
+def _loaded_pixels(
+    image: Image.Image, data: bytes, max_pixels: int, keep_grey: bool, preprocessing: Preprocessing
+) -> Pixels:
     """The pixels of an opened image, whose encoded `data` may be unknown (empty)."""
     width, height = image.size
     if width * height > max_pixels:
@@ -168,12 +174,12 @@ def _loaded_pixels(image: Image.Image, data: bytes, max_pixels: int, keep_grey: 
     orientation = orientation_of(image)
     transparent = None if image.mode == "P" else _transparent_colour(image, data)
     if image.mode in _GREY_16 or image.mode in ("I", "F"):
-        pixels, is_clear = _deep_grey(image, transparent, *_deep_grey_range(image))
+        pixels, is_clear = _deep_grey(image, transparent, preprocessing.deep_range)
     else:
-        pixels = np.array(_flatten(image))
+        pixels = np.array(_flatten(image, preprocessing.background))
         is_clear = None if transparent is None else _equals(pixels, transparent)
     if is_clear is not None:
-        pixels[is_clear] = 255
+        pixels = _on_background(pixels, is_clear, preprocessing.background)
     pixels = upright(pixels, orientation)
     if pixels.ndim == 2 and not keep_grey:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
@@ -203,8 +209,16 @@ def orientation_of(image: Image.Image) -> int:
     return 1
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """The image as grey ("L") or RGB, whatever its mode; transparency becomes white."""
+def _on_background(pixels: Pixels, is_clear: NDArray[np.bool_], background: tuple[int, int, int]) -> Pixels:
+    """`pixels` with those that `is_clear` in the colour of the background, which makes a grey image one of colours."""
+    if pixels.ndim == 2 and len(set(background)) > 1:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    pixels[is_clear] = background[0] if pixels.ndim == 2 else background
+    return pixels
+
+
+def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """The image as grey ("L") or RGB, whatever its mode; what is transparent shows the background."""
     if image.mode in ("L", "RGB"):
         return image
     if image.mode == "1":
@@ -213,7 +227,7 @@ def _flatten(image: Image.Image) -> Image.Image:
         image = image.convert("LA")
     if image.mode in ("RGBA", "RGBa", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
         coloured = image.convert("RGBA")
-        canvas = Image.new("RGB", image.size, "white")
+        canvas = Image.new("RGB", image.size, background)
         canvas.paste(coloured, mask=coloured)
         return canvas
     return image.convert("RGB")
@@ -250,18 +264,21 @@ def _deep_grey_range(image: Image.Image) -> tuple[int, bool]:
 
 
 def _deep_grey(
-    image: Image.Image, transparent: tuple[int, ...] | None, largest: int, is_inverted: bool
+    image: Image.Image, transparent: tuple[int, ...] | None, deep_range: tuple[int, int] | None
 ) -> tuple[Pixels, NDArray[np.bool_] | None]:
-    """(pixels, which are transparent) of a grey deeper than 8 bits: the declared range becomes 0 to 255, rounded.
+    """(pixels, which are transparent) of a grey deeper than 8 bits: `deep_range`, or else the range that the storage
+    declares, becomes 0 to 255, rounded.
 
     Integers wider than 16 bits carry no convention for white. Those within 0 to 65535 are taken as 16-bit values, as
     most writers mean them; negative, larger and floating-point values are refused rather than guessed at.
     """
-    values = np.asarray(image)
+    values, (largest, is_inverted) = np.asarray(image), _deep_grey_range(image)
     if image.mode == "F" or values.min() < 0 or values.max() > largest:
         what = "floating-point" if image.mode == "F" else "negative or very large"
         raise BadImage("", "values", f"has {what} pixels, whose white is not defined: convert it to 8 or 16 bits")
-    scaled = ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
+    low, high = deep_range or (0, largest)
+    used = np.clip(values, low, high).astype(np.uint32) - np.uint32(low)
+    scaled = ((used * 255 + (high - low) // 2) // (high - low)).astype(np.uint8)
     is_clear = None if transparent is None else _equals(values, transparent)
     return (255 - scaled if is_inverted else scaled), is_clear
 

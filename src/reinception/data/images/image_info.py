@@ -23,7 +23,10 @@ _REASONS = {
     "colour_among_greys": "is in colours",
     "several_frames": "has several frames; the first is used",
 }
-
+_HINTS = {
+    "sixteen_bit": "; train --deep-range LOW,HIGH scales by the range that is used",
+    "transparent": "; train --background R,G,B chooses another",
+}
 
 NARROW_LEVELS = 32
 """An image whose darkest and brightest values are nearer than that looks flat; solar cells have 55 and more."""
@@ -56,8 +59,9 @@ class ImageInfo:
         used = "" if self.stored is None else f"; the file uses {self.stored[0]:,} to {self.stored[1]:,} of 65,535"
         if kind in ("blank", "narrow_range"):
             white = "; its transparent parts are put on white" if "transparent" in self.kinds else ""
-            return f"{_REASONS[kind]} (levels {self.levels[0]} to {self.levels[1]} of 255{used}){white}"
-        return _REASONS[kind] + (used if kind == "sixteen_bit" else "")
+            hint = _HINTS["sixteen_bit"] * (self.stored is not None) + _HINTS["transparent"] * bool(white)
+            return f"{_REASONS[kind]} (levels {self.levels[0]} to {self.levels[1]} of 255{used}){white}{hint}"
+        return _REASONS[kind] + (used + _HINTS[kind] if kind == "sixteen_bit" else "")
 
 
 def image_info(data: bytes, pixels: Pixels) -> ImageInfo:

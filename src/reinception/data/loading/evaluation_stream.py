@@ -80,7 +80,7 @@ def _load(
     for index, record in enumerate(records, start):
         try:
             with watched(record, index, watchdog):
-                image = pixels_of(record, watchdog.pause)
+                image = pixels_of(record, watchdog.pause, preprocessing=preprocessing)
         except BadImage as error:
             bad.append((index, error))
             continue

@@ -15,7 +15,7 @@ from reinception.data.images.augment import Augmentation, augment
 from reinception.data.images.jpeg import TrainingImage
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.cache import PixelCache
-from reinception.data.loading.read import errors_named, training_image, watched
+from reinception.data.loading.read import AS_DECLARED, errors_named, training_image, watched
 from reinception.data.loading.watchdog import Watchdog
 from reinception.data.loading.workers import START_METHOD, ordered_map
 from reinception.data.sources.records import Record
@@ -60,7 +60,8 @@ class TrainingStream:
     larger than their crop needs. Neither the number of `workers` (processes; 0: in this one) nor the cache (up to
     `cache_bytes` of decoded images; 0 for none) changes a bit. With `num_classes`, labels that are not certain become
     probabilities (`Batch.soft`); without it they are refused. With `views` each image is seen in that many distortions
-    only, those of seed 0, one after the other, so that what a teacher said of them can be kept.
+    only, those of seed 0, one after the other, so that what a teacher said of them can be kept. `preprocessing` has the
+    background of transparent images and the range of deep greys.
     """
 
     records: Sequence[Record]
@@ -73,6 +74,7 @@ class TrainingStream:
     cache_bytes: int = CACHE_BYTES
     num_classes: int | None = None
     views: int | None = None
+    preprocessing: Preprocessing = AS_DECLARED
     _cache: PixelCache | None = field(init=False, repr=False, default=None)
     _last_order: tuple[int, NDArray[np.int64]] | None = field(init=False, repr=False, default=None)
 
@@ -138,7 +140,7 @@ class TrainingStream:
         return plan, images
 
     def _image(self, index: int, watchdog: Watchdog) -> TrainingImage:
-        read = partial(_training_image, self.records, index, watchdog)
+        read = partial(_training_image, self.records, index, self.preprocessing, watchdog)
         return self._cache.get(index, read) if self._cache else read()
 
 
@@ -173,9 +175,11 @@ class _Plan:
     samples: tuple[tuple[int, int], ...]
 
 
-def _training_image(records: Sequence[Record], index: int, watchdog: Watchdog) -> TrainingImage:
+def _training_image(
+    records: Sequence[Record], index: int, preprocessing: Preprocessing, watchdog: Watchdog
+) -> TrainingImage:
     with watched(records[index], index, watchdog) as record:
-        return training_image(record, watchdog.pause)
+        return training_image(record, watchdog.pause, preprocessing=preprocessing)
 
 
 def _batch(plan: _Plan, images: NDArray[np.uint8], records: Sequence[Record]) -> Batch:

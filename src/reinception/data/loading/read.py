@@ -6,26 +6,33 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from reinception.data.images.decode import MAX_PIXELS, Pixels, allowed_bytes, decode, max_file_bytes
+from reinception.data.images.decode import AS_DECLARED, MAX_PIXELS, Pixels, allowed_bytes, decode, max_file_bytes
 from reinception.data.images.jpeg import TrainingImage, open_jpeg
 from reinception.data.images.png import open_png
 from reinception.data.loading.watchdog import Watchdog
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import MissingError, Pause, read_part
 from reinception.errors import BadImage
+from reinception.preprocess import Preprocessing
 
 
-def pixels_of(record: Record, pause: Pause = contextlib.nullcontext) -> Pixels:
+def pixels_of(
+    record: Record, pause: Pause = contextlib.nullcontext, *, preprocessing: Preprocessing = AS_DECLARED
+) -> Pixels:
     """The decoded image, (h, w, 3) or (h, w) uint8: the reference. `BadImage` under the record's name.
 
-    `pause` is a context manager for the time spent waiting for a network (`Watchdog.pause`).
+    `pause` is a context manager for the time spent waiting for a network (`Watchdog.pause`); of `preprocessing` the
+    background and the range of deep greys are used.
     """
     with errors_named(record):
         is_whole_file = record.offset is None and record.address is None
-        return decode(record.path if is_whole_file else bytes_of(record, pause), keep_grey=True)
+        source = record.path if is_whole_file else bytes_of(record, pause)
+        return decode(source, keep_grey=True, preprocessing=preprocessing)
 
 
-def training_image(record: Record, pause: Pause = contextlib.nullcontext) -> TrainingImage:
+def training_image(
+    record: Record, pause: Pause = contextlib.nullcontext, *, preprocessing: Preprocessing = AS_DECLARED
+) -> TrainingImage:
     """What training augments: the same pixels as `pixels_of`, or a large JPEG to be decoded at the scale it needs.
 
     JPEG is decoded by libjpeg-turbo where simplejpeg is installed and PNG by libspng where pyspng is; whatever they are
@@ -36,7 +43,7 @@ def training_image(record: Record, pause: Pause = contextlib.nullcontext) -> Tra
         if (jpeg := open_jpeg(data)) is not None:
             return jpeg if jpeg.is_large else jpeg.pixels(1)
         pixels = open_png(data)
-        return decode(data, keep_grey=True) if pixels is None else pixels
+        return decode(data, keep_grey=True, preprocessing=preprocessing) if pixels is None else pixels
 
 
 @contextlib.contextmanager

@@ -55,9 +55,10 @@ def pack(
     """Tar shards of `per_shard` images in the source's order, as WebDataset reads them (`00000012.jpg` beside
     `00000012.cls`), with an index for `open_source`.
 
-    Images are copied byte for byte. With `shorter_side` larger ones are decoded, resized (Lanczos) and saved as JPEG of
-    quality 95. Every shard is written under a temporary name, read back, and then renamed; packing again into the same
-    folder, after an interruption, keeps those whose checksum holds. An image that cannot be read is left out and named.
+    Images are decoded, to know that they can be, and copied byte for byte. With `shorter_side` larger ones are decoded,
+    resized (Lanczos) and saved as JPEG of quality 95. Every shard is written under a temporary name, read back, and
+    then renamed; packing again into the same folder, after an interruption, keeps those whose checksum holds. An image
+    that cannot be read is left out and named.
     `ReinceptionError` when the folder holds anything else, or a finished pack.
     """
     plan = {
@@ -177,11 +178,9 @@ def _finished(path: Path, rows_path: Path) -> dict[str, Any] | None:
 def _encoded(data: bytes, name: str, shorter_side: int | None) -> tuple[bytes, str]:
     """The bytes that are packed, as they are or resized, and their file suffix."""
     suffix = PurePosixPath(name).suffix.lower() or ".img"
-    if shorter_side is None:
-        return data, suffix
-    pixels = decode(data, keep_grey=True, at_least=shorter_side)
+    pixels = decode(data, keep_grey=True, at_least=shorter_side)  # also what is copied: a damaged image is named
     height, width = pixels.shape[:2]
-    if min(height, width) <= shorter_side:
+    if shorter_side is None or min(height, width) <= shorter_side:
         return data, suffix
     size = size_with_shorter_side(width, height, shorter_side)
     file = io.BytesIO()

@@ -150,6 +150,9 @@ def make_plan(config: TrainConfig) -> Plan:
     preprocessing = dataclasses.replace(
         preprocessing, input_size=arch.input_size, resize=chosen.resize, crop_fraction=chosen.crop_fraction
     )
+    asked = {name: getattr(config, name) for name in ("background", "deep_range")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    preprocessing = dataclasses.replace(preprocessing, **asked)
     if config.weights is None:  # weights that exist already expect the numbers they were trained on
         preprocessing = dataclasses.replace(preprocessing, scaling=chosen.scaling)
     converted = () if learned is None or learned.found is None else learned.report.lines()

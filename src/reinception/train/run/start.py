@@ -178,6 +178,7 @@ def _stream(run: OpenRun) -> TrainingStream:
         workers=run.plan.config.workers,
         num_classes=run.plan.arch.num_classes,
         views=None if run.plan.config.teacher is None else run.plan.config.teacher_views,
+        preprocessing=run.plan.preprocessing,
     )
 
 
