@@ -39,7 +39,7 @@ wheel: $(VENV)/.dev ## build the wheel, install it without extras in a bare envi
 	$(BARE)/bin/python tests/project/bare_install.py README.md
 
 sbom: wheel ## what a bare installation consists of, with licences, as CycloneDX: dist/sbom.json
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.json $(BARE)/bin/python
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible -o dist/sbom.json $(BARE)/bin/python
 
 docs: $(VENV)/.dev ## the site: build/site/html/index.html, which opens offline; a minute on two cores
 	$(BIN)/python docs/site/build.py
@@ -53,12 +53,13 @@ pictures: $(VENV)/.dev ## renew the screenshots of docs/images from real runs on
 soak: $(VENV)/.dev ## a hundred kills, fifty signals, a thousand damaged checkpoints; about an hour on two cores
 	$(BIN)/python -m pytest -m slow
 
-check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, golden files
+check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, words, golden files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q -k golden tests
+	$(BIN)/codespell *.md docs src examples benchmarks tests deploy
+	$(BIN)/python -m pytest -q -k 'golden or house' tests
 
 bench: $(VENV)/.dev ## images per second, beside torchvision, interleaved; about two minutes on two cores
 	$(BIN)/python benchmarks/inference.py

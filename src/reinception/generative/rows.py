@@ -94,7 +94,7 @@ def content_order(rows: Floats) -> tuple[npt.NDArray[np.int64], int]:
 
 
 def _digests(block: Floats) -> list[bytes]:
-    """A hash of each row's values, whichever type they are stored in: of half as many bytes where float32 holds them."""
+    """A hash of each row's values, whatever type they are stored in: of half as many bytes where float32 holds them."""
     values = block + block.dtype.type(0)  # -0.0 is 0.0
     with np.errstate(over="ignore"):
         short = values.astype(np.float32, copy=False)

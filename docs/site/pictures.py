@@ -1,0 +1,178 @@
+"""`make pictures`: the screenshots and drawings of docs/images anew, from real runs on images that are drawn here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import shapes
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs" / "images"
+WORK = ROOT / "build" / "pictures"
+PORT = 8297
+TRAINING = ("--width", "0.25", "--input-size", "96", "--recipe", "from_scratch", "--seed", "1")
+DRAWN = ("googlenet", "inception_v2", "inception_v3")
+# Longer than this, a screenshot is cut: a page of documentation shows the beginning and links to the rest.
+MOST_PIXELS = 2600
+
+
+def reinception(*words: object, code: int = 0) -> None:
+    """One command, as a user types it."""
+    given = [sys.executable, "-m", "reinception", *map(str, words)]
+    if subprocess.run(given, check=False, cwd=WORK).returncode not in (0, code):
+        sys.exit(f"{given}: failed")
+
+
+def train(minutes: float, seed_of_data: int) -> None:
+    """Two runs on the same images: `first`, a fifth as long, and `second`, which is compared with it."""
+    shapes.write(WORK / "shapes", num_images=250, seed=seed_of_data)
+    for name, part in (("first", 0.2), ("second", 1.0)):
+        reinception("train", "shapes", "-o", f"runs/{name}", "--time-budget", f"{60 * minutes * part:.0f}s", *TRAINING)
+    reinception("report", "runs/second", "--baseline", "runs/first")
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def shoot(page: Any, name: str, *, top: int = 0, most: int = MOST_PIXELS) -> None:
+    """The page from `top` on as docs/images/NAME.png, with few enough colours to be small."""
+    from PIL import Image
+
+    path = IMAGES / f"{name}.png"
+    height = page.evaluate("document.documentElement.scrollHeight")
+    width = page.viewport_size["width"]
+    clip = {"x": 0, "y": top, "width": width, "height": max(1, min(most, height - top))}
+    page.screenshot(path=str(path), full_page=True, clip=clip)
+    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+
+
+def shoot_report() -> None:
+    place = (WORK / "runs" / "second" / "report.html").as_uri()
+    with browser() as chromium:
+        for scheme, width, names in (
+            ("light", 800, ("report-wide", "report", "report-slices")),
+            ("dark", 800, ("report-dark",)),
+            ("light", 430, ("report-phone",)),
+        ):
+            page = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
+            page.goto(place)
+            for name in names:
+                at = {"report-slices": "#slices", "report-dark": "#calibration"}.get(name)
+                script = "id => document.querySelector(id)?.getBoundingClientRect().top - 40"
+                top = int(page.evaluate(script, at) or 0) if at else 0
+                shoot(page, name, top=top, most={"report": 1000, "report-slices": 1300}.get(name, MOST_PIXELS))
+
+
+@contextmanager
+def server(samples: Path) -> Iterator[str]:
+    words = ["serve", "shapes=runs/second", "--port", str(PORT), "--samples", str(samples)]
+    process = subprocess.Popen([sys.executable, "-m", "reinception", *words], cwd=WORK)
+    try:
+        for _ in range(600):
+            time.sleep(0.2)
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz", timeout=5).close()
+                break
+            except OSError:
+                continue
+        yield f"http://127.0.0.1:{PORT}/"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def held_out(num: int) -> list[Path]:
+    """Images that the run never trained on, of different classes."""
+    lines = (WORK / "runs" / "second" / "predictions" / "test.csv").read_text(encoding="utf-8").splitlines()[1:]
+    step = max(1, len(lines) // num)
+    return [WORK / "shapes" / line.split(",")[0] for line in lines[::step][:num]]
+
+
+def shoot_serve() -> None:
+    samples = WORK / "samples"
+    samples.mkdir()
+    for number, image in enumerate(held_out(6)):
+        shutil.copy(image, samples / f"{number}-{image.parent.name}.png")
+    files = [str(path) for path in sorted(samples.iterdir())]
+    with server(samples) as address, browser() as chromium:
+        for scheme, width, name in (
+            ("light", 1200, "serve-wide"),
+            ("dark", 1200, "serve-dark"),
+            ("light", 390, "serve-phone"),
+        ):
+            page = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
+            page.goto(address)
+            page.wait_for_selector("#classes li", state="attached")
+            page.locator("#files").set_input_files(files)
+            page.get_by_text(f"{len(files)} images done").wait_for()
+            page.wait_for_timeout(2000)  # the regions are drawn after the labels
+            shoot(page, name)
+
+
+def draw_networks() -> None:
+    for name in DRAWN:
+        path = IMAGES / f"{name}.svg"
+        path.unlink(missing_ok=True)
+        reinception("draw", name, "-o", path)
+
+
+def chart_bench() -> None:
+    """A bar for each way of computing, as `reinception bench` measures them, with date and machine."""
+    import matplotlib.pyplot as plt
+
+    found = WORK / "bench.json"
+    reinception("bench", "runs/second", "--json", found)
+    document = json.loads(found.read_text(encoding="utf-8"))
+    runs = document["runs"]
+    names = [f"{run['what']} {run['precision']}, batch {run['batch_size']}" for run in runs]
+    speeds = [run["median_images_per_second"] for run in runs]
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(runs)), layout="constrained")
+    axes.barh(names[::-1], speeds[::-1], color="#1f5fa8")
+    axes.set_xlabel("images per second, median")
+    axes.set_title(f"{time.strftime('%Y-%m-%d')}: {json.dumps(document['machine'])[:90]}", fontsize=8)
+    figure.savefig(IMAGES / "bench.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python docs/site/pictures.py", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5, help="training of the second run (default: %(default)s)")
+    parser.add_argument("--keep-runs", action="store_true", help="take the runs that are there")
+    arguments = parser.parse_args(argv)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    if not arguments.keep_runs:
+        shutil.rmtree(WORK, ignore_errors=True)
+        WORK.mkdir(parents=True)
+        train(arguments.minutes, seed_of_data=0)
+    shutil.rmtree(WORK / "samples", ignore_errors=True)
+    draw_networks()
+    shoot_report()
+    shoot_serve()
+    from reinception.cli.parsing import VERBS
+
+    if "bench" in VERBS:
+        chart_bench()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
