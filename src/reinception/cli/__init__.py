@@ -14,7 +14,19 @@ from reinception.errors import Interrupted, ReinceptionError, UsageError
 
 PROGRAM = "reinception"
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-COMPUTING = {"train", "evaluate", "predict", "features", "score", "ablate", "weights", "rewrite", "export", "serve"}
+COMPUTING = {
+    "train",
+    "evaluate",
+    "predict",
+    "features",
+    "score",
+    "ablate",
+    "shrink",
+    "weights",
+    "rewrite",
+    "export",
+    "serve",
+}
 """Verbs that run networks: what they free they need again at once."""
 SIGNALLED = 128  # plus the number of the signal, as shells count
 

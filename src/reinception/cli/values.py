@@ -14,12 +14,12 @@ N = TypeVar("N", int, float)
 Read = Callable[[str], Any]
 """Makes a value of a word; ValueError with the reason where it cannot."""
 
-_SECONDS = {"h": 3600, "m": 60, "s": 1}
+_SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 
 def duration(text: str) -> float:
     """Seconds, from `90`, `90s`, `15m`, `1.5h`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smh]?)", text)
     if not match or float(match[1]) == 0:
         raise ValueError(f"{text!r} is not a length of time such as 90s, 15m or 2h")
     return float(match[1]) * _SECONDS[match[2] or "s"]
@@ -55,6 +55,12 @@ def _numbers(num: int, most: int, like: str) -> Read:
     return read
 
 
+def _multiply_adds(text: str) -> float:
+    """A number of operations, from `500M`, `0.5G` or `5e8`."""
+    number, factor = (text[:-1], {"K": 1e3, "M": 1e6, "G": 1e9}[text[-1]]) if text[-1:] in "KMG" else (text, 1.0)
+    return factor * _number(float, lambda value: 0 < value < float("inf"), "a number such as 500M or 0.5G")(number)
+
+
 _BY_TYPE: dict[type, tuple[str, Read]] = {
     int: ("N", _positive),
     float: ("X", _number(float, lambda value: 0 < value < float("inf"), "a number above 0")),
@@ -74,6 +80,8 @@ _BY_NAME: dict[str, tuple[str, Read]] = {
     "calibrate": ("DATA", str),
     "check": ("DATA", str),
     "shard": ("I/N", Shard.parse),
+    "multiply_adds": ("N", _multiply_adds),
+    "tolerance": ("POINTS", _number(float, lambda value: value >= 0, "a number of points, 0 or more")),
 }
 
 

@@ -12,7 +12,7 @@ from reinception.family.experiments import EXPERIMENT_SUMMARIES, experiments_on
 from reinception.family.googlenet import BN_GOOGLENET, BN_INCEPTION
 from reinception.family.googlenet import googlenet as _googlenet
 from reinception.family.inception import INCEPTION_V3, TABLE_1, TABLE_3, Entry, Reported, fid, lucid, table_2
-from reinception.spec import AdaptivePool, Arch, Aux, Chain, Conv, Pool, minimum_input_size, scale_width
+from reinception.spec import AdaptivePool, Arch, Aux, Chain, Conv, Pool, minimum_input_size, scale_depth, scale_width
 
 if TYPE_CHECKING:
     from reinception.model.build import Network
@@ -86,17 +86,19 @@ def network(
     *,
     num_classes: int | None = None,
     width: float = 1.0,
+    depth: float = 1.0,
     input_size: int | None = None,
     aux: AuxChoice = "own",
     dropout: float | None = None,
 ) -> Arch:
     """The network, or variant of an experiment, called `name`.
 
-    It is for `num_classes` and `input_size` pixels, `width` times as wide (TF-slim's depth_multiplier).
+    It is for `num_classes` and `input_size` pixels, `width` times as wide (TF-slim's depth_multiplier), with the first
+    `depth` of the modules of each grid.
     aux: "own" keeps the network's auxiliary classifiers; "strict" refuses an `input_size` they cannot take; "adaptive"
     lets them take any grid; "none" leaves them out. What is None is the network's own.
     """
-    arch = scale_width(entry(name).arch, width)
+    arch = scale_depth(scale_width(entry(name).arch, width), depth)
     heads: Iterable[Aux] = arch.aux
     if aux == "none":
         heads = ()

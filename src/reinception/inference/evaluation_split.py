@@ -31,7 +31,7 @@ def select(source: Source, manifests: Sequence[Manifest], split: str | None = No
     again. ReinceptionError where the data have no such split, and where the models of an ensemble held out different
     images: one of them would be evaluated on its training images.
     """
-    again = [one for manifest in manifests if (one := _split_as_in_training(source, manifest)) is not None]
+    again = [one for manifest in manifests if (one := split_as_in_training(source, manifest)) is not None]
     known = again[0] if again else source
     wanted, reason = split, "as asked"
     if wanted is None:
@@ -62,8 +62,8 @@ def select(source: Source, manifests: Sequence[Manifest], split: str | None = No
     return EvaluationSplit(records=records, split=wanted, as_in_training=bool(again), reason=reason)
 
 
-def _split_as_in_training(source: Source, manifest: Manifest) -> Source | None:
-    """`source` with the splits of the model's training, or None where the model was trained on something else."""
+def split_as_in_training(source: Source, manifest: Manifest) -> Source | None:
+    """`source` with the splits of the model's training, or None where the model was trained on other images."""
     data, split = manifest.training.get("data"), manifest.training.get("split")
     if not isinstance(data, Mapping) or not isinstance(split, Mapping):
         return None

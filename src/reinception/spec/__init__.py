@@ -11,6 +11,7 @@ from reinception.spec.changes import change_layers as change_layers
 from reinception.spec.changes import change_stage as change_stage
 from reinception.spec.changes import count_border as count_border
 from reinception.spec.changes import rebuild as rebuild
+from reinception.spec.changes import scale_depth as scale_depth
 from reinception.spec.changes import scale_width as scale_width
 from reinception.spec.changes import with_scale as with_scale
 from reinception.spec.checks import Size as Size

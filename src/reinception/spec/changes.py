@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from reinception.spec.checks import require
@@ -70,3 +71,23 @@ def with_scale(arch: Arch, scale: bool) -> Arch:
         return layer
 
     return change_layers(arch, change)
+
+
+def scale_depth(arch: Arch, multiplier: float) -> Arch:
+    """The first part of the modules of every grid, rounded up: a grid of four keeps two at 0.5."""
+    require(0 < multiplier <= 1, f"the depth multiplier must lie above 0 and up to 1, got {multiplier}")
+    if multiplier == 1:
+        return arch
+
+    def fewer(stage: Chain | Concat) -> Chain | Concat:
+        if not isinstance(stage, Chain):
+            return stage
+        left = math.ceil(multiplier * sum(isinstance(layer, Concat) for layer in stage.layers))
+        kept: list[Layer] = []
+        for layer in stage.layers:
+            left -= isinstance(layer, Concat)
+            if not isinstance(layer, Concat) or left >= 0:
+                kept.append(layer)
+        return Chain(tuple(kept))
+
+    return dataclasses.replace(arch, stages=tuple((name, fewer(stage)) for name, stage in arch.stages))

@@ -21,6 +21,7 @@ FLAGS = {
     "time_budget_seconds": "--time-budget",
     "checkpoint_seconds": "--checkpoint-time",
     "budget_seconds": "--budget",
+    "latency_seconds": "--latency",
     "num_seeds": "--seeds",
     "out": "-o",
 }
@@ -86,6 +87,9 @@ class TrainConfig:
     width: float = 1.0
     """factor on the channels of every layer, of which each keeps at least 16: smaller is faster"""
 
+    depth: float = 1.0
+    """part of the modules of each grid that is kept, the first ones; above 0 and up to 1"""
+
     aux: AuxMode = "auto"
     """the auxiliary classifier: strict takes only inputs its 5x5 pool fits, adaptive takes any, auto is strict where it
     fits and adaptive elsewhere, none trains without"""
@@ -127,6 +131,9 @@ class TrainConfig:
 
     seed: int = 0
     """fixes the split, the initial weights, the order and every distortion"""
+
+    split_seed: int | None = None
+    """fixes the split alone, so that runs with other seeds hold out the same images (default: the seed)"""
 
     tensorboard: bool = False
     """write the metrics for TensorBoard too, into RUN/tensorboard; needs the extra track"""

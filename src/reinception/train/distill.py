@@ -109,6 +109,11 @@ class Teacher:
                 f"{listed(self.model.classes)}: name a teacher that was trained on the same classes"
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the teacher is computed."""
+        return self._engine.device
+
     @cached_property
     def model(self) -> Model:
         """The teacher itself, without auxiliary classifiers."""

@@ -67,7 +67,7 @@ def describe_model(plan: Plan, source: Source, training: Mapping[str, Any]) -> M
             "recipe": plan.recipe.to_json(),
             "data": {"name": source.name, "fingerprint": source.fingerprint},
             "split": {
-                "seed": config.seed,
+                "seed": config.seed if config.split_seed is None else config.split_seed,
                 "val_fraction": config.val_fraction,
                 "test_fraction": config.test_fraction,
             },

@@ -221,7 +221,7 @@ def open_data(plan: Plan, console: Console) -> Source:
     config = plan.config
     source = assign_splits(
         open_source(config.data),
-        seed=config.seed,
+        seed=config.seed if config.split_seed is None else config.split_seed,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
     )

@@ -216,13 +216,14 @@ def _base(config: TrainConfig, learned: Conversion | None) -> tuple[Arch, Prepro
     """The network to train, still with its own heads and classes, and the pixels it expects."""
     if learned is None:
         name = DEFAULT_MODEL if config.model is None else config.model
-        arch = family.network(name, width=config.width, input_size=config.input_size)
+        arch = family.network(name, width=config.width, depth=config.depth, input_size=config.input_size)
         return arch, Preprocessing(input_size=arch.input_size)
     manifest = learned.manifest
     if config.model not in (None, manifest.arch.name):
         raise UsageError(f"--model {config.model}: but {config.weights} holds {manifest.arch.name}; leave --model out")
-    if config.width != 1.0:
-        raise UsageError("--width has no meaning beside --weights: the file says how wide its network is")
+    for option in ("width", "depth"):
+        if getattr(config, option) != 1.0:
+            raise UsageError(f"--{option} has no meaning beside --weights: the file holds the network as it is")
     size = manifest.preprocessing.input_size if config.input_size is None else config.input_size
     arch = dataclasses.replace(manifest.arch, input_size=size)
     family.check_input_size(arch, with_aux=False)

@@ -1,0 +1,84 @@
+"""`shrink` as a command: students trained and judged on the teacher's own split; killed, it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from command import Command
+from reinception.metrics import PredictionTable
+from reinception.model.artifact import load
+
+
+@pytest.fixture(scope="module")
+def flags(solar_cells: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    out = tmp_path_factory.mktemp("shrink") / "out"
+    goal = ("--multiply-adds", "8M", "--num-students", "1", "--time-budget", "12s", "--teacher-views", "2")
+    return ["shrink", str(small_run), str(solar_cells), "-o", str(out), *goal]
+
+
+@pytest.fixture(scope="module")
+def front(command: Command, flags: list[str]) -> Path:
+    """The folder of a search that was killed while its first student trained, and then went on."""
+    out = Path(flags[4])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reinception", *flags], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("*/state/*")) and time.monotonic() < deadline:
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (out / "front.json").exists()
+    result = command(*flags)
+    assert result.returncode == 0, result.stderr
+    assert "recommended" in result.stdout
+    return out
+
+
+def test_the_front_names_teacher_student_and_control(front: Path) -> None:
+    rows = json.loads((front / "front.json").read_text(encoding="utf-8"))
+    assert [row["what"] for row in rows] == ["teacher", "student", "from labels alone"]
+    assert rows[1]["multiply_adds"] <= 8e6 < rows[0]["multiply_adds"]
+    assert all(row["images_per_second"] > 0 for row in rows)
+    assert (front / "front.svg").is_file() and (front / "front.md").is_file()
+
+
+def test_students_are_judged_on_what_the_teacher_held_out(front: Path, small_run: Path) -> None:
+    rows = json.loads((front / "front.json").read_text(encoding="utf-8"))
+    wanted = set(PredictionTable.load_csv(small_run / "predictions" / "test.csv").names)
+    for row in rows[1:]:
+        assert set(PredictionTable.load_csv(front / row["model"] / "predictions" / "test.csv").names) == wanted
+
+
+def test_a_student_is_an_ordinary_model(front: Path, command: Command, solar_cells: Path) -> None:
+    rows = json.loads((front / "front.json").read_text(encoding="utf-8"))
+    student = front / rows[1]["model"]
+    assert load(student).classes == ("defective", "functional")
+    result = command("evaluate", student, solar_cells, "--json", "-", "--precision", "fp32")
+    assert result.returncode == 0, result.stderr
+    measured = 100 - json.loads(result.stdout)["top1_error"]
+    assert measured == pytest.approx(rows[1]["accuracy"])
+
+
+def test_another_search_is_not_written_over(front: Path, command: Command, flags: list[str]) -> None:
+    result = command(*flags, "--seed", 7)
+    assert result.returncode == 1
+    assert "another seed" in result.stderr
+
+
+def test_a_folder_that_is_no_search_is_left_alone(command: Command, flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    result = command(*flags[:4], tmp_path, *flags[5:])
+    assert result.returncode == 1 and "holds no search" in result.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
