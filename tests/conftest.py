@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator
 from importlib import resources
 from pathlib import Path
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; more threads would fight for cores
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "REINCEPTION_TEST_CACHE" not in os.environ:  # else this is a process of pytest-xdist, which inherits it
+    # What is kept of one suite must not speed up the next, nor fill the cache folder of whoever runs it.
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(folder / "ms-playwright"))
+    os.environ["REINCEPTION_TEST_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="reinception-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # The same examples on every machine; a failure elsewhere is then a failure here.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)

@@ -63,10 +63,9 @@ def _versions() -> dict[str, object]:
 def _processor() -> dict[str, object]:
     import torch
 
-    described = _colon_separated("/proc/cpuinfo")
     flags = cpu_flags()
     return {
-        "model": described.get("model name") or platform.processor() or platform.machine(),
+        "model": processor_name(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads(),
@@ -74,6 +73,11 @@ def _processor() -> dict[str, object]:
         "bf16": has_bf16(torch.device("cpu")),
         **{feature: feature in flags for feature in CPU_FEATURES},
     }
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    return _colon_separated("/proc/cpuinfo").get("model name") or platform.processor() or platform.machine()
 
 
 def cpu_flags() -> frozenset[str]:

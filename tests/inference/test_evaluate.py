@@ -45,7 +45,7 @@ def evaluate(
     **compute: Any,
 ) -> Evaluation:
     """`evaluate_records` in this process, `compute` being fields of `Compute`."""
-    fields: dict[str, Any] = {"workers": 0, **compute}
+    fields: dict[str, Any] = {"workers": 0, "backend": "torch", **compute}
     return evaluate_records(models, records, classes, protocol=protocol, compute=Compute(**fields))
 
 
@@ -452,7 +452,7 @@ def test_prediction_ranks_labels_and_names_bad_files_in_the_order_given(
 ) -> None:
     good, cut, page = (spoilt.records[row].path for row in (0, 3, 4))
     paths = [cut, good, tmp_path / "gone.png", good, str(tmp_path / "*.gif"), page]
-    predictions = predict(model, paths)
+    predictions = predict(model, paths, compute=Compute(precision="fp32"))
     assert [one.path for one in predictions] == [str(path) for path in paths]
     assert [one.error is None for one in predictions] == [False, True, False, True, False, False]
     assert "no such file" in (predictions[2].error or "")

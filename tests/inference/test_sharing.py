@@ -83,7 +83,8 @@ def judged(out: Path) -> tuple[str, dict[str, object]]:
 
 def words_for(model: Path, images: Path, out: Path, *more: object) -> Sequence[object]:
     out.mkdir()
-    return ["evaluate", model, images, "--predictions", out / "table.csv", "--json", out / "summary.json", *more]
+    files = ("--predictions", out / "table.csv", "--json", out / "summary.json")
+    return ["evaluate", model, images, "--backend", "torch", *files, *more]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,17 @@ def test_each_image_is_judged_once_whatever_the_ranks_batches_and_workers(
     assert result.stdout.count("top-1 error") == 1
     # Each is named by one process only, and the last line counts them.
     assert result.stderr.count("reinception: ") == NUM_BAD + 1
+
+
+def test_the_ranks_compute_with_the_backend_that_the_first_chose(
+    model: Path, images: Path, alone: tuple[str, dict[str, object]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = torchrun(2, *words_for(model, images, out, "--backend", "auto"))
+    assert result.returncode == 1, result.stderr[-3000:]
+    assert result.stderr.count("reinception: backend ") == 1
+    found = judged(out)[1]
+    assert found["top1_error"] == pytest.approx(alone[1]["top1_error"], abs=100 / NUM_IMAGES)
 
 
 def test_features_and_predictions_of_several_ranks_are_those_of_one(model: Path, images: Path, tmp_path: Path) -> None:

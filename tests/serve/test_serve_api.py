@@ -20,7 +20,7 @@ from reinception.inference.features import ImageFeatures
 @pytest.fixture(scope="module")
 def expected(served_file: Path, solar_cells: Path) -> list[dict[str, float]]:
     """What `predict` says of each image: probability by label."""
-    answers = ri.predict(served_file, solar_cells, top=3)
+    answers = ri.predict(served_file, solar_cells, top=3, compute=ri.Compute(precision="fp32"))
     by_path = sorted(answers, key=lambda one: one.path)
     return [{one.label: one.probability for one in answer.labels} for answer in by_path]
 

@@ -36,15 +36,18 @@ def run(options: FeaturesOptions, job: JobOptions, compute: Compute) -> None:
     asked = replace(job, out=options.out)
     if asked.is_done():
         return
+    from reinception.inference.backends.choice import FEW_IMAGES
     from reinception.inference.engine import Engine
     from reinception.inference.features import pooled_features
     from reinception.inference.jobs.result_rows import feature_rows
     from reinception.inference.jobs.run_job import ImageJob, fingerprint
+    from reinception.inference.stream import expand, peeked
     from reinception.model.artifact import load, resolve
 
     model = load(options.model, with_aux=False)
     with connected(compute, progress=counter("images")) as connection:
-        engine = Engine(model.network, model.preprocessing, connection)
+        num, _ = peeked(expand(options.paths), FEW_IMAGES)  # of the whole list, not of a shard
+        engine = Engine(model.network, model.preprocessing, connection.with_default("auto"), num_images=num)
         work = ImageJob(
             out=options.out,
             paths=options.paths,

@@ -33,7 +33,7 @@ Given = Mapping[str, Any]
 STDOUT = Path("-")
 ARGUMENTS = Group("Arguments", sort_key=-1)
 METAVARS = {"models": "MODEL", "paths": "PATH"}
-NOT_FLAGS = {"progress", "ranks", "study", "with_auxiliary"}
+NOT_FLAGS = {"progress", "notice", "ranks", "study", "with_auxiliary"}
 """Fields that only programs set."""
 
 

@@ -81,18 +81,20 @@ def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compu
         raise UsageError("-o and --json or --csv exclude each other: the ending of -o says what is written")
     if asked.is_done():
         return
+    from reinception.inference.backends.choice import FEW_IMAGES
     from reinception.inference.engine import Engine
     from reinception.inference.jobs.result_rows import prediction_rows
     from reinception.inference.jobs.run_job import ImageJob, fingerprint
     from reinception.inference.predict import predictions
-    from reinception.inference.stream import begins_with, expand
+    from reinception.inference.stream import expand, peeked
     from reinception.model.artifact import load, resolve
 
     model = load(options.model, with_aux=False)
     model.manifest.require_classifier()
     with connected(compute, progress=counter("images")) as connection:
-        engine = Engine(model.network, model.preprocessing, connection)
-        is_full, _ = begins_with(expand(options.paths), engine.block_size)  # of the whole list, not of a shard
+        num, _ = peeked(expand(options.paths), FEW_IMAGES)  # of the whole list, not of a shard
+        engine = Engine(model.network, model.preprocessing, connection.with_default("auto"), num_images=num)
+        is_full = num >= engine.block_size
         job = ImageJob(
             out=out,
             paths=options.paths,

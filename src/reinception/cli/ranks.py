@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reinception.cli.counter import say
+
 if TYPE_CHECKING:
     from reinception.inference.compute import Compute, Progress
 
@@ -18,8 +20,9 @@ def connected(compute: Compute, *, progress: Progress | None) -> Iterator[Comput
     from reinception.distributed import connected as connected_ranks
 
     with connected_ranks() as ranks:
-        own = progress if ranks is None or ranks.is_first else None
-        yield replace(compute, device=compute.device or "auto", ranks=ranks, progress=own)
+        speaks = ranks is None or ranks.is_first
+        own, notice = (progress, say) if speaks else (None, None)
+        yield replace(compute, device=compute.device or "auto", ranks=ranks, progress=own, notice=notice)
 
 
 def is_first(compute: Compute) -> bool:

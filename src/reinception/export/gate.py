@@ -122,7 +122,7 @@ def check(sample: Path, model: Model, images: CheckImages, *, form: str, precisi
     Raises:
         ReinceptionError: the sample cannot run, or the answers differ by more than the precision's tolerance.
     """
-    predictor = Predictor(model, device="cpu", precision="fp32")
+    predictor = Predictor(model, device="cpu", precision="fp32", backend="torch")
     if features:
         answers: Any = predictor.features(list(images.pixels))
         wanted = np.stack([one.values for one in answers])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from reinception import __version__
-from reinception.errors import ReinceptionError
 from reinception.export.resize_graph import preprocessing_nodes
 from reinception.preprocess import Preprocessing
+from reinception.rewrite.lowering import Pads, lower
 from reinception.rewrite.program import Program
-from reinception.spec import Chain, ChannelRange, Concat, Conv, Layer, LocalResponseNorm, Pool, Shape, trace
+from reinception.spec import Conv, LocalResponseNorm, Pool
 
 OPSET, IR = 18, 9
 INPUT = "images"
@@ -61,16 +61,13 @@ def set_metadata(model: ModelProto, metadata: Mapping[str, Any]) -> None:
 
 
 class _Graph:
-    """The nodes and weights so far."""
+    """The nodes and weights so far: ONNX's `Operators`, whose values are names."""
 
     def __init__(self, program: Program, precision: str) -> None:
         self.program = program
         self.type, self.numpy_type = _TYPES[precision]
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
-        arch = program.arch
-        self.inputs = {step.path: step.input for step in trace(arch, with_aux=False)}
-        self.outputs = {step.path: step.output for step in trace(arch, with_aux=False)}
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
@@ -91,8 +88,7 @@ class _Graph:
     def network(self, name: str, *, features: bool) -> tuple[str, int]:
         """The name and width of the output, (n, width) float32."""
         arch, tensors = self.program.arch, self.program.tensors
-        for path, stage in arch.stages:
-            name = self.layer(stage, path, name)
+        name = lower(self.program, name, self)
         name = self.node("GlobalAveragePool", [name], "pooled")
         name = self.node("Flatten", [name], "pooled_features", axis=1)
         if features:
@@ -103,57 +99,35 @@ class _Graph:
         name = self.cast(name, TensorProto.FLOAT) if self.type != TensorProto.FLOAT else name
         return self.node("Softmax", [name], "probabilities", axis=1), arch.num_classes
 
-    def layer(self, layer: Layer, path: str, name: str) -> str:
-        if isinstance(layer, Chain):
-            for index, child in enumerate(layer.layers):
-                name = self.layer(child, f"{path}.{index}", name)
-            return name
-        if isinstance(layer, Concat):
-            names = [self.layer(branch, f"{path}.{own}", name) for own, branch in layer.branches]
-            return self.node("Concat", names, path, axis=1)
-        if isinstance(layer, Conv):
-            return self.activated(layer, path, self.conv(layer, path, name))
-        if isinstance(layer, ChannelRange):
-            ends = [self.numbers(f"{path}.{kind}", [value]) for kind, value in _ends(layer)]
-            return self.activated(layer, path, self.node("Slice", [name, *ends], f"{path}.slice"))
-        if isinstance(layer, LocalResponseNorm):
-            how = {"size": layer.size, "alpha": layer.alpha, "beta": layer.beta, "bias": layer.k}
-            return self.node("LRN", [name], path, **how)
-        if not isinstance(layer, Pool):
-            raise ReinceptionError(f"export: {path} pools to a fixed grid, which no exported file does")
-        return self.pool(layer, path, name)
-
-    def activated(self, layer: Conv | ChannelRange, path: str, name: str) -> str:
-        return self.node("Relu", [name], path) if layer.activation == "relu" else name
-
-    def conv(self, layer: Conv, path: str, name: str) -> str:
-        tensors = self.program.tensors
-        kinds = ("weight", "bias") if layer.bias else ("weight",)
-        weights = [self.weight(f"{path}.{kind}", tensors[f"{path}.conv.{kind}"]) for kind in kinds]
+    def convolution(self, path: str, value: str, layer: Conv, weight: Tensor, bias: Tensor | None) -> str:
+        owner = path.removesuffix(".conv")
+        weights = [
+            self.weight(f"{owner}.{kind}", one) for kind, one in (("weight", weight), ("bias", bias)) if one is not None
+        ]
         window = {"kernel_shape": layer.kernel, "strides": layer.stride, "pads": [*layer.padding, *layer.padding]}
-        return self.node("Conv", [name, *weights], f"{path}.conv", group=layer.groups, **window)
+        return self.node("Conv", [value, *weights], path, group=layer.groups, **window)
 
-    def pool(self, layer: Pool, path: str, name: str) -> str:
-        """A window that hangs over the end is written as padding: runtimes disagree about `ceil_mode`."""
-        before, after = self.inputs[path], self.outputs[path]
-        pads = [*layer.padding, *(_end(layer, axis, before, after) for axis in (0, 1))]
+    def relu(self, path: str, value: str) -> str:
+        return self.node("Relu", [value], path)
+
+    def channels(self, path: str, value: str, start: int, stop: int) -> str:
+        owner = path.removesuffix(".slice")
+        ends = [self.numbers(f"{owner}.{kind}", [one]) for kind, one in (("start", start), ("stop", stop), ("axis", 1))]
+        return self.node("Slice", [value, *ends], path)
+
+    def local_response_norm(self, path: str, value: str, layer: LocalResponseNorm) -> str:
+        return self.node("LRN", [value], path, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.k)
+
+    def zero_border(self, path: str, value: str, padding: tuple[int, int]) -> str:
+        border = [0, 0, *padding]
+        return self.node("Pad", [value, self.numbers(f"{path}.border", [*border, *border])], f"{path}.padded")
+
+    def max_pool(self, path: str, value: str, layer: Pool, pads: Pads) -> str:
+        return self.node("MaxPool", [value], path, pads=pads, kernel_shape=layer.kernel, strides=layer.stride)
+
+    def average_pool(self, path: str, value: str, layer: Pool, pads: Pads) -> str:
         window = {"kernel_shape": layer.kernel, "strides": layer.stride}
-        if layer.kind == "max":
-            return self.node("MaxPool", [name], path, pads=pads, **window)
-        if layer.count_include_pad and any(layer.padding):
-            # Explicit zeros in place of `count_include_pad`, whose divisor runtimes have got wrong.
-            border = [0, 0, *layer.padding]
-            zeros = self.numbers(f"{path}.border", [*border, *border])
-            name = self.node("Pad", [name, zeros], f"{path}.padded")
-            pads = [0, 0, *(max(0, end - padding) for end, padding in zip(pads[2:], layer.padding, strict=True))]
-        return self.node("AveragePool", [name], path, pads=pads, count_include_pad=0, **window)
+        return self.node("AveragePool", [value], path, pads=pads, count_include_pad=0, **window)
 
-
-def _ends(layer: ChannelRange) -> list[tuple[str, int]]:
-    return [("start", layer.start), ("stop", layer.stop), ("axis", 1)]
-
-
-def _end(layer: Pool, axis: int, before: Shape, after: Shape) -> int:
-    """How many cells the last window needs behind the grid."""
-    needed = (after[axis] - 1) * layer.stride[axis] + layer.kernel[axis] - before[axis] - layer.padding[axis]
-    return max(0, needed)
+    def concat(self, path: str, values: Sequence[str]) -> str:
+        return self.node("Concat", list(values), path, axis=1)

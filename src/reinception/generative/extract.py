@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from reinception.data.sources.records import Record
 from reinception.data.sources.remote import is_address
 from reinception.data.sources.shards import holds_shards
 from reinception.distributed import require_same
-from reinception.errors import BadImage, ReinceptionError
+from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.generative import feature_cache
 from reinception.generative.extractor import Extractor
 from reinception.generative.feature_cache import Chunk
@@ -140,7 +140,10 @@ class _Runner:
 
     def __init__(self, extractor: Extractor, compute: Compute) -> None:
         self.extractor, self.compute = extractor, compute
-        self.engine = Engine(extractor.network, extractor.preprocessing, compute)
+        if compute.backend not in ("auto", "torch"):
+            raise UsageError(f"score: features are computed by torch, as those of others are, not by {compute.backend}")
+        how = replace(compute, backend="torch")
+        self.engine = Engine(extractor.network, extractor.preprocessing, how)
         self.input_of = partial(_input_of, extractor.mode, extractor.preprocessing)
 
     def chunks(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from reinception.errors import UsageError
-from reinception.machine import Precision
 
 if TYPE_CHECKING:
     from reinception.distributed import Ranks
 
-Backend = Literal["auto", "torch"]
+Backend = Literal["auto", "torch", "openvino"]
+InferencePrecision = Literal["auto", "fp32", "bf16"]
 
 Progress = Callable[[int, int | None], None]
 """Called with (images done, images in all; None while the list of them has not been read to its end)."""
@@ -20,7 +20,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How a network is run over many images. Nothing in it changes the result, except `precision`.
+    """How a network is run over many images. `precision` changes the result within a tolerance, `backend` its rounding.
 
     Args: each is a field, explained below.
 
@@ -38,12 +38,13 @@ class Compute:
     """cpu, cuda or cuda:N; auto is the current GPU, else the processor (default: auto; in Python, where
     the network is)"""
 
-    precision: Precision = "fp32"
-    """number format of the heavy layers; fp32 gives the same figures on every processor, bf16 is faster where the
-    hardware has it"""
+    precision: InferencePrecision | None = None
+    """number format of the heavy layers; auto is bf16 where the hardware has it, which is faster (default: auto for
+    predict and features, fp32 for what else there is, so that figures are the same on every processor)"""
 
     backend: Backend = "auto"
-    """what computes the network"""
+    """what computes the network; auto is the fastest that is measured here within the precision's tolerance, once for
+    each model, and torch for serve and score. torch in fp32 gives the reference"""
 
     batch_size: int = 32
     """images at a time: memory and speed, not the result"""
@@ -55,6 +56,9 @@ class Compute:
     progress: Progress | None = None
     """called with (images done, images in all or None), of this process's shard"""
 
+    notice: Callable[[str], None] | None = None
+    """called with a line about what `auto` chose and why"""
+
     ranks: Ranks | None = None
     """the connected processes that share the images; None for a process alone"""
 
@@ -64,6 +68,10 @@ class Compute:
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
 
+    def with_default(self, precision: InferencePrecision) -> Compute:
+        """The same with `precision` where none is given."""
+        return self if self.precision is not None else replace(self, precision=precision)
+
 
 HERE = Compute()
-"""The defaults: on the device that the network is on, in float32."""
+"""The defaults: on the device that the network is on."""

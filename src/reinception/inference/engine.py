@@ -2,68 +2,83 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from reinception import machine
 from reinception.data.loading.evaluation_stream import EvaluationBatch, evaluation_batches
-from reinception.data.loading.loader import normalise
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
+from reinception.inference.backends.choice import backend_of
+from reinception.inference.backends.network_backend import NetworkPrecision, Output, Pending, Task
+from reinception.inference.backends.torch_backend import TorchBackend
 from reinception.inference.compute import HERE, Compute, Progress
 from reinception.model.build import Network
 from reinception.preprocess import Crops, Preprocessing
-
-_CPU_BLOCK, _CUDA_BLOCK = 16, 32
 
 Row = npt.NDArray[np.float32]
 """What the network computed of one image: (k,) probabilities or (num_features,) features."""
 
 
 class Engine:
-    """A network as it is computed: a copy of its modules in evaluation mode, weights channels last on one device.
+    """A network as it is computed: a copy of it in evaluation mode, held by a backend.
 
     The network given is never changed: its device, layout, mode and gradients stay; nor does the engine change when it
-    is trained on. Float32 results depend on nothing but the image: not on batches, neighbours, or the layout that the
-    network given has.
+    is trained on. Float32 results of torch depend on nothing but the image: not on batches, neighbours, or the layout
+    that the network given has.
 
     Args:
         network: the network, in any mode, on any device.
         preprocessing: what becomes of an image's pixels.
-        compute: device (None: the network's), precision, batches. UsageError for a device or precision that is not
-            there.
+        compute: device (None: the network's), precision (None: fp32), backend, batches. UsageError for a device,
+            precision or backend that is not there.
+        num_images: how many there will be at most, where that is known.
     """
 
-    def __init__(self, network: Network, preprocessing: Preprocessing, compute: Compute = HERE) -> None:
+    def __init__(
+        self,
+        network: Network,
+        preprocessing: Preprocessing,
+        compute: Compute = HERE,
+        *,
+        num_images: int | None = None,
+    ) -> None:
         own = next(network.parameters()).device
         self.device = own if compute.device is None else machine.choose_device(compute.device)
-        self.dtype = machine.precision(compute.precision, self.device)
+        self.dtype = machine.precision(compute.precision or "fp32", self.device)
         self.preprocessing = preprocessing
         self.compute = compute
-        self.network = _copy(network, self.device, self.dtype)
+        self.num_features = network.num_features
+        precision: NetworkPrecision = "fp32" if self.dtype == torch.float32 else "bf16"
+        task = Task(network=network, preprocessing=preprocessing, precision=precision, device=self.device)
+        self.backend = backend_of(
+            task, compute.backend, num_images=num_images, tell=compute.notice, ranks=compute.ranks
+        )
+        self._given = network
+
+    @cached_property
+    def network(self) -> Network:
+        """torch's copy of the network, channels last on the device."""
+        if isinstance(self.backend, TorchBackend):
+            return self.backend.network
+        return TorchBackend(self._given, self.preprocessing, self.device, self.dtype).network
 
     @property
-    def precision(self) -> str:
-        """What it computes in: fp32 or bf16."""
-        return "fp32" if self.dtype == torch.float32 else "bf16"
+    def precision(self) -> NetworkPrecision:
+        """What it computes in: fp32, bf16 or int8."""
+        return self.backend.precision
 
     @property
     def block_size(self) -> int:
-        """How many images the network always computes together, so its numbers do not depend on how many there are.
-
-        With fewer than 16 on one thread torch takes its own convolution for kernels of 1 x 1 and oneDNN's otherwise,
-        and oneDNN has several; they add in other orders. What else is in the block changes no bit. On a processor 16
-        were as cheap as 32 to within 3 % for Inception-v3 at 299 pixels, and waste less where there are few images.
-        """
-        return _CUDA_BLOCK if self.device.type == "cuda" else _CPU_BLOCK
+        """How many images the network computes together."""
+        return self.backend.block_size
 
     def batches(self, records: Iterable[Record], crops: Crops | None = None) -> Iterator[EvaluationBatch]:
         """The single crop of each record, or its distinct `crops` less their mirror images."""
@@ -78,38 +93,42 @@ class Engine:
         `mirrored` adds the mirror image of each crop. `block` is how many are computed together, if not `block_size`.
         ReinceptionError where the network's output is not finite.
         """
-
-        def softmax(images: Tensor) -> Tensor:
-            return _logits(self.network, images).float().softmax(dim=1)
-
         size = block or self.block_size
-        return _in_order(self._computed(batches, softmax, size=size // 2 or 1 if mirrored else size, mirrored=mirrored))
+        return _in_order(
+            self._computed(batches, "probabilities", size=size // 2 or 1 if mirrored else size, mirrored=mirrored)
+        )
 
     def features(self, batches: Iterable[EvaluationBatch], *, block: int | None = None) -> Iterator[Row | BadImage]:
         """For each image in order its pooled features (num_features,) float32, or why there are none."""
-
-        def pooled(images: Tensor) -> Tensor:
-            return self.network.features(images).float()
-
-        return _in_order(self._computed(batches, pooled, size=block or self.block_size, mirrored=False))
+        return _in_order(self._computed(batches, "features", size=block or self.block_size, mirrored=False))
 
     def _computed(
-        self, batches: Iterable[EvaluationBatch], function: Callable[[Tensor], Tensor], *, size: int, mirrored: bool
+        self, batches: Iterable[EvaluationBatch], output: Output, *, size: int, mirrored: bool
     ) -> Iterator[tuple[EvaluationBatch, npt.NDArray[np.float64]]]:
-        """Each block with its rows (n, columns), weighted."""
+        """Each block with its rows (n, columns), weighted; as many are open as the backend computes at once."""
+        waiting: deque[tuple[EvaluationBatch, Pending]] = deque()
         for block in _blocks(batches, size):
             if not len(block):
                 yield block, np.empty((0, 0))
                 continue
-            num = len(block)
             images = torch.cat([block.images, block.images.flip(3)]) if mirrored else block.images
-            with torch.inference_mode(), machine.autocast(self.dtype, self.device):
-                values = function(normalise(images.to(self.device), self.preprocessing))
-                if not bool(values[:num].isfinite().all()):
-                    raise ReinceptionError("the network's output is not finite: its weights are damaged or diverged")
-                rows = values.cpu().numpy().astype(np.float64)
-            pairs = rows[:num] + rows[len(block.images) :][:num] if mirrored else rows[:num]
-            yield block, pairs * block.weights[:, None]
+            waiting.append((block, self.backend.submit(images, output)))
+            if len(waiting) > self.backend.in_flight:
+                yield _weighted(*waiting.popleft(), mirrored=mirrored)
+        while waiting:
+            yield _weighted(*waiting.popleft(), mirrored=mirrored)
+
+
+def _weighted(
+    block: EvaluationBatch, pending: Pending, *, mirrored: bool
+) -> tuple[EvaluationBatch, npt.NDArray[np.float64]]:
+    num = len(block)
+    values = pending.result()
+    if not bool(np.isfinite(values[:num]).all()):
+        raise ReinceptionError("the network's output is not finite: its weights are damaged or diverged")
+    rows = values.astype(np.float64)
+    pairs = rows[:num] + rows[len(block.images) :][:num] if mirrored else rows[:num]
+    return block, pairs * block.weights[:, None]
 
 
 @contextmanager
@@ -141,13 +160,16 @@ def score(
     *,
     crops: Crops | None = None,
     compute: Compute = HERE,
+    num_images: int | None = None,
 ) -> Scored:
     """Softmax of the network's logits for each record once; with `crops` the average of their probabilities.
 
-    An image that cannot be read is listed in `bad`, the rest go on. ReinceptionError where the network's output is not
+    An image that cannot be read is listed in `bad`, the rest go on. With ranks `num_images` is how many records there
+    are in all, where `records` are a shard. ReinceptionError where the network's output is not
     finite.
     """
-    engine = Engine(network, preprocessing, compute)
+    num = (len(records) if num_images is None else num_images) * (1 if crops is None else crops.num)
+    engine = Engine(network, preprocessing, compute, num_images=num)
     rows = engine.probabilities(engine.batches(records, crops), mirrored=crops is not None)
     values, bad = table(rows, len(records), network.arch.num_classes, compute.progress)
     return Scored(probabilities=values, bad=bad, precision=engine.precision)
@@ -167,21 +189,6 @@ def table(
         if progress:
             progress(index + 1, num)
     return values, bad
-
-
-def _copy(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
-    """The same modules on `device`, channels last, in evaluation mode, without gradients.
-
-    Weights of convolutions and linear layers are of `dtype`, to which autocast would convert them for each batch.
-    """
-    known: dict[int, object] = {id(network.arch): network.arch}
-    for module in network.modules():
-        kind = dtype if isinstance(module, (nn.Conv2d, nn.Linear)) else None
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
-            own = tensor.detach().to(device=device, dtype=kind, memory_format=layout, copy=True)
-            known[id(tensor)] = nn.Parameter(own, requires_grad=False) if isinstance(tensor, nn.Parameter) else own
-    return copy.deepcopy(network, known).eval()
 
 
 def _in_order(parts: Iterable[tuple[EvaluationBatch, npt.NDArray[np.float64]]]) -> Iterator[Row | BadImage]:
@@ -239,14 +246,3 @@ def _joined(batches: Sequence[EvaluationBatch]) -> EvaluationBatch:
 def _cut(batch: EvaluationBatch, start: int, end: int) -> EvaluationBatch:
     part = slice(start, end)
     return EvaluationBatch(images=batch.images[part], indices=batch.indices[part], weights=batch.weights[part])
-
-
-def _logits(network: Network, images: Tensor) -> Tensor:
-    """The network's logits, of which no row depends on its place in the block.
-
-    MKL adds up a row of features in another order when it begins at another place within 64 bytes. Those of the
-    published widths all begin at the first; for the others each row is filled up with zeros.
-    """
-    classifier = network.classifier
-    missing = (0, -classifier.in_features % 16)
-    return F.linear(F.pad(network.features(images), missing), F.pad(classifier.weight, missing), classifier.bias)

@@ -217,7 +217,7 @@ def evaluate_records(
     bad: dict[int, BadImage] = {}
     for index, (model, (preprocessing, crops)) in enumerate(zip(models, protocols, strict=True)):
         counted = _counted(compute, before=index * len(mine), total=len(models) * len(mine))
-        own = score(model.network, preprocessing, mine, crops=crops, compute=counted)
+        own = score(model.network, preprocessing, mine, crops=crops, compute=counted, num_images=len(records))
         rows, found = collect(own.probabilities, own.bad, compute.ranks, batch_size=compute.batch_size)
         scored.append(rows)
         precision = own.precision

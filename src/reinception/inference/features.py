@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage
+from reinception.inference.backends.choice import FEW_IMAGES
 from reinception.inference.compute import HERE, Compute
 from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
-from reinception.inference.stream import Item, expand, rows_in_order
+from reinception.inference.stream import Item, expand, peeked, rows_in_order
 from reinception.model.artifact import Model
 
 
@@ -82,8 +83,9 @@ def features_stream(
     With ranks, which all call this with the same arguments, each computes its shard, and all get every row.
     """
     model = as_model(model)
-    engine = Engine(model.network, model.preprocessing, compute)
-    yield from pooled_features(engine, expand([paths] if isinstance(paths, str | Path) else paths))
+    num, items = peeked(expand([paths] if isinstance(paths, str | Path) else paths), FEW_IMAGES)
+    engine = Engine(model.network, model.preprocessing, compute.with_default("auto"), num_images=num)
+    yield from pooled_features(engine, items)
 
 
 def pooled_features(engine: Engine, items: Iterator[Item]) -> Iterator[ImageFeatures]:
@@ -92,5 +94,5 @@ def pooled_features(engine: Engine, items: Iterator[Item]) -> Iterator[ImageFeat
     def function(records: Iterable[Record]) -> Iterator[Row | BadImage]:
         return engine.features(engine.batches(records))
 
-    for name, row in rows_in_order(items, function, engine.network.num_features, engine.compute):
+    for name, row in rows_in_order(items, function, engine.num_features, engine.compute):
         yield ImageFeatures.of(name, row)

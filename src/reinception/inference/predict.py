@@ -13,10 +13,11 @@ import numpy as np
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, UsageError
 from reinception.files import json_text, new_text_file
+from reinception.inference.backends.choice import FEW_IMAGES
 from reinception.inference.compute import HERE, Compute
 from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
-from reinception.inference.stream import Item, begins_with, expand, rows_in_order
+from reinception.inference.stream import Item, expand, peeked, rows_in_order
 from reinception.metrics import Probabilities, csv_line
 from reinception.model.artifact import Model
 
@@ -109,9 +110,9 @@ def predict_stream(
         raise UsageError(f"predict: top must be at least 1, got {top}")
     model = as_model(model)
     model.manifest.require_classifier()
-    engine = Engine(model.network, model.preprocessing, compute)
-    is_full, items = begins_with(expand([paths] if isinstance(paths, str | Path) else paths), engine.block_size)
-    return predictions(engine, model.classes, items, top=top, is_full=is_full)
+    num, items = peeked(expand([paths] if isinstance(paths, str | Path) else paths), FEW_IMAGES)
+    engine = Engine(model.network, model.preprocessing, compute.with_default("auto"), num_images=num)
+    return predictions(engine, model.classes, items, top=top, is_full=num >= engine.block_size)
 
 
 def predictions(

@@ -15,12 +15,11 @@ from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.loading.evaluation_stream import EvaluationBatch
 from reinception.errors import BadImage, UsageError
-from reinception.inference.compute import Backend, Compute
+from reinception.inference.compute import Backend, Compute, InferencePrecision
 from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
 from reinception.inference.features import ImageFeatures
 from reinception.inference.predict import Prediction, prediction
-from reinception.machine import Precision
 from reinception.model.artifact import Model
 from reinception.preprocess import Preprocessing
 
@@ -42,7 +41,8 @@ class Predictor:
         device: cpu, cuda, cuda:N, or auto for a GPU where there is one; None for where the network is (the processor
             for a path).
         precision: number format of the heavy layers: fp32, bf16, or auto for bf16 where the hardware has it.
-        backend: what computes the network: torch, which is also auto.
+        backend: what computes the network: torch, openvino, or auto for the fastest that is measured here within the
+            precision's tolerance, once for each model.
         top: labels in an answer.
         batch_size: images made ready at a time.
 
@@ -63,7 +63,7 @@ class Predictor:
         self,
         model: Model | str | Path,
         device: str | None = None,
-        precision: Precision = "auto",
+        precision: InferencePrecision = "auto",
         backend: Backend = "auto",
         *,
         top: int = 5,
@@ -135,7 +135,7 @@ class Predictor:
         if isinstance(images, Mapping):
             answers = self.features(_column(images))
             assert isinstance(answers, list)
-            columns = self._engine.network.num_features
+            columns = self._engine.num_features
             return {
                 "features": _table([one.values for one in answers], columns),
                 "error": _objects([one.error for one in answers]),
@@ -197,7 +197,11 @@ _CHANNELS = (1, 3, 4)  # grey; colour; colour and opacity
 
 
 def _remake(
-    model: Model | str | Path, device: str | None, precision: Precision, backend: Backend, more: Mapping[str, int]
+    model: Model | str | Path,
+    device: str | None,
+    precision: InferencePrecision,
+    backend: Backend,
+    more: Mapping[str, int],
 ) -> Predictor:
     return Predictor(model, device, precision, backend, **more)
 

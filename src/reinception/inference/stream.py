@@ -46,14 +46,14 @@ def num_items(paths: Sequence[str | Path]) -> int:
     return sum(1 for _ in expand(paths))
 
 
-def begins_with(items: Iterator[Item], num: int) -> tuple[bool, Iterator[Item]]:
-    """Whether there are at least `num` images to read among the items, and the items, of which no more are read."""
+def peeked(items: Iterator[Item], most: int) -> tuple[int, Iterator[Item]]:
+    """How many images to read there are among the items, up to `most`, and the items, of which no more are read."""
     first: list[Item] = []
     found = 0
-    while found < num and (item := next(items, None)) is not None:
+    while found < most and (item := next(items, None)) is not None:
         first.append(item)
         found += isinstance(item, Record)
-    return found >= num, chain(first, items)
+    return found, chain(first, items)
 
 
 def _record(path: Path) -> Record:

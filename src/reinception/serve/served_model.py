@@ -46,7 +46,7 @@ class ServedModel:
 
     @property
     def num_features(self) -> int:
-        return self.engine.network.num_features
+        return self.engine.num_features
 
     def compute(self, kind: Kind, squares: Sequence[Pixels]) -> list[Any]:
         """For each square (s, s, 3) uint8 its probabilities (k,), its features (f,), or probabilities and the class
@@ -86,7 +86,9 @@ def load_served(name: str, path: Path, compute: Compute, batch_size: int) -> Ser
     """Loads and warms up a model, at every batch size it will be computed at. ReinceptionError for a damaged one."""
     digest = _digest(path)
     network, manifest = load(path, with_aux=False)
-    engine = Engine(network, manifest.preprocessing, compute)
+    # A reload would measure the requests that run meanwhile.
+    how = replace(compute, backend="torch") if compute.backend == "auto" else compute
+    engine = Engine(network, manifest.preprocessing, how)
     model = ServedModel(name=name, path=path, digest=digest, manifest=manifest, engine=engine)
     side = manifest.preprocessing.input_size
     grey = np.full((side, side, 3), 127, dtype=np.uint8)

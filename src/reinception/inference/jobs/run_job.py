@@ -53,7 +53,8 @@ def run_job(job: ImageJob[Result], engine: Engine, compute: Compute, notice: Cal
         ReinceptionError: as `Journal`, or the list of images is no longer the same.
         Interrupted: on Ctrl-C, in order; what has been committed is kept.
     """
-    items, asked = expand(job.paths), dict(job.asked) | {"precision": engine.precision}
+    how = {"precision": engine.precision, "backend": engine.backend.name}
+    items, asked = expand(job.paths), dict(job.asked) | how
     if job.shard is not None:
         total = num_items(job.paths)
         part = job.shard.range(total)

@@ -66,6 +66,7 @@ def predict_split(run: OpenRun, network: Network, split: str, dtype: torch.dtype
     records, batch_size = run.records[split], run.plan.recipe.batch_size
     compute = Compute(
         precision="fp32" if dtype == torch.float32 else "bf16",
+        backend="torch",
         batch_size=batch_size,
         workers=run.plan.config.workers,
         progress=lambda done, total: run.stop.check(),
