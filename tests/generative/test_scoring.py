@@ -193,7 +193,8 @@ import json, sys
 from pathlib import Path
 import torch
 from reinception.distributed import Ranks
-from reinception.generative import ScoreConfig, feature_cache, score
+from reinception.generative import ScoreConfig, score
+from reinception.inference import feature_cache
 from reinception.inference.compute import Compute
 
 feature_cache.IMAGES = 16  # so that every rank has something to do

@@ -23,6 +23,7 @@ from reinception.errors import ReinceptionError, UsageError
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import load
 from reinception.recipe import Recipe, named
+from reinception.train.config import Freeze
 from reinception.train.optim import learning_rate_at
 from reinception.train.run.dry_run import dry_run
 from reinception.train.run.start import TrainConfig, train
@@ -220,11 +221,12 @@ def test_a_split_of_ones_own_is_kept_and_no_test_split_is_made_up(cells: Path, t
 # -- fine-tuning -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["trunk", "stem", "none"])
-def test_what_is_frozen_keeps_its_bits_batch_norm_too(part: str, cells: Path, finished: Path, tmp_path: Path) -> None:
-    run = train(
-        small(cells, tmp_path / "run", weights=finished / "model.safetensors", freeze=part, width=1.0, input_size=None)
-    )
+@pytest.mark.parametrize("part", ["trunk", "reduce35", "stem", "none"])
+def test_what_is_frozen_keeps_its_bits_batch_norm_too(
+    part: Freeze, cells: Path, finished: Path, tmp_path: Path
+) -> None:
+    config = small(cells, tmp_path / "run", weights=finished / "model.safetensors", width=1.0, input_size=None)
+    run = train(replace(config, freeze=part, cache=tmp_path / "cache"))
     before, after = load_file(finished / "model.safetensors"), load_file(run / "last.safetensors")
     kept = {name for name in after if torch.equal(before[name], after[name])}
     stem = {name for name in after if name.startswith("stem.")}
@@ -232,7 +234,8 @@ def test_what_is_frozen_keeps_its_bits_batch_norm_too(part: str, cells: Path, fi
     if part == "none":
         assert not {name for name in kept if not name.endswith("num_batches_tracked")}
     else:
-        assert kept == {"trunk": trunk, "stem": stem}[part]
+        middle = {name for name in after if name.startswith(("stem.", "grid35.", "reduce35."))}
+        assert kept == {"trunk": trunk, "reduce35": middle, "stem": stem}[part]
     assert any(name.startswith("aux.") for name in after) == (part != "trunk")
 
 
@@ -329,6 +332,7 @@ def test_training_starts_from_others_weights_and_says_what_they_are(tmp_path: Pa
             out=tmp_path / "run",
             weights=str(tmp_path / "theirs.pth"),
             freeze="trunk",
+            cache=tmp_path / "cache",
             epochs=1,
             batch_size=8,
             input_size=75,

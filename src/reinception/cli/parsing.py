@@ -30,7 +30,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
 # Each is the function `run` of the module of its name: `data check` is in data_check.py.
 VERBS = (
-    *("models", "show", "draw", "train", "recipe list", "recipe show"),
+    *("models", "show", "draw", "train", "recipe list", "recipe show", "recipe find-rate"),
     *("evaluate", "predict", "report", "compare", "features", "score", "ablate", "shrink"),
     *("data check", "data split", "data pack", "weights identify", "weights convert"),
     *("export", "rewrite check", "serve", "doctor"),
@@ -66,7 +66,7 @@ def parse(words: Sequence[str]) -> Callable[[], None]:
 
 
 def verb_named(name: str) -> Verb:
-    return Verb(name=name, run=importlib.import_module(f"reinception.cli.{name.replace(' ', '_')}").run)
+    return Verb(name=name, run=importlib.import_module(f"reinception.cli.{re.sub('[ -]', '_', name)}").run)
 
 
 def _explicit(words: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from reinception import machine
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
 from reinception.data.loading.loader import normalise
-from reinception.data.loading.read import bytes_of, pixels_of, watched
+from reinception.data.loading.read import pixels_of, watched
 from reinception.data.loading.workers import Watchdog, ordered_map
 from reinception.data.sources.class_folders import image_files
 from reinception.data.sources.manifest import SUFFIXES as MANIFESTS
@@ -26,14 +25,14 @@ from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.data.sources.remote import is_address
 from reinception.data.sources.shards import holds_shards
-from reinception.distributed import require_same
 from reinception.errors import BadImage, ReinceptionError, UsageError
-from reinception.generative import feature_cache
 from reinception.generative.extractor import Extractor
-from reinception.generative.feature_cache import Chunk
 from reinception.generative.modes import Mode, network_input
+from reinception.inference import feature_cache
 from reinception.inference.compute import Compute, Progress
 from reinception.inference.engine import Engine
+from reinception.inference.feature_cache import FeatureCache
+from reinception.inference.image_digests import digests_of
 from reinception.preprocess import Preprocessing
 
 # -- images ------------------------------------------------------------------------------------------------------------
@@ -62,6 +61,17 @@ def records_of(data: str | Path) -> Sequence[Record]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Chunk:
+    """Features (n, d) of n distinct images, which of them span exactly 0 to 255, and by row why one has none: (kind,
+    reason). `dates` are the days they were computed, empty where that was just now."""
+
+    features: npt.NDArray[np.float32]
+    full_range: npt.NDArray[np.bool_]
+    bad: Mapping[int, tuple[str, str]]
+    dates: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SetFeatures:
     """Features (n, d) float32 of the usable images of one set, ordered by the SHA-256 of their files (copies beside
     each other); `errors` name the others. `num_cached` rows were computed before, the last of them at `cached_on`.
@@ -87,7 +97,7 @@ def features_of_records(
     goes on where it was. With ranks, which all call this with the same arguments, each computes some of the blocks, and
     all get the whole. Neither changes a bit, nor do workers, batches or the order of `records`.
     """
-    digests = _digests(records, compute)
+    digests = digests_of(records, compute)
     errors = [found for found in digests if isinstance(found, BadImage)]
     places: dict[bytes, list[int]] = {}
     for index, digest in enumerate(digests):
@@ -110,8 +120,8 @@ def features_of_records(
             rows += [chunk.features[row]] * len(where)
             num_distinct += 1
             num_full_range += len(where) * bool(chunk.full_range[row])
-            num_cached += len(where) * (chunk.cached_on is not None)
-        dates |= {chunk.cached_on} if chunk.cached_on else set()
+            num_cached += len(where) * (chunk.dates[row] != "")
+        dates |= set(chunk.dates) - {""}
     return SetFeatures(
         features=np.stack(rows) if rows else np.empty((0, extractor.num_features), dtype=np.float32),
         num_found=len(records),
@@ -147,11 +157,13 @@ class _Runner:
         self.input_of = partial(_input_of, extractor.mode, extractor.preprocessing)
 
     def chunks(
-        self, parts: Sequence[Sequence[bytes]], records: Mapping[bytes, Record], cache: Path | None
-    ) -> Iterator[Chunk]:
+        self, parts: Sequence[Sequence[bytes]], records: Mapping[bytes, Record], root: Path | None
+    ) -> Iterator[_Chunk]:
         """The chunk of each part in order: from the cache, from this process, or from the rank whose turn it was."""
         ranks = self.compute.ranks
         world_size, rank = (1, 0) if ranks is None else (ranks.world_size, ranks.rank)
+        how = {**self.extractor.provenance(), "device": self.engine.device.type, "precision": self.engine.precision}
+        cache = FeatureCache(root, how, (self.extractor.num_features,))
         done, total = 0, sum(map(len, parts[rank::world_size]))
         for start in range(0, len(parts), world_size):
             own = None
@@ -159,24 +171,41 @@ class _Runner:
                 part = parts[start + rank]
                 told = self.compute.progress
                 report = None if told is None else partial(_shifted, told, done, total)
-                own = self._chunk(part, [records[digest] for digest in part], cache, report)
+                own = self._chunk(part, records, cache, report)
                 done += len(part)
                 if told:
                     told(done, total)
             yield from _exchanged(own, min(world_size, len(parts) - start), self.compute)
 
     def _chunk(
-        self, part: Sequence[bytes], records: Sequence[Record], cache: Path | None, report: Callable[[int], None] | None
-    ) -> Chunk:
-        key = feature_cache.key_of(
-            part, {**self.extractor.provenance(), "device": self.engine.device.type, "precision": self.engine.precision}
-        )
-        found = None if cache is None else feature_cache.read(cache, key, len(part), self.extractor.num_features)
-        if found is not None:
-            return found
+        self,
+        part: Sequence[bytes],
+        records: Mapping[bytes, Record],
+        cache: FeatureCache,
+        report: Callable[[int], None] | None,
+    ) -> _Chunk:
+        cache.refresh()
+        dates = [cache.date(digest) or "" for digest in part]
+        missing = [row for row, digest in enumerate(part) if digest not in cache]
         bad: dict[int, tuple[str, str]] = {}
+        if missing:
+            kept, rows, spans, refused = self._computed([records[part[row]] for row in missing], report)
+            bad = {missing[index]: why for index, why in refused.items()}
+            cache.keep([part[missing[index]] for index in kept], torch.from_numpy(rows), spans)
+        good = [row for row in range(len(part)) if row not in bad]
+        features = np.zeros((len(part), self.extractor.num_features), dtype=np.float32)
         full_range = np.zeros(len(part), dtype=bool)
+        found, marks = cache.rows([part[row] for row in good])
+        features[good], full_range[good] = found.numpy(), marks
+        return _Chunk(features=features, full_range=full_range, bad=bad, dates=dates)
+
+    def _computed(
+        self, records: Sequence[Record], report: Callable[[int], None] | None
+    ) -> tuple[list[int], npt.NDArray[np.float32], list[int], dict[int, tuple[str, str]]]:
+        """Which of `records` are usable, their features, whether each spans 0 to 255, and why others are not."""
+        bad: dict[int, tuple[str, str]] = {}
         kept: list[int] = []
+        marks: list[int] = []
         job = partial(_load, self.input_of, records)
         size = self.compute.batch_size
         tasks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
@@ -185,20 +214,13 @@ class _Runner:
             done = ordered_map(job, tasks, self.compute.workers)
             for task, (images, spans, refused) in zip(tasks, done, strict=True):
                 bad.update({index: (why.kind, why.reason) for index, why in refused.items()})
-                good = [index for index in task if index not in refused]
-                full_range[good] = spans
-                kept.extend(good)
+                kept.extend(index for index in task if index not in refused)
+                marks.extend(map(int, spans))
                 yield images
                 if report:
                     report(task.stop)
 
-        rows = self.rows(loaded())
-        features = np.zeros((len(part), self.extractor.num_features), dtype=np.float32)
-        features[kept] = rows
-        chunk = Chunk(features=features, full_range=full_range, bad=bad)
-        if cache is not None:
-            feature_cache.write(cache, key, chunk)
-        return chunk
+        return kept, self.rows(loaded()), marks, bad
 
     def rows(self, batches: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Features of what `input_of` made of images, in order."""
@@ -256,34 +278,7 @@ def _blocks(batches: Iterable[npt.NDArray[Any]], size: int) -> Iterator[tuple[np
         yield np.concatenate([waiting, np.repeat(waiting[-1:], size - len(waiting), axis=0)]), len(waiting)
 
 
-def _digests(records: Sequence[Record], compute: Compute) -> list[bytes | BadImage]:
-    """The SHA-256 of each image's file, or why it cannot be read; the ranks share the reading."""
-    ranks = compute.ranks
-    world_size, rank = (1, 0) if ranks is None else (ranks.world_size, ranks.rank)
-    mine = range(rank, len(records), world_size)
-    tasks = [mine[start : start + 256] for start in range(0, len(mine), 256)]
-    found = [one for part in ordered_map(partial(_hash, records), tasks, compute.workers) for one in part]
-    if ranks is not None:
-        require_same(ranks, str(len(records)))
-    every = [found] if ranks is None else ranks.all_gather_objects(found)
-    digests: list[bytes | BadImage] = []
-    for index in range(len(records)):
-        one = every[index % world_size][index // world_size]
-        digests.append(bytes.fromhex(one) if isinstance(one, str) else BadImage(*one))
-    return digests
-
-
-def _hash(records: Sequence[Record], task: range, watchdog: Watchdog) -> list[str | tuple[str, str, str]]:
-    found: list[str | tuple[str, str, str]] = []
-    for index in task:
-        try:
-            found.append(hashlib.sha256(bytes_of(records[index], watchdog.pause)).hexdigest())
-        except BadImage as error:
-            found.append((records[index].name, error.kind, error.reason))
-    return found
-
-
-def _exchanged(own: Chunk | None, num: int, compute: Compute) -> Iterator[Chunk]:
+def _exchanged(own: _Chunk | None, num: int, compute: Compute) -> Iterator[_Chunk]:
     """The chunks of this turn in the order of the ranks, `num` of which have one."""
     ranks = compute.ranks
     if ranks is None:
@@ -291,18 +286,18 @@ def _exchanged(own: Chunk | None, num: int, compute: Compute) -> Iterator[Chunk]
         yield own
         return
     width = 0 if own is None else own.features.shape[1]
-    told = None if own is None else [len(own.features), own.full_range.tolist(), list(own.bad.items()), own.cached_on]
+    told = None if own is None else [len(own.features), own.full_range.tolist(), list(own.bad.items()), list(own.dates)]
     every = ranks.all_gather_objects([width, told])
     width = max(one[0] for one in every)
     rows = np.zeros((0, width), dtype=np.float32) if own is None else own.features
     features = ranks.all_gather_rows(torch.from_numpy(rows)).numpy()
     start = 0
-    for _, (count, full_range, bad, cached_on) in every[:num]:
-        yield Chunk(
+    for _, (count, full_range, bad, dates) in every[:num]:
+        yield _Chunk(
             features=features[start : start + count],
             full_range=np.array(full_range, dtype=bool),
             bad={index: (kind, reason) for index, (kind, reason) in bad},
-            cached_on=cached_on,
+            dates=dates,
         )
         start += count
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reinception.data.sources.records import Record, Source
-from reinception.data.sources.split import assign_splits
+from reinception.data.sources.split import assign_fold, assign_splits
 from reinception.errors import ReinceptionError
 from reinception.model.artifact import Manifest
 
@@ -69,6 +69,7 @@ def split_as_in_training(source: Source, manifest: Manifest) -> Source | None:
         return None
     if data.get("fingerprint") != source.fingerprint:
         return None
-    return assign_splits(
-        source, seed=split["seed"], val_fraction=split["val_fraction"], test_fraction=split["test_fraction"]
-    )
+    seed, val_fraction = split["seed"], split["val_fraction"]
+    if split.get("folds") is not None:
+        return assign_fold(source, folds=split["folds"], fold=split["fold"], seed=seed, val_fraction=val_fraction)
+    return assign_splits(source, seed=seed, val_fraction=val_fraction, test_fraction=split["test_fraction"])

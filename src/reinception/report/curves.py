@@ -73,11 +73,11 @@ def refresh(run: Path) -> None:
     charts = learning_curves(read_log(run / "metrics.jsonl"))
     if charts:
         with new_text_file(run / CURVES_NAME, replace=True) as file:
-            file.write(_curves_svg(charts) + "\n")
+            file.write(drawing(charts) + "\n")
 
 
-def _curves_svg(charts: Sequence[Chart]) -> str:
-    """One SVG of all charts with their titles and legends, two to a row."""
+def drawing(charts: Sequence[Chart]) -> str:
+    """One SVG file of all charts with their titles and legends, two to a row."""
     rows = (len(charts) + 1) // 2
     width, height = 2 * WIDTH + 3 * MARGIN, rows * (HEAD + HEIGHT + MARGIN) + MARGIN
     out = [

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from reinception.errors import UsageError
 from reinception.machine import Precision
 from reinception.recipe import Recipe
 
 AuxMode = Literal["auto", "strict", "adaptive", "none"]
 Reduction = Literal["exact", "fast"]
-Freeze = Literal["trunk", "stem", "none"]
+Freeze = Literal["trunk", "stem", "grid35", "reduce35", "grid17", "reduce17", "none"]
 
 DEFAULT_MODEL = "inception_v3"
 FLAGS = {
@@ -99,7 +101,15 @@ class TrainConfig:
     torchvision:TAG or timm:NAME, instead of random weights"""
 
     freeze: Freeze = "none"
-    """the part of --weights that does not learn: trunk is all below the classifier, stem the first layers"""
+    """the part of --weights that does not learn, up to and including the stage of that name: trunk is all below the
+    classifier, whose features are computed once, kept on disk, and a classifier fitted to them in seconds"""
+
+    views: int = 1
+    """with --freeze trunk: features of so many views of each training image, the first undistorted, the others
+    distorted as the recipe says; each costs one pass over the images, once"""
+
+    cache: str | Path | None = field(default=None, metadata=RESUMABLE)
+    """folder that keeps the features of --freeze by content, for other runs too (default: the user's cache folder)"""
 
     teacher: str | Path | None = None
     """learn from this trained model's probabilities too (distillation); it sees the same views of the images, once"""
@@ -118,6 +128,13 @@ class TrainConfig:
 
     test_fraction: float = 0.25
     """fraction of each class never trained or chosen on, where DATA has no test/"""
+
+    folds: int | None = None
+    """cross-validation: train so many times, each time testing on another part of DATA, and report the mean and its
+    interval; RUN gets a run folder for each"""
+
+    fold: int | None = None
+    """with --folds: only this fold, from 1; it is the same as in the whole"""
 
     exclude: str | Path | None = None
     """leave out the images it names, one a line, as `data check --quarantine` writes them"""
@@ -192,6 +209,29 @@ class AblateConfig:
         optional = [name for name in ("input_size", "batch_size") if getattr(self, name) is not None]
         names = ["out", "study", length, "num_seeds", "width", *optional, *(["workers"] if self.workers else [])]
         return _command("ablate", self, names)
+
+
+_LEAST_STEPS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindRateConfig:
+    """The range of learning rates and how finely it is swept."""
+
+    lowest: float = 1e-6
+    """the learning rate of the first step"""
+
+    highest: float = 1.0
+    """the learning rate of the last step, where the loss has not left the range before"""
+
+    steps: int = 100
+    """training steps, at learning rates in equal ratios"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest < self.highest < math.inf:
+            raise UsageError(f"--lowest {self.lowest:g} and --highest {self.highest:g}: 0 < lowest < highest is needed")
+        if self.steps < _LEAST_STEPS:
+            raise UsageError(f"--steps must be at least {_LEAST_STEPS}, got {self.steps}")
 
 
 def flag(name: str) -> str:

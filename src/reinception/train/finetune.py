@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from reinception.errors import UsageError
 from reinception.model.build import Network, build
 from reinception.spec import Arch
 from reinception.train.config import Freeze
@@ -42,19 +43,33 @@ def matching_outputs(learned: Sequence[str], classes: Sequence[str]) -> list[int
 
 
 def freeze(network: Network, part: Freeze) -> None:
-    """Stops the named part of `network` from learning: its first stage, or everything below the classifier."""
-    for stage in _frozen_stages(network, part):
+    """Stops the named part of `network` from learning: its first stages, or everything below the classifier."""
+    for stage in _frozen_modules(network, part):
         stage.requires_grad_(False)
 
 
 def training_mode(network: Network, part: Freeze) -> Network:
     """`network` in training mode, except for what is frozen: its batch norm keeps the statistics it came with."""
     network.train()
-    for stage in _frozen_stages(network, part):
+    for stage in _frozen_modules(network, part):
         stage.eval()
     return network
 
 
-def _frozen_stages(network: Network, part: Freeze) -> list[nn.Module]:
-    names = [name for name, _ in network.arch.stages]
-    return [network.get_submodule(name) for name in {"trunk": names, "stem": names[:1], "none": []}[part]]
+def frozen_stages(arch: Arch, part: Freeze) -> tuple[str, ...]:
+    """The stages of `arch` that `part` names: all of them for `trunk`, else those from the first to that one.
+
+    UsageError where `arch` has no such stage.
+    """
+    names = [name for name, _ in arch.stages]
+    if part == "none":
+        return ()
+    if part == "trunk":
+        return tuple(names)
+    if part not in names:
+        raise UsageError(f"--freeze {part}: {arch.name} has the stages {', '.join(names)}; choose one of them or trunk")
+    return tuple(names[: names.index(part) + 1])
+
+
+def _frozen_modules(network: Network, part: Freeze) -> list[nn.Module]:
+    return [network.get_submodule(name) for name in frozen_stages(network.arch, part)]

@@ -38,6 +38,39 @@ def assign_splits(source: Source, *, seed: int = 0, val_fraction: float = 0.1, t
     return replace(source, records=with_splits(source.records, splits))
 
 
+def assign_fold(source: Source, *, folds: int, fold: int, seed: int = 0, val_fraction: float = 0.1) -> Source:
+    """The source with the records of fold number `fold`, from 1 to `folds`, in test and the others in train and val.
+
+    Every record is in one fold. Each class, and in it each stratum, is dealt out to the folds in an order of `seed` and
+    the records' names, so folds differ by no more than an image of each class. Of the records that are not in test,
+    `val_fraction` of each class is val. A test split that exists is left out altogether: it stays unseen; other splits
+    are dissolved.
+
+    Raises `UsageError` for a fold that does not exist, and where a class has fewer records than there are folds.
+    """
+    require_fractions(val_fraction, 0.0)
+    if folds < 2 or not 1 <= fold <= folds:
+        raise UsageError(f"fold {fold} of {folds}: there must be at least 2 folds, numbered from 1")
+    unseen = frozenset(record.name for record in source.records if record.split == "test")
+    source = source.without(unseen) if unseen else source
+    splits: dict[str, str] = {}
+    for target, records in sorted(_by(list(source.records), "target").items(), key=lambda item: str(item[0])):
+        if len(records) < folds:
+            name = source.classes[records[0].target]
+            raise UsageError(f"--folds {folds}: class {name!r} has only {len(records)} images; use fewer folds")
+        place, rest = records[0].target, list[Record]()  # classes begin at different folds
+        for stratum, members in sorted(_by(records, "stratum").items(), key=lambda item: str(item[0])):
+            members.sort(key=lambda record: record.name)
+            for index in RandomStream("fold", seed, str(target), str(stratum)).permutation(len(members)):
+                if place % folds == fold - 1:
+                    splits[members[index].name] = "test"
+                else:
+                    rest.append(members[index])
+                place += 1
+        splits |= _split_class(rest, seed, Fraction(0), Fraction(str(val_fraction)))
+    return replace(source, records=with_splits(source.records, splits))
+
+
 def require_fractions(val_fraction: float, test_fraction: float) -> None:
     """`UsageError` unless both fractions are at least 0 and leave something to train on."""
     if not (test_fraction >= 0 and val_fraction >= 0 and test_fraction + val_fraction < 1):

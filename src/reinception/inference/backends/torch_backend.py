@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from concurrent.futures import Future
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class TorchBackend:
             if output == "features":
                 values = self.network.features(inputs).float()
             else:
-                values = _logits(self.network, inputs).float().softmax(dim=1)
+                values = _logits(self.network.classifier, self.network.features(inputs)).float().softmax(dim=1)
             done: Future[Rows] = Future()
             done.set_result(values.cpu().numpy())
         return done
@@ -83,12 +84,22 @@ def _copy(network: Network, device: torch.device, dtype: torch.dtype) -> Network
     return copy.deepcopy(network, known).eval()
 
 
-def _logits(network: Network, images: Tensor) -> Tensor:
-    """The network's logits, of which no row depends on its place in the block.
+def probabilities_of_features(classifier: nn.Linear, features: Tensor, *, block: int = _CPU_BLOCK) -> Rows:
+    """The softmax (n, classes) of features (n, num_features) float32: bit for bit what a float32 backend gives for the
+    images they were computed of, where `block` is its `block_size`."""
+    rows = [np.empty((0, classifier.out_features), dtype=np.float32)]
+    with torch.inference_mode():
+        for part in features.split(block):
+            whole = torch.cat([part, part[-1:].expand(block - len(part), -1)]).to(classifier.weight.device)
+            rows.append(_logits(classifier, whole).softmax(dim=1)[: len(part)].cpu().numpy())
+    return np.concatenate(rows)
+
+
+def _logits(classifier: nn.Linear, features: Tensor) -> Tensor:
+    """Logits (n, classes) of features (n, num_features), of which no row depends on its place in the block.
 
     MKL adds up a row of features in another order when it begins at another place within 64 bytes. Those of the
     published widths all begin at the first; for the others each row is filled up with zeros.
     """
-    classifier = network.classifier
     missing = (0, -classifier.in_features % 16)
-    return F.linear(F.pad(network.features(images), missing), F.pad(classifier.weight, missing), classifier.bias)
+    return F.linear(F.pad(features, missing), F.pad(classifier.weight, missing), classifier.bias)

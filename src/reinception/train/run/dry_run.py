@@ -11,20 +11,15 @@ from statistics import median
 
 import torch
 
-from reinception.distributed import Ranks
 from reinception.errors import UsageError
-from reinception.machine import choose_device
 from reinception.report.formatting import duration
 from reinception.train.budget import VALIDATION_IMAGE_COST
 from reinception.train.config import TrainConfig
 from reinception.train.loop import guarded_step
 from reinception.train.optim import learning_rate_at
-from reinception.train.run.console import Console
 from reinception.train.run.metadata import precision_name
-from reinception.train.run.open_run import OpenRun, open_data
-from reinception.train.run.plan import make_plan
+from reinception.train.run.open_run import OpenRun, rehearse
 from reinception.train.run.run_folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
-from reinception.train.run.signals import StopRequest
 from reinception.train.run.start import wire
 from reinception.train.waiting import describe_waiting
 
@@ -35,12 +30,8 @@ def dry_run(config: TrainConfig) -> str:
     """The plan of `train(config)` in lines for people; takes one step to warm up and three to measure."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("--dry-run measures one process; start it without torchrun")
-    plan, console = make_plan(config), Console(is_silent=True)
-    ranks = Ranks(choose_device(config.device))
-    source = open_data(plan, console)
-    plan = plan.for_classes(source.classes)
-    network, stop = plan.network(), StopRequest()
-    run = OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop)
+    run = rehearse(config)
+    plan, source, ranks = run.plan, run.source, run.ranks
     seconds, waiting = _measure(run)
     images = {split: len(records) for split, records in run.records.items()}
     splits = ", ".join(f"{split} {count:,}" for split, count in images.items() if count)

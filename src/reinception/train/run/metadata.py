@@ -70,6 +70,7 @@ def describe_model(plan: Plan, source: Source, training: Mapping[str, Any]) -> M
                 "seed": config.seed if config.split_seed is None else config.split_seed,
                 "val_fraction": config.val_fraction,
                 "test_fraction": config.test_fraction,
+                **({} if config.folds is None else {"folds": config.folds, "fold": config.fold}),
             },
             "seed": config.seed,
             "weights": "parameter average",

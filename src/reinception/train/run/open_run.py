@@ -20,11 +20,11 @@ from reinception.data.sources.exclusions import read_exclusions
 from reinception.data.sources.labels import SPLITS
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record, Source
-from reinception.data.sources.split import assign_splits
+from reinception.data.sources.split import assign_fold, assign_splits
 from reinception.data.sources.understanding import understand
 from reinception.distributed import Ranks, require_same
 from reinception.errors import ReinceptionError
-from reinception.machine import precision
+from reinception.machine import choose_device, precision
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, build
 from reinception.train.config import TrainConfig
@@ -39,7 +39,7 @@ from reinception.train.run.metadata import (
     numeric_environment,
     precision_name,
 )
-from reinception.train.run.plan import Plan
+from reinception.train.run.plan import Plan, make_plan
 from reinception.train.run.run_folder import RunFolder, is_barely_begun, refuse_unusable, refuse_without_room
 from reinception.train.run.run_lock import RunLock
 from reinception.train.run.signals import StopRequest
@@ -74,7 +74,10 @@ class OpenRun:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps per pass over the training images; rarely a whole number."""
+        """Steps per pass over the training images; rarely a whole number. A frozen trunk's classifier is fitted to all
+        of them in every step."""
+        if self.plan.config.freeze == "trunk":
+            return 1.0
         return len(self.records["train"]) / self.plan.images_per_step
 
     def describe_model(self, training: Mapping[str, Any]) -> Manifest:
@@ -104,6 +107,15 @@ def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: R
         folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
     stop.listen()
     return OpenRun(plan=plan, source=source, network=network, ranks=ranks, console=console, stop=stop, folder=folder)
+
+
+def rehearse(config: TrainConfig) -> OpenRun:
+    """What `train(config)` would begin, for a few steps that are measured: in memory, silent, with no folder."""
+    plan, console = make_plan(config), Console(is_silent=True)
+    ranks = Ranks(choose_device(config.device))
+    source = open_data(plan, console)
+    plan = plan.for_classes(source.classes)
+    return OpenRun(plan=plan, source=source, network=plan.network(), ranks=ranks, console=console, stop=StopRequest())
 
 
 def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: RunLock) -> OpenRun | None:
@@ -219,12 +231,7 @@ def _restore_environment(checkpoint: Checkpoint, device: torch.device, console: 
 def open_data(plan: Plan, console: Console) -> Source:
     """The data of a plan, split. ReinceptionError where nothing is left to train on."""
     config = plan.config
-    source = assign_splits(
-        open_source(config.data),
-        seed=config.seed if config.split_seed is None else config.split_seed,
-        val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
-    )
+    source = _split(open_source(config.data), config)
     num_listed = len(source.records)
     if config.exclude is not None:
         source = source.without(read_exclusions(config.exclude))
@@ -237,10 +244,20 @@ def open_data(plan: Plan, console: Console) -> Source:
     return source
 
 
+def _split(source: Source, config: TrainConfig) -> Source:
+    seed, val_fraction = config.seed if config.split_seed is None else config.split_seed, config.val_fraction
+    if config.folds is not None:
+        fold = 1 if config.fold is None else config.fold
+        return assign_fold(source, folds=config.folds, fold=fold, seed=seed, val_fraction=val_fraction)
+    return assign_splits(source, seed=seed, val_fraction=val_fraction, test_fraction=config.test_fraction)
+
+
 def _check_images(source: Source, plan: Plan, console: Console, ranks: Ranks) -> None:
     """Every image decoded once, each rank its part: a bad one is named now and not in the third hour."""
     require_same(ranks, source.fingerprint)
-    mine = source.records[ranks.rank :: ranks.world_size]
+    # In cross-validation no image is read before the fold that tests on it is judged; other folds check it.
+    checked = source.records if plan.config.folds is None else [one for one in source.records if one.split != "test"]
+    mine = checked[ranks.rank :: ranks.world_size]
     found = check_images(mine, workers=plan.config.workers)
     problems = [
         why for some in ranks.all_gather_objects([f"{bad.name}: {bad.reason}" for bad in found]) for why in some
@@ -248,8 +265,8 @@ def _check_images(source: Source, plan: Plan, console: Console, ranks: Ranks) ->
     if problems:
         more = f" and {len(problems) - NAMED_PROBLEMS} more" if len(problems) > NAMED_PROBLEMS else ""
         raise ReinceptionError(
-            f"{plan.config.data}: {len(problems)} of {len(source.records)} images cannot be used "
+            f"{plan.config.data}: {len(problems)} of {len(checked)} images cannot be used "
             f"({'; '.join(problems[:NAMED_PROBLEMS])}{more}); fix or remove them, or list them "
             "with `data check --quarantine FILE` and leave them out with --exclude FILE"
         )
-    console.say(f"all {len(source.records):,} images decode")
+    console.say(f"all {len(checked):,} images decode")

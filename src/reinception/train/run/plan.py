@@ -19,7 +19,7 @@ from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
 from reinception.spec import Arch, Conv, minimum_input_size, trace
 from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, TrainConfig
-from reinception.train.finetune import matching_outputs, start_from
+from reinception.train.finetune import frozen_stages, matching_outputs, start_from
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
 from reinception.weights.convert import Conversion, convert
@@ -87,7 +87,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Its part of config.json: every choice as it was made, and as `request` the configuration, for `from_json`,
         with paths that can be found from anywhere."""
-        paths = {name: getattr(self.config, name) for name in ("data", "out", "weights", "exclude", "teacher")}
+        names = ("data", "out", "weights", "exclude", "teacher", "cache")
+        paths = {name: getattr(self.config, name) for name in names}
         given = {name: path if path is None else str(path) for name, path in paths.items()}
         asked = dataclasses.asdict(self.config) | given | {"recipe": self.recipe.name}
         absolute = {
@@ -185,6 +186,18 @@ def _check_numbers(config: TrainConfig) -> None:
     for name, kind in (("aux", AuxMode), ("freeze", Freeze), ("precision", Precision), ("reduction", Reduction)):
         if getattr(config, name) not in get_args(kind):
             raise UsageError(f"--{name} {getattr(config, name)!r}: choose one of {', '.join(get_args(kind))}")
+    _check_frozen(config)
+    if config.fold is not None and (config.folds is None or not 1 <= config.fold <= config.folds):
+        raise UsageError(f"--fold {config.fold}: give --folds K too, and a fold from 1 to K")
+
+
+def _check_frozen(config: TrainConfig) -> None:
+    if config.views < 1:
+        raise UsageError(f"--views must be at least 1, got {config.views}")
+    if config.views > 1 and config.freeze != "trunk":
+        raise UsageError("--views is for --freeze trunk: elsewhere every epoch has distortions of its own")
+    if config.teacher is not None and config.freeze == "trunk":
+        raise UsageError("--freeze trunk solves for the classifier from the labels: leave --teacher out")
     if config.freeze != "none" and config.weights is None:
         raise UsageError("--freeze keeps what --weights brings; without --weights nothing has been learned yet")
 
@@ -234,7 +247,9 @@ def _with_aux(config: TrainConfig, arch: Arch, chosen: Recipe) -> tuple[Arch, st
     """`arch` with the auxiliary classifiers it is trained with, and a line that says which."""
     if not arch.aux and config.aux in ("strict", "adaptive"):
         raise UsageError(f"--aux {config.aux}: {arch.name} has no auxiliary classifier here")
-    if not arch.aux or config.aux == "none" or chosen.auxiliary_weight == 0 or config.freeze == "trunk":
+    # What an auxiliary classifier would teach is frozen where it is attached.
+    aux_is_frozen = any(head.at in frozen_stages(arch, config.freeze) for head in arch.aux)
+    if not arch.aux or config.aux == "none" or chosen.auxiliary_weight == 0 or aux_is_frozen:
         return dataclasses.replace(arch, aux=()), "auxiliary classifier: none"
     weight = f"weight {chosen.auxiliary_weight:g}"
     if config.aux == "strict":

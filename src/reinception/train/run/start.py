@@ -23,6 +23,8 @@ from reinception.train.distill import Teacher, TeacherTargets
 from reinception.train.loop import Training, fit
 from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpointer, Checkpoints, capture, restore
 from reinception.train.run.console import Console
+from reinception.train.run.cross_validation import cross_validate, is_cross_validation
+from reinception.train.run.fit_head import fit_head
 from reinception.train.run.log import BestWeights, RunLogger
 from reinception.train.run.metadata import numeric_environment
 from reinception.train.run.open_run import FINISHED_NAME, OpenRun, begin, read_plan, reopen, was_begun_by
@@ -45,7 +47,11 @@ def train(config: TrainConfig) -> Path:
     What can be known to fail is refused before anything is written: ReinceptionError (UsageError where the request
     makes no sense), one line. Progress goes to the standard error stream. Seeds torch's global generator. Under
     torchrun every rank calls it, and after a restart of theirs it goes on with the run it had begun.
+
+    With `config.folds` and no `config.fold` it is a cross-validation: the folder has a run for each fold.
     """
+    if config.folds is not None and config.fold is None:
+        return cross_validate(config, train=train, resume=resume)
     return _run(make_plan(config), is_resumed=False)
 
 
@@ -59,6 +65,8 @@ def resume(run: str | Path, **changes: Any) -> Path:
     the folder; a finished run without more epochs is left as it is. ReinceptionError where there is nothing to resume,
     where another process trains it, or where the images are no longer those it was begun with.
     """
+    if is_cross_validation(Path(run)):
+        return cross_validate(Path(run), train=train, resume=partial(resume, **changes))
     return _run(read_plan(Path(run)).changed(changes), is_resumed=True)
 
 
@@ -81,7 +89,10 @@ def _run(plan: Plan, *, is_resumed: bool) -> Path:
             first_step = 0 if run.checkpoint is None else run.checkpoint.step
             if first_step == 0:
                 training.checkpointer.save(0)  # from here on there is always something to resume from
-            num_steps = fit(training, first_step=first_step)
+            if plan.config.freeze == "trunk":
+                num_steps = fit_head(run, training)
+            else:
+                num_steps = fit(training, first_step=first_step)
             _finish(run, training, num_steps)
     return out
 

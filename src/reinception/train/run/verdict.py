@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from reinception import metrics
+from reinception.data.sources.records import Record
 from reinception.distributed import collect, shard
 from reinception.inference.compute import Compute
 from reinception.inference.engine import score
@@ -15,6 +18,7 @@ from reinception.inference.speed import SPEED_NAME, measure
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import MODEL_NAME, load
 from reinception.model.build import Network, build
+from reinception.train.run.fit_head import prediction_table, probabilities_from_cache
 from reinception.train.run.log import BestWeights, Score
 from reinception.train.run.open_run import OpenRun
 from reinception.train.run.run_folder import RunFolder
@@ -63,7 +67,18 @@ def predict_split(run: OpenRun, network: Network, split: str, dtype: torch.dtype
 
     An image that could be read before and cannot now is an error: n must not change.
     """
-    records, batch_size = run.records[split], run.plan.recipe.batch_size
+    records = run.records[split]
+    if run.plan.config.freeze == "trunk":
+        probabilities = probabilities_from_cache(run, network, records)
+    else:
+        probabilities = _probabilities(run, network, records, dtype)
+    return prediction_table(run, records, probabilities)
+
+
+def _probabilities(
+    run: OpenRun, network: Network, records: Sequence[Record], dtype: torch.dtype
+) -> npt.NDArray[np.float32]:
+    batch_size = run.plan.recipe.batch_size
     compute = Compute(
         precision="fp32" if dtype == torch.float32 else "bf16",
         backend="torch",
@@ -76,9 +91,4 @@ def predict_split(run: OpenRun, network: Network, split: str, dtype: torch.dtype
     for bad in scored.bad.values():
         raise bad
     probabilities, _ = collect(scored.probabilities, {}, run.ranks, batch_size=batch_size)
-    return PredictionTable(
-        names=tuple(record.name for record in records),
-        targets=np.array([record.target for record in records]),
-        probabilities=probabilities,
-        classes=run.source.classes,
-    )
+    return probabilities
