@@ -25,6 +25,7 @@ from reinception.model import artifact
 from reinception.model.artifact import NO_CLASSIFIER, Manifest, Model, load, save
 from reinception.model.build import Network, WithAuxiliary, build
 from reinception.preprocess import Preprocessing
+from reinception.weights import weight_files
 
 ARCH = family.network("inception_v3", width=0.1, num_classes=2)
 MANIFEST = Manifest(
@@ -260,3 +261,19 @@ def test_a_model_without_classifier_does_not_predict(network: Network, tmp_path:
             answer()
     features = Predictor(model).features(tmp_path / "image.png")
     assert isinstance(features, ImageFeatures) and features.values is not None
+
+
+@pytest.mark.parametrize("low_bytes", [b"\x80", b"\x50\x4b"])
+def test_a_header_whose_length_looks_like_another_format_is_read(
+    network: Network, file: Path, tmp_path: Path, low_bytes: bytes
+) -> None:
+    manifest, path, wanted = load(file).manifest, tmp_path / "unlucky.safetensors", int.from_bytes(low_bytes, "little")
+    step = 256 ** len(low_bytes)
+    save(network, path, dataclasses.replace(manifest, training={"note": ""}))
+    (length,) = struct.unpack("<Q", path.read_bytes()[:8])
+    padding = (wanted - length) % step
+    noted = dataclasses.replace(manifest, training={"note": "x" * padding})
+    save(network, path, noted)
+    assert path.read_bytes().startswith(low_bytes)
+    assert load(path).manifest == noted
+    assert weight_files.read(path).is_ours

@@ -214,8 +214,9 @@ def _opened(file: Path) -> Iterator[Any]:
     """The file's tensors; every error is one line that begins with its name, once."""
     try:
         with file.open("rb") as stream:
-            head = stream.read(len(_OTHERS[0]))
-        if head.startswith(_OTHERS):
+            head = stream.read(9)
+        # A .safetensors file begins with the length of its header, whose bytes may be those of another format.
+        if head.startswith(_OTHERS) and not head.endswith(b"{"):
             raise ReinceptionError(f"is no reinception model but another library's file; {_CONVERT}")
         with safe_open(file, framework="pt") as tensors:
             yield tensors

@@ -109,7 +109,7 @@ def _read_file(file: Path) -> WeightFile:
     keras: dict[str, Any] = {}
     if head.startswith(_HDF5_MAGIC):
         kind, (tensors, keras) = "HDF5", hdf5.read(file)
-    elif head.startswith(b"PK"):
+    elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         kind, tensors, remarks, keras = _zip(file)
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         kind = "safetensors"
