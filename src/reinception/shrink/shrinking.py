@@ -18,19 +18,20 @@ from reinception.data.sources.split import assign_splits
 from reinception.distributed import Ranks
 from reinception.errors import ReinceptionError
 from reinception.files import new_text_file, write_json
+from reinception.inference.cascade import choose_threshold, joined, passing
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.inference.evaluate import evaluate_records
 from reinception.inference.evaluation_split import split_as_in_training
-from reinception.metrics import PredictionTable
+from reinception.metrics import PredictionTable, accuracy
 from reinception.model.artifact import Model, load
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe, named
 from reinception.report.formatting import duration
-from reinception.shrink.front import FrontRow, drawing, markdown, recommended, to_json
+from reinception.shrink.front import FrontRow, drawing, markdown, recommended, teacher_of, to_json
 from reinception.shrink.shrink_config import ShrinkConfig
-from reinception.shrink.students import Student, choose, images_per_second
+from reinception.shrink.students import Student, cascade_images_per_second, choose, images_per_second
 from reinception.spec import Arch, cost
 from reinception.train.config import TrainConfig
 from reinception.train.distill import Teacher
@@ -38,6 +39,7 @@ from reinception.train.run.open_run import FINISHED_NAME
 from reinception.train.run.start import resume, train
 
 SEARCH_NAME, FRONT_NAME, TABLE_NAME, CHART_NAME = "shrink.json", "front.json", "front.md", "front.svg"
+CASCADE_NAME = "cascade.json"
 _RESERVE = 0.06
 """Fraction of the time kept for judging students and measuring their speed."""
 
@@ -231,6 +233,7 @@ def _front(search: Shrinking, students: Sequence[Student]) -> str:
             )
         )
     choice = recommended(rows, config.tolerance)
+    rows.append(_cascade(search, rows, models, choice))
     write_json(to_json(rows, choice), out / FRONT_NAME, replace=True)
     text = "\n".join([*markdown(rows, choice), "", *_verdict(search, rows, choice)])
     for name, content in ((TABLE_NAME, text + "\n"), (CHART_NAME, drawing(rows))):
@@ -261,10 +264,39 @@ def _student_tables(run: Path) -> dict[str, PredictionTable]:
     }
 
 
+def _cascade(
+    search: Shrinking, rows: Sequence[FrontRow], models: Mapping[str, Model], choice: FrontRow | None
+) -> FrontRow:
+    """The recommended student, else the one that is most often right on the validation images, before the teacher.
+
+    The threshold is chosen on the validation images; it is written to cascade.json with what it does there.
+    """
+    teacher = teacher_of(rows)
+    students = [row for row in rows if row.what == "student"]
+    small = choice or max(students, key=lambda row: accuracy(row.validation).percent)
+    threshold = choose_threshold(small.validation, teacher.validation, search.config.agreement)
+    found = passing(small.validation, teacher.validation, threshold)
+    document = {"small": small.model, "large": str(Path(teacher.model).resolve()), "agreement": search.config.agreement}
+    write_json(
+        document | {"threshold": threshold, "passed_on": found.passed_on}, search.out / CASCADE_NAME, replace=True
+    )
+    engines = [search.engine(models[row.model].network, models[row.model].preprocessing) for row in (small, teacher)]
+    return FrontRow(
+        model=CASCADE_NAME,
+        what="cascade",
+        validation=joined(small.validation, teacher.validation, threshold),
+        test=joined(small.test, teacher.test, threshold),
+        images_per_second=cascade_images_per_second(*engines, passed_on=found.passed_on),
+        multiply_adds=small.multiply_adds + round(found.passed_on * teacher.multiply_adds),
+    )
+
+
 def _verdict(search: Shrinking, rows: Sequence[FrontRow], choice: FrontRow | None) -> Iterator[str]:
     config = search.config
     yield f"- test images: {len(rows[0].test):,}; chosen on {len(rows[0].validation):,} validation images"
     yield f"- goal: {config.goal}; speed here at batch 32, from decoded pixels, median of 5 interleaved rounds"
+    often = f"{100 * config.agreement:g} % of the time"
+    yield f"- {CASCADE_NAME}: the small network answers alone where it agrees with the teacher at least {often}"
     if choice is None:
         yield (
             f"- recommended: none. No student loses at most {config.tolerance:g} points on the validation images with "

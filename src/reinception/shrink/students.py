@@ -123,11 +123,31 @@ def images_per_second(engines: Mapping[str, Engine], *, batch_size: int = _BATCH
     return {name: float(np.median(rates)) for name, rates in took.items()}
 
 
+def cascade_images_per_second(small: Engine, large: Engine, *, passed_on: float, rounds: int = 3) -> float:
+    """The median over rounds of the small network on a number of images and the large one on the fraction passed on."""
+    num = 256
+    rates = []
+    for number in range(rounds + 1):
+        began = time.perf_counter()
+        for engine, images in ((small, num), (large, round(passed_on * num))):
+            for start in range(0, images, _BATCH):
+                for _ in engine.probabilities([_noise(engine, min(_BATCH, images - start))]):
+                    pass
+        if number:
+            rates.append(num / (time.perf_counter() - began))
+    return float(np.median(rates))
+
+
+def _noise(engine: Engine, num: int) -> EvaluationBatch:
+    """Images of noise: what they show changes no time."""
+    side = engine.preprocessing.input_size
+    noise = torch.randint(0, 256, (num, 3, side, side), dtype=torch.uint8)
+    return EvaluationBatch(images=noise, indices=np.arange(num), weights=np.ones(num))
+
+
 def _rate(engine: Engine, batch_size: int) -> float:
     """Images per second of batches over at least `_SECONDS`."""
-    side, began, num = engine.preprocessing.input_size, time.perf_counter(), 0
-    noise = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8)  # what it shows changes no time
-    batch = EvaluationBatch(images=noise, indices=np.arange(batch_size), weights=np.ones(batch_size))
+    batch, began, num = _noise(engine, batch_size), time.perf_counter(), 0
     while num == 0 or time.perf_counter() - began < _SECONDS:
         for _ in engine.probabilities([batch], block=min(batch_size, engine.block_size)):
             num += 1
