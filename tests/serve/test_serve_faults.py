@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -525,13 +524,3 @@ def test_memory_and_descriptors_stay_level_under_load(starting: Start, images: l
     assert slope < 20  # ten minutes say no more than this; an hour is asked for 1 MB/h
     time.sleep(16)
     assert len(list(Path(f"/proc/{server.pid}/fd").iterdir())) < 60
-
-
-def test_the_processors_of_a_container_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reinception.serve import run_server
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(40))
-    for quota, right in (("200000 100000", 2), ("max 100000", 40), ("50000 100000", 1)):
-        fake = SimpleNamespace(read_text=lambda encoding, quota=quota: quota)
-        monkeypatch.setattr(run_server, "Path", lambda _, fake=fake: fake)
-        assert run_server.num_processors() == right

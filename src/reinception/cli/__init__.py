@@ -27,7 +27,7 @@ COMPUTING = {
     "export",
     "serve",
 }
-"""Verbs that run networks: what they free they need again at once."""
+"""Verbs that run networks: what they free they need again at once, and their threads wait for each other often."""
 SIGNALLED = 128  # plus the number of the signal, as shells count
 
 
@@ -41,10 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Here, so that Ctrl-C while modules load is one line too.
         from reinception.cli.parsing import parse
-        from reinception.machine import keep_freed_memory
+        from reinception.machine import keep_freed_memory, share_processors
 
         call = parse(words)
         if words and words[0] in COMPUTING:
+            share_processors()
             keep_freed_memory()
         call()
         sys.stdout.flush()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reinception.files import write_json
-from reinception.machine import examine
+from reinception.machine import choose_device, examine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +15,22 @@ class DoctorOptions:
 
 
 def run(options: DoctorOptions) -> None:
-    """Print what this machine has: versions, processor, devices, disk.
+    """Print what this machine has: versions, processor, devices, disk, and faults of torch that are avoided.
 
     Put its output into a bug report.
 
     Example: reinception doctor
     """
-    facts = examine()
+    from reinception.model.pooling import gradient_is_wrong
+
+    device = choose_device()
+    is_wrong = gradient_is_wrong(device)
+    layout = "in the other memory layout, since torch's is wrong here (pytorch#188344)" if is_wrong else "torch's"
+    pools = {
+        "average_gradient": f"{layout}, on {device}",
+        "compiled_gradients": "torch's, not the compiler's (pytorch#198119)",
+    }
+    facts = {**examine(), "pooling": pools}
     if options.json is not None:
         write_json(facts, options.json)
         return

@@ -16,7 +16,7 @@ GROUPS = {
     "Distillation": ("teacher", "teacher_weight", "temperature", "teacher_views"),
     "Data": ("val_fraction", "test_fraction", "split_seed", "folds", "fold", "exclude", "background", "deep_range"),
     "Run": ("out", "resume", "dry_run", "checkpoint_seconds", "checkpoint_steps", "tensorboard"),
-    "Hardware": ("workers", "precision", "device"),
+    "Hardware": ("workers", "precision", "step", "device"),
 }
 
 

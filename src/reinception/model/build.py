@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,9 @@ from reinception.errors import UsageError
 from reinception.model.init import initialise_conv, initialise_linear
 from reinception.model.layers import ConvNorm, check_name, module_of
 from reinception.spec import Arch, Aux, SpecError, endpoints, minimum_input_size, trace
+
+Through = Callable[[nn.Module, Tensor], Tensor]
+"""Computes the output of a module of a network for its input (n, c, h, w)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,15 @@ class AuxiliaryClassifier(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.body(images).mean((2, 3))))
+        return self.classify(self.body(images))
+
+    def classify(self, grid: Tensor) -> Tensor:
+        """(n, classes) of the body's output (n, channels, h, w)."""
+        return self.classifier(self.dropout(grid.mean((2, 3))))
+
+
+def _call(module: nn.Module, images: Tensor) -> Tensor:
+    return module(images)
 
 
 class Network(nn.Module):
@@ -77,13 +88,20 @@ class Network(nn.Module):
                 images = stage(images)
         return images.mean((2, 3))
 
-    def outputs(self, images: Tensor) -> Outputs:
-        """Logits and the auxiliary logits, computed together; the only call that runs the auxiliary classifiers."""
+    def outputs(self, images: Tensor, *, through: Through = _call) -> Outputs:
+        """Logits and the auxiliary logits, computed together; the only call that runs the auxiliary classifiers.
+
+        `through` computes a module's output; training has other ways to compute the same.
+        """
         self._check(images, with_aux=True)
-        places = tuple(head.at for head in self.arch.aux)
-        seen, final = self._run(images, set(places))
-        auxiliaries = tuple(self.get_submodule(head.name)(seen[head.at]) for head in self.arch.aux)
-        return Outputs(logits=self.classifier(self.dropout(final.mean((2, 3)))), auxiliaries=auxiliaries)
+        seen, final = self._run(images, {head.at for head in self.arch.aux}, through)
+        auxiliaries: list[Tensor] = []
+        for head in self.arch.aux:
+            module = self.get_submodule(head.name)
+            assert isinstance(module, AuxiliaryClassifier)
+            auxiliaries.append(module.classify(through(module.body, seen[head.at])))
+        logits = self.classifier(self.dropout(final.mean((2, 3))))
+        return Outputs(logits=logits, auxiliaries=tuple(auxiliaries))
 
     def endpoints(self, images: Tensor, at: Iterable[str]) -> dict[str, Tensor]:
         """The tensors at the named places: a stage (`grid17`), a layer or module of one (`stem.2`, `grid17.3`),
@@ -132,18 +150,18 @@ class Network(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1 - decay
 
-    def _run(self, images: Tensor, wanted: set[str]) -> tuple[dict[str, Tensor], Tensor]:
+    def _run(self, images: Tensor, wanted: set[str], through: Through = _call) -> tuple[dict[str, Tensor], Tensor]:
         """The wanted endpoints, and the last stage's output."""
         seen: dict[str, Tensor] = {}
         for name, _ in self.arch.stages:
             stage = self.get_submodule(name)
             if isinstance(stage, nn.Sequential):
                 for index, layer in enumerate(stage):
-                    images = layer(images)
+                    images = through(layer, images)
                     if f"{name}.{index}" in wanted:
                         seen[f"{name}.{index}"] = images
             else:
-                images = stage(images)
+                images = through(stage, images)
             if name in wanted:
                 seen[name] = images
         return seen, images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from reinception.model.pooling import AveragePool
 from reinception.spec import (
     AdaptivePool,
     BatchNorm,
@@ -110,4 +111,4 @@ def _parameter_free(layer: Pool | AdaptivePool | LocalResponseNorm) -> nn.Module
         return nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)
     if layer.kind == "max":
         return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
-    return nn.AvgPool2d(layer.kernel, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad)
+    return AveragePool(layer.kernel, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad)

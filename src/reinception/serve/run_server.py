@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
-from reinception.machine import limit_memory_arenas
+from reinception.machine import limit_memory_arenas, num_processors
 from reinception.serve.admission import Gate
 from reinception.serve.app import Api, read_samples
 from reinception.serve.batcher import Batcher
@@ -149,16 +149,6 @@ async def _reload(models: ServedModels, counters: Counters) -> None:
     for one in await models.reload():
         counters.reloads.labels(one["status"]).inc()
         _say(f"reload: {one['name']} {one['hash']}: {one['status']} {one.get('reason', '')}".rstrip())
-
-
-def num_processors() -> int:
-    """Processors that this process may use: those it is bound to, and no more than its container has."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return found
-    return found if quota == "max" else max(1, min(found, int(quota) // int(period)))
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,6 +17,7 @@ from reinception.recipe import Recipe
 AuxMode = Literal["auto", "strict", "adaptive", "none"]
 Reduction = Literal["exact", "fast"]
 Freeze = Literal["trunk", "stem", "grid35", "reduce35", "grid17", "reduce17", "none"]
+StepKind = Literal["plain", "fused", "compiled", "auto"]
 
 DEFAULT_MODEL = "inception_v3"
 FLAGS = {
@@ -161,6 +162,10 @@ class TrainConfig:
 
     precision: Precision = "auto"
     """number format of the heavy layers; auto is bf16 where the hardware has it"""
+
+    step: StepKind = "plain"
+    """how a step is computed: plain is layer by layer, fused needs half of its memory, compiled is torch.compile, which
+    takes minutes first; auto measures which is the fastest here, so that another run may choose otherwise"""
 
     device: str = "auto"
     """cpu, cuda or cuda:N; auto is the current GPU, else the processor"""

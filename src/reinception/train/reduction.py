@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from reinception.distributed import Ranks
 from reinception.model.build import Network, Outputs
 from reinception.train.config import Reduction
+from reinception.train.forward import Forward
 
 # Elements of a gradient up to 2**16 are added in fine units, larger ones in units 2**32 times as coarse, about as fine
 # as their own float32; beyond 2**48 the sum would not fit, and the replica's gradient counts as infinite.
@@ -23,13 +24,19 @@ LARGEST_ELEMENT = 2.0 ** (FINE_BITS + COARSER_BITS)
 TOTAL_BITS = 62
 
 
-def make_reducer(kind: Reduction, network: Network, *, replicas: int, ranks: Ranks) -> Reducer:
-    """The reduction of `kind` for the gradients of `replicas` on `ranks`; one replica alone needs no exact sum."""
+def make_reducer(
+    kind: Reduction, network: Network, *, replicas: int, ranks: Ranks, forward: Forward | None = None
+) -> Reducer:
+    """The reduction of `kind` for the gradients of `replicas` on `ranks`; one replica alone needs no exact sum.
+
+    `forward` computes the network's outputs for normalised images (n, 3, h, w); without it the network does.
+    """
+    forward = forward or network.outputs
     if kind == "exact" and replicas > 1:
-        return FixedPointSum(network, replicas=replicas, ranks=ranks)
+        return FixedPointSum(network, replicas=replicas, ranks=ranks, forward=forward)
     if ranks.world_size > 1:
-        return DataParallelMean(network, replicas=replicas, ranks=ranks)
-    return LocalSum(network, replicas=replicas)
+        return DataParallelMean(network, replicas=replicas, ranks=ranks, forward=forward)
+    return LocalSum(network, replicas=replicas, forward=forward)
 
 
 class LocalSum:
@@ -38,9 +45,9 @@ class LocalSum:
     can_stop_early = True
     """Whether a step may be left before its last replica: other ranks do not wait for it."""
 
-    def __init__(self, network: Network, *, replicas: int) -> None:
+    def __init__(self, network: Network, *, replicas: int, forward: Forward) -> None:
         self._network, self._replicas = network, replicas
-        self.forward: Callable[[Tensor], Outputs] = network.outputs
+        self.forward = forward
         """the network's outputs for normalised images (n, 3, s, s)"""
 
     def begin(self) -> None:
@@ -66,11 +73,11 @@ class DataParallelMean:
 
     can_stop_early = False
 
-    def __init__(self, network: Network, *, replicas: int, ranks: Ranks) -> None:
-        module = ranks.data_parallel(_WithOutputs(network))
+    def __init__(self, network: Network, *, replicas: int, ranks: Ranks, forward: Forward) -> None:
+        module = ranks.data_parallel(_WithOutputs(network, forward))
         assert module is not None
         self._module = module
-        self.forward: Callable[[Tensor], Outputs] = module
+        self.forward: Forward = module
         self._scale = ranks.world_size / replicas  # it takes the mean over ranks, whose numbers of replicas may differ
 
     def begin(self) -> None:
@@ -92,14 +99,14 @@ class DataParallelMean:
 
 
 class _WithOutputs(nn.Module):
-    """A module whose forward is `outputs`, as DistributedDataParallel wants it."""
+    """A module with the network's parameters whose forward gives its outputs, as DistributedDataParallel wants it."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, outputs: Forward) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._outputs = network, outputs
 
     def forward(self, images: Tensor) -> Outputs:
-        return self.network.outputs(images)
+        return self._outputs(images)
 
 
 class FixedPointSum:
@@ -113,9 +120,8 @@ class FixedPointSum:
 
     can_stop_early = True
 
-    def __init__(self, network: Network, *, replicas: int, ranks: Ranks) -> None:
-        self._network, self._replicas, self._ranks = network, replicas, ranks
-        self.forward: Callable[[Tensor], Outputs] = network.outputs
+    def __init__(self, network: Network, *, replicas: int, ranks: Ranks, forward: Forward) -> None:
+        self._network, self._replicas, self._ranks, self.forward = network, replicas, ranks, forward
         self.bits = TOTAL_BITS - FINE_BITS - math.ceil(math.log2(replicas))
         self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         sizes = [parameter.numel() for parameter in self._trained]

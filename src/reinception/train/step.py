@@ -17,9 +17,10 @@ from reinception.machine import autocast
 from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
-from reinception.train.config import Freeze, Reduction
+from reinception.train.config import Freeze, Reduction, StepKind
 from reinception.train.distill import TeacherTargets
 from reinception.train.finetune import freeze, training_mode
+from reinception.train.forward import forward_of
 from reinception.train.loss import training_loss
 from reinception.train.mixing import mix
 from reinception.train.optim import ParameterAverage, clip_by_global_norm, make_optimizer, set_learning_rate
@@ -32,8 +33,8 @@ class TrainState:
     """A network in training and all that its steps change; what they compute depends on nothing else but the step.
 
     `network` is on the device of `ranks`. Its parameters in the part named by `freeze` do not learn. `preprocessing`
-    says how pixels become its input; `dtype` is what its heavy layers compute in. With a `teacher` the loss has its
-    answers beside the labels.
+    says how pixels become its input; `dtype` is what its heavy layers compute in, `step` how. With a `teacher` the
+    loss has its answers beside the labels.
     """
 
     network: Network
@@ -45,6 +46,7 @@ class TrainState:
     seed: int = 0
     dtype: torch.dtype = torch.float32
     teacher: TeacherTargets | None = None
+    step: StepKind = "plain"
     optimizer: torch.optim.Optimizer = field(init=False)
     average: ParameterAverage[Network] = field(init=False)
     statistics: BatchStatistics = field(init=False)
@@ -56,7 +58,10 @@ class TrainState:
         self.average = ParameterAverage(self.network, self.recipe.parameter_average)
         self.optimizer = make_optimizer(self.network, self.recipe.optimizer)
         self.statistics = BatchStatistics(self.network)
-        self.reducer = make_reducer(self.reduction, self.network, replicas=self.recipe.replicas, ranks=self.ranks)
+        forward = forward_of(self.step, self.network)
+        self.reducer = make_reducer(
+            self.reduction, self.network, replicas=self.recipe.replicas, ranks=self.ranks, forward=forward
+        )
 
     @property
     def shard(self) -> range:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from reinception.data.loading.loader import Batch
+from reinception.machine import num_processors
 
 LARGEST_FRACTION = 0.03
 """Above it `train` says what to do: more than this a user notices."""
@@ -60,7 +61,7 @@ def describe_waiting(fraction: float | None, *, workers: int, input_size: int) -
     said = f"waited for images: {100 * fraction:.1f} % of the time"
     if fraction <= LARGEST_FRACTION:
         return said
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = num_processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     more = f"--workers {cores} and, " if workers < cores else ""
     side = round(PACKED_SIDE * input_size)
     return (

@@ -17,6 +17,7 @@ from reinception.train.budget import VALIDATION_IMAGE_COST
 from reinception.train.config import TrainConfig
 from reinception.train.loop import guarded_step
 from reinception.train.optim import learning_rate_at
+from reinception.train.run.choose_step import with_chosen_step
 from reinception.train.run.metadata import precision_name
 from reinception.train.run.open_run import OpenRun, rehearse
 from reinception.train.run.run_folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
@@ -30,7 +31,7 @@ def dry_run(config: TrainConfig) -> str:
     """The plan of `train(config)` in lines for people; takes one step to warm up and three to measure."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("--dry-run measures one process; start it without torchrun")
-    run = rehearse(config)
+    run = with_chosen_step(rehearse(config))
     plan, source, ranks = run.plan, run.source, run.ranks
     seconds, waiting = _measure(run)
     images = {split: len(records) for split, records in run.records.items()}
@@ -39,12 +40,13 @@ def dry_run(config: TrainConfig) -> str:
     model_bytes = sum(tensor.nbytes for tensor in run.network.state_dict().values())
     per_step = f"{plan.recipe.replicas} x {plan.recipe.batch_size} images a step"
     pace = plan.images_per_step / median(seconds)
+    kind = run.plan.config.step
     spread = f"median of {MEASURED_STEPS}, {min(seconds):.3g} to {max(seconds):.3g} s"
     rows = (
         ("data", f"{source.name}: {splits}"),
         ("network", f"{plan.arch.name}, {parameters:,} parameters, input {plan.arch.input_size}, {plan.notes[0]}"),
         ("recipe", f"{plan.recipe.name}: {per_step}, {config.reduction} reduction"),
-        ("machine", f"{ranks.device}, {torch.get_num_threads()} threads, {precision_name(run.dtype)}"),
+        ("machine", f"{ranks.device}, {torch.get_num_threads()} threads, {precision_name(run.dtype)}, {kind} step"),
         ("one step", f"{median(seconds):.3g} s ({spread}), {pace:.1f} images/s"),
         ("loading", describe_waiting(waiting, workers=config.workers, input_size=plan.arch.input_size)),
         ("length", _length(run, median(seconds))),

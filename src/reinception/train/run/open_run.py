@@ -123,7 +123,7 @@ def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: 
     train no more epochs."""
     stop.listen()
     out = Path(plan.config.out)
-    document = _config_of(out)
+    document = config_of(out)
     if (out / FOLDER_NAME / FINISHED_NAME).exists() and not is_longer(plan, document):
         console.say(f"{out}: finished already; --epochs N beside --resume trains it for more")
         return None
@@ -180,7 +180,7 @@ def _reopened_folder(
 # -- the files of an interrupted run -----------------------------------------------------------------------------------
 
 
-def _config_of(out: Path) -> dict[str, Any]:
+def config_of(out: Path) -> dict[str, Any]:
     try:
         document = json.loads((out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -194,13 +194,13 @@ def _config_of(out: Path) -> dict[str, Any]:
 
 
 def read_plan(out: Path) -> Plan:
-    return Plan.from_json(_config_of(out), out=out)
+    return Plan.from_json(config_of(out), out=out)
 
 
 def was_begun_by(out: Path, config: TrainConfig) -> bool:
     """Whether `out` is an unfinished run of this very command, which a restart may go on with."""
     with contextlib.suppress(ReinceptionError):
-        begun = _config_of(out)["command"] == config.command()
+        begun = config_of(out)["command"] == config.command()
         can_go_on = bool(Checkpoints(out / FOLDER_NAME).steps()) or is_barely_begun(out)
         return begun and can_go_on and not (out / FOLDER_NAME / FINISHED_NAME).exists()
     return False

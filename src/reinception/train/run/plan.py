@@ -18,7 +18,7 @@ from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
 from reinception.spec import Arch, Conv, minimum_input_size, trace
-from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, TrainConfig
+from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, StepKind, TrainConfig
 from reinception.train.finetune import frozen_stages, matching_outputs, start_from
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
@@ -118,6 +118,7 @@ class Plan:
             chosen = Recipe.from_json(document["recipe"])
             config = _REQUESTS.decode(document["request"] | {"out": str(out)}, TrainConfig, "request")
             config = dataclasses.replace(config, recipe=chosen, precision=document["precision"])
+            config = dataclasses.replace(config, step=document.get("step", "plain"))
             arch, preprocessing = Arch.from_json(document["arch"]), Preprocessing.from_json(document["preprocessing"])
         except (KeyError, TypeError, ReinceptionError) as error:
             raise ReinceptionError(f"{out}: its config.json is not that of a run to resume ({error})") from None
@@ -183,7 +184,8 @@ def _check_numbers(config: TrainConfig) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {getattr(config, name)}")
     if config.val_fraction + config.test_fraction >= 1:
         raise UsageError("--val-fraction and --test-fraction leave nothing to train on")
-    for name, kind in (("aux", AuxMode), ("freeze", Freeze), ("precision", Precision), ("reduction", Reduction)):
+    kinds = {"aux": AuxMode, "freeze": Freeze, "precision": Precision, "reduction": Reduction, "step": StepKind}
+    for name, kind in kinds.items():
         if getattr(config, name) not in get_args(kind):
             raise UsageError(f"--{name} {getattr(config, name)!r}: choose one of {', '.join(get_args(kind))}")
     _check_frozen(config)

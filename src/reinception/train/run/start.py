@@ -22,6 +22,7 @@ from reinception.train.config import TrainConfig
 from reinception.train.distill import Teacher, TeacherTargets
 from reinception.train.loop import Training, fit
 from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpointer, Checkpoints, capture, restore
+from reinception.train.run.choose_step import with_chosen_step
 from reinception.train.run.console import Console
 from reinception.train.run.cross_validation import cross_validate, is_cross_validation
 from reinception.train.run.fit_head import fit_head
@@ -85,6 +86,7 @@ def _run(plan: Plan, *, is_resumed: bool) -> Path:
             plan, is_resumed = read_plan(out), True
         run = (reopen if is_resumed else begin)(plan, ranks, console, stop, lock)
         if run is not None:
+            run = with_chosen_step(run)
             training = wire(run)
             first_step = 0 if run.checkpoint is None else run.checkpoint.step
             if first_step == 0:
@@ -136,6 +138,7 @@ def wire(run: OpenRun) -> Training:
         seed=config.seed,
         dtype=run.dtype,
         teacher=_teacher(run, stream),
+        step=config.step,
     )
     average, waiting = state.average.network, ImageWait()
     best = BestWeights(average, run.folder, describe=run.describe_model, say=run.console.say)
