@@ -18,7 +18,7 @@ from reinception.spec import BatchNorm, Conv
 from reinception.train.config import Freeze
 from reinception.train.finetune import freeze, training_mode
 from reinception.train.fused.kept import KeptNormalised, KeptTensor
-from reinception.train.fused.units import Head, SideBySide, average_pool_backward, same_size_average_backward
+from reinception.train.fused.units import ConvHead, SideBySide, average_pool_backward, same_size_average_backward
 from reinception.train.fused.walk import first_unit, fused_outputs
 from reinception.train.loss import training_loss
 from tensors import fingerprint, peak_bytes
@@ -156,7 +156,7 @@ def test_an_average_pool_behind_its_convolution_has_the_gradients_of_one_before_
         images.grad = None
         layer.zero_grad()
         if is_moved:
-            head = Head(layer, pool)
+            head = ConvHead(layer, pool)
             (out,) = SideBySide.apply(images, KeptTensor(images), [head], *head.parameters)
         else:
             out = layer(pool(images))

@@ -21,7 +21,7 @@ CHANNELS_LAST = torch.channels_last
 
 
 @dataclass(eq=False)
-class Head:
+class ConvHead:
     """A convolution with what follows it; with `pool` an average pool stands between it and its normalisation.
 
     `output` is what the backward pass needs of its output, known after the forward pass.
@@ -78,7 +78,9 @@ class SideBySide(torch.autograd.Function):
     """The outputs of heads that read one tensor; their gradients for it are added up where they are computed."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, source: Kept, heads: Sequence[Head], *_: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, images: Tensor, source: Kept, heads: Sequence[ConvHead], *_: Tensor | None
+    ) -> tuple[Tensor, ...]:
         ctx.source, ctx.heads = source.announce(), heads
         ctx.dtype, ctx.device_type = images.dtype, images.device.type
         ctx.compute = computing_dtype(images)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reinception.model.build import Network, Outputs
 from reinception.model.layers import Branches, ConvNorm
 from reinception.train.fused.kept import Kept, KeptConcatenation, KeptTensor
-from reinception.train.fused.units import Head, Pooled, SideBySide, computing_dtype
+from reinception.train.fused.units import ConvHead, Pooled, SideBySide, computing_dtype
 
 
 def fused_outputs(network: Network, images: Tensor) -> Outputs:
@@ -47,7 +47,7 @@ class _Pass:
         if isinstance(module, Branches):
             return self._branches(module, images)
         if isinstance(module, ConvNorm) and _is_unit(module):
-            return self._side_by_side([Head(module)], images)[0]
+            return self._side_by_side([ConvHead(module)], images)[0]
         if isinstance(module, nn.MaxPool2d | nn.AvgPool2d) and images.requires_grad:
             return self._remember(Pooled.apply(images, self._source(images), module))
         return module(images)
@@ -70,7 +70,7 @@ class _Pass:
         whole = torch.cat(outputs, dim=1)
         return self._remember(whole, KeptConcatenation([self._source(one) for one in outputs]))
 
-    def _side_by_side(self, heads: list[Head], images: Tensor) -> list[Tensor]:
+    def _side_by_side(self, heads: list[ConvHead], images: Tensor) -> list[Tensor]:
         if not heads:
             return []
         parameters = [one for head in heads for one in head.parameters]
@@ -90,7 +90,7 @@ class _Pass:
         return kept
 
 
-def first_unit(modules: list[nn.Module], images: Tensor) -> tuple[Head | None, list[nn.Module]]:
+def first_unit(modules: list[nn.Module], images: Tensor) -> tuple[ConvHead | None, list[nn.Module]]:
     """The unit that a chain begins with, an average pool being moved behind the 1x1 convolution after it, and the rest.
 
     Both are linear on different axes, so only rounding differs: the pool moves where the numbers are 16 bits long, and
@@ -100,13 +100,13 @@ def first_unit(modules: list[nn.Module], images: Tensor) -> tuple[Head | None, l
     is_short = computing_dtype(images).itemsize == 2
     match modules:
         case [ConvNorm() as layer, *rest] if _is_unit(layer):
-            return Head(layer), rest
+            return ConvHead(layer), rest
         case [nn.AvgPool2d(stride=1 | (1, 1)) as pool, ConvNorm() as layer, *rest] if _is_unit(layer) and is_short:
             conv = layer.conv
             is_pointwise = conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0)
             keeps_bias = conv.bias is None or not pool.count_include_pad
             if is_pointwise and keeps_bias and conv.out_channels < conv.in_channels:
-                return Head(layer, pool), rest
+                return ConvHead(layer, pool), rest
     return None, modules
 
 
