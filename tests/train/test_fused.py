@@ -17,7 +17,7 @@ from reinception.recipe import named
 from reinception.spec import BatchNorm, Conv
 from reinception.train.config import Freeze
 from reinception.train.finetune import freeze, training_mode
-from reinception.train.fused.kept import KeptNormalised, KeptTensor
+from reinception.train.fused.kept_tensors import KeptNormalised, KeptTensor
 from reinception.train.fused.units import ConvHead, SideBySide, average_pool_backward, same_size_average_backward
 from reinception.train.fused.walk import first_unit, fused_outputs
 from reinception.train.loss import training_loss

@@ -1,6 +1,6 @@
 """Differentiable units of a fused step: convolutions side by side with norm and ReLU, and pools.
 
-Each is made of torch's own operators and keeps what kept.py says, so it can be differentiated once.
+Each is made of torch's own operators and keeps what kept_tensors.py says, so it can be differentiated once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from reinception.model.layers import ConvNorm
-from reinception.train.fused.kept import Kept, KeptNormalised, KeptTensor
+from reinception.train.fused.kept_tensors import Kept, KeptNormalised, KeptTensor
 
 aten = torch.ops.aten
 CHANNELS_LAST = torch.channels_last

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reinception.model.build import Network, Outputs
 from reinception.model.layers import Branches, ConvNorm
-from reinception.train.fused.kept import Kept, KeptConcatenation, KeptTensor
+from reinception.train.fused.kept_tensors import Kept, KeptConcatenation, KeptTensor
 from reinception.train.fused.units import ConvHead, Pooled, SideBySide, computing_dtype
 
 
