@@ -42,7 +42,9 @@ def run(script: Path) -> nbformat.NotebookNode:
     from nbclient import NotebookClient
 
     notebook = notebook_of(script)
-    NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3").execute(cwd=str(script.parent))
+    quiet = ["--Application.log_level=40"]  # it warns of what holds for every kernel on this machine
+    client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", extra_arguments=quiet)
+    client.execute(cwd=str(script.parent))
     return notebook
 
 

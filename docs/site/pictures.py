@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 WORK = ROOT / "build" / "pictures"
 PORT = 8297
-TRAINING = ("--width", "0.25", "--input-size", "96", "--recipe", "from_scratch", "--seed", "1")
+TRAINING = ("--width", "0.15", "--input-size", "75", "--recipe", "from_scratch", "--seed", "1")
 DRAWN = ("googlenet", "inception_v2", "inception_v3")
 # Longer than this, a screenshot is cut: a page of documentation shows the beginning and links to the rest.
 MOST_PIXELS = 2600
@@ -34,11 +34,11 @@ def reinception(*words: object, code: int = 0) -> None:
         sys.exit(f"{given}: failed")
 
 
-def train(minutes: float, seed_of_data: int) -> None:
-    """Two runs on the same images: `first`, a fifth as long, and `second`, which is compared with it."""
-    shapes.write(WORK / "shapes", num_images=250, seed=seed_of_data)
-    for name, part in (("first", 0.2), ("second", 1.0)):
-        reinception("train", "shapes", "-o", f"runs/{name}", "--time-budget", f"{60 * minutes * part:.0f}s", *TRAINING)
+def train(epochs: int) -> None:
+    """Two runs on the same images: `first`, a quarter as long, and `second`, which is compared with it."""
+    shapes.write(WORK / "shapes", num_images=160)
+    for name, num_epochs in (("first", max(1, epochs // 4)), ("second", epochs)):
+        reinception("train", "shapes", "-o", f"runs/{name}", "--epochs", num_epochs, *TRAINING)
     reinception("report", "runs/second", "--baseline", "runs/first")
 
 
@@ -125,7 +125,7 @@ def shoot_serve() -> None:
             page.locator("#files").set_input_files(files)
             page.get_by_text(f"{len(files)} images done").wait_for()
             page.wait_for_timeout(2000)  # the regions are drawn after the labels
-            shoot(page, name)
+            shoot(page, name, most=1500)
 
 
 def draw_networks() -> None:
@@ -155,14 +155,14 @@ def chart_bench() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python docs/site/pictures.py", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5, help="training of the second run (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=30, help="of the second run (default: %(default)s)")
     parser.add_argument("--keep-runs", action="store_true", help="take the runs that are there")
     arguments = parser.parse_args(argv)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     if not arguments.keep_runs:
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir(parents=True)
-        train(arguments.minutes, seed_of_data=0)
+        train(arguments.epochs)
     shutil.rmtree(WORK / "samples", ignore_errors=True)
     draw_networks()
     shoot_report()

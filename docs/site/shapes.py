@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-CLASSES = ("cross", "disc", "ring", "square", "star", "triangle")
+CLASSES = ("cross", "disc", "ring", "star")
 SIZE = 160
 
 
@@ -37,12 +37,10 @@ def one(label: str, chance: random.Random) -> Image.Image:
         bar = r // 3
         draw.rectangle((x - r, y - bar, x + r, y + bar), fill=255)
         draw.rectangle((x - bar, y - r, x + bar, y + r), fill=255)
-    elif label == "star":
+    else:
         angles = np.arange(10) * np.pi / 5
         reach = np.where(np.arange(10) % 2, 0.45 * r, r)
         draw.polygon([(x + a, y + b) for a, b in zip(reach * np.cos(angles), reach * np.sin(angles), strict=True)], 255)
-    else:
-        draw.regular_polygon((x, y, r), 4 if label == "square" else 3, fill=255)
     shape = shape.rotate(chance.uniform(0, 360), resample=Image.Resampling.BICUBIC, center=(x, y))
     image.paste(colour(chance), mask=shape.point(lambda value: value * 0.8))
     if chance.random() < 0.3:

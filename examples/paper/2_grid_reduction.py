@@ -27,7 +27,7 @@ for name, arch in VARIANTS.items():
 for name, arch in VARIANTS.items():
     steps = [step for step in trace(arch) if step.path.startswith("reduce35")]
     shapes = [f"{step.output.height}x{step.output.width}x{step.output.channels}" for step in steps]
-    print(f"{name:<13} {' '.join(shapes)}")
+    print(f"{name:<13} {' '.join(dict.fromkeys(shapes))}")
 
 # %%
 costs = [next(s.multiply_adds for s in cost.stages(arch) if s.name == "reduce35") / 1e6 for arch in VARIANTS.values()]

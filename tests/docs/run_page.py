@@ -54,8 +54,10 @@ class Reader:
         elif words[0] == "reinception" and not set(words) & {"|", ">", "&", ";", "&&"}:
             self.verb(words[1:], expected)
         else:
-            shim = "reinception() { " + f'{shlex.quote(sys.executable)} -m reinception "$@"; }}\n'
-            code = subprocess.run(["bash", "-e", "-c", shim + line], check=False, timeout=120).returncode
+            python = shlex.quote(sys.executable)
+            shims = f'reinception() {{ {python} -m reinception "$@"; }}\n'
+            shims += f'torchrun() {{ {python} -m torch.distributed.run "$@"; }}\n'
+            code = subprocess.run(["bash", "-e", "-c", shims + line], check=False, timeout=120).returncode
             assert code == expected, f"{line}: exit code {code}"
 
     def verb(self, words: list[str], expected: int) -> None:

@@ -66,7 +66,7 @@ def test_what_a_page_says_works(page: Path, desk: Path) -> None:
     result = subprocess.run(
         [sys.executable, str(RUNNER), str(page), free_port()],
         cwd=desk,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(desk / "cache")},
         capture_output=True,
         text=True,
         check=False,
