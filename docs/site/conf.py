@@ -22,7 +22,6 @@ myst_heading_anchors = 3
 # A file's text is checked by the tests of the house; here a link that leads nowhere is what counts.
 suppress_warnings = ["myst.header"]
 nitpicky = False
-python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -49,12 +50,14 @@ def members(module: ModuleType) -> dict[str, Any]:
     return own
 
 
-def function_behind(value: Any) -> Any:
-    """The function of a name that is also a room: `ri.train` is `reinception.train.run.start.train`."""
-    if isinstance(value, ModuleType):
-        found = inspect.unwrap(type(value).__call__)
-        return found if getattr(found, "__doc__", None) else value.__call__  # pyrefly: ignore[not-callable]
-    return value
+def function_behind(name: str) -> Any:
+    """What a public name stands for; where a room has the same name (`ri.train`), the function that it calls."""
+    value = getattr(ri, name)
+    if not isinstance(value, ModuleType) or name in VALUES:
+        return value
+    stub = (PACKAGE / "__init__.pyi").read_text(encoding="utf-8")
+    (home,) = re.findall(rf"^from (\S+) import {name} as", stub, re.MULTILINE)
+    return getattr(importlib.import_module(home), name)
 
 
 def signature(value: Any) -> str:
@@ -95,10 +98,10 @@ def directive(kind: str, name: str, value: Any, body: str, *, fence: str = "`" *
 
 def entry(prefix: str, name: str, value: Any) -> str:
     """One public name: signature, docstring, and for a class its fields and public methods."""
-    value = function_behind(value)
     if not (inspect.isclass(value) or callable(value)):
         return f"{'`' * 6}{{py:data}} {prefix}{name}\n\n{type(value).__name__}\n{'`' * 6}\n"
-    text = inspect.getdoc(value) or ""
+    room = getattr(ri, name, None)
+    text = inspect.getdoc(room if isinstance(room, ModuleType) and prefix == "ri." else value) or ""
     if not inspect.isclass(value):
         return directive("function", f"{prefix}{name}", value, to_markdown(text))
     fields = {}
@@ -133,7 +136,7 @@ def pages() -> dict[str, str]:
     ]
     for title, chosen in grouped.items():
         if chosen:
-            text.append(f"## {title}\n\n" + "\n".join(entry("ri.", name, getattr(ri, name)) for name in chosen))
+            text.append(f"## {title}\n\n" + "\n".join(entry("ri.", name, function_behind(name)) for name in chosen))
     found = {"python.md": "\n".join(text)}
     for name, title in VALUES.items():
         module = getattr(ri, name)
