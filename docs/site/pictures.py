@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import shapes
+import textures
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -36,9 +36,9 @@ def reinception(*words: object, code: int = 0) -> None:
 
 def train(epochs: int) -> None:
     """Two runs on the same images: `first`, a quarter as long, and `second`, which is compared with it."""
-    shapes.write(WORK / "shapes", num_images=160)
+    textures.write(WORK / "textures", num_images=160)
     for name, num_epochs in (("first", max(1, epochs // 4)), ("second", epochs)):
-        reinception("train", "shapes", "-o", f"runs/{name}", "--epochs", num_epochs, *TRAINING)
+        reinception("train", "textures", "-o", f"runs/{name}", "--epochs", num_epochs, *TRAINING)
     reinception("report", "runs/second", "--baseline", "runs/first")
 
 
@@ -84,7 +84,7 @@ def shoot_report() -> None:
 
 @contextmanager
 def server(samples: Path) -> Iterator[str]:
-    words = ["serve", "shapes=runs/second", "--port", str(PORT), "--samples", str(samples)]
+    words = ["serve", "textures=runs/second", "--port", str(PORT), "--samples", str(samples)]
     process = subprocess.Popen([sys.executable, "-m", "reinception", *words], cwd=WORK)
     try:
         for _ in range(600):
@@ -104,7 +104,7 @@ def held_out(num: int) -> list[Path]:
     """Images that the run never trained on, of different classes."""
     lines = (WORK / "runs" / "second" / "predictions" / "test.csv").read_text(encoding="utf-8").splitlines()[1:]
     step = max(1, len(lines) // num)
-    return [WORK / "shapes" / line.split(",")[0] for line in lines[::step][:num]]
+    return [WORK / "textures" / line.split(",")[0] for line in lines[::step][:num]]
 
 
 def shoot_serve() -> None:
@@ -155,7 +155,7 @@ def chart_bench() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python docs/site/pictures.py", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=30, help="of the second run (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=16, help="of the second run (default: %(default)s)")
     parser.add_argument("--keep-runs", action="store_true", help="take the runs that are there")
     arguments = parser.parse_args(argv)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
