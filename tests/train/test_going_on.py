@@ -223,4 +223,5 @@ def test_a_classifier_of_other_classes_is_new_and_it_is_said(tmp_path: Path) -> 
     other = plan.for_classes(("cat", "cow"))
     assert other.outputs is None
     assert "classifier: new for the 2 classes of the data" in other.notes[-1]
+    assert plan.learned is not None
     assert not torch.equal(other.network().classifier.weight, plan.learned.network.classifier.weight)
