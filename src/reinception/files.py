@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 from reinception.errors import ReinceptionError
 
+_LONGEST_NAME = 255
+
 
 @contextmanager
 def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
@@ -25,13 +27,18 @@ def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     if not replace:
         refuse_existing(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    part = path.with_name(f".{_cut(path.name)}.{secrets.token_hex(4)}.tmp")
     try:
         yield part
         publish(part, path, replace=replace)  # another process may have written it meanwhile
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _cut(name: str) -> str:
+    """As much of a file's name as leaves room for that of its temporary file: most file systems allow 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[: _LONGEST_NAME - len("..01234567.tmp")])
 
 
 def publish(part: Path, path: Path, *, replace: bool = False) -> None:

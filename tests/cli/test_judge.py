@@ -127,3 +127,22 @@ def test_many_crops_from_the_command_line(verb: Verb, small_run: Path, solar_cel
     assert (found["num_images"], found["num_excluded"]) == (29, 2)
     wrong = verb("evaluate", small_run, solar_cells, "--scales", "80")
     assert (wrong.returncode, "scales are for" in wrong.stderr) == (2, True)
+
+
+def test_evaluate_judges_the_rest_and_fails_where_images_cannot_be_used(
+    verb: Verb, small_run: Path, solar_cells: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(solar_cells, tmp_path / "spoilt")
+    first = min((copy / "functional").iterdir())
+    first.write_bytes(first.read_bytes()[:500])
+    out = tmp_path / "evaluation.json"
+    words = ("evaluate", small_run, copy, "--json", out, "--predictions", tmp_path / "p.csv")
+    result = verb(*words)
+    assert result.returncode == 1
+    assert f"functional/{first.name}: is truncated" in result.stderr
+    assert "1 of 32 images cannot be used; --exclude leaves them out" in result.stderr.splitlines()[-1]
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert (found["num_images"], len(found["refused"])) == (31, 1)
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 32
+    (tmp_path / "bad.txt").write_text(f"functional/{first.name}\n")
+    assert verb("evaluate", small_run, copy, "--exclude", tmp_path / "bad.txt").returncode == 0

@@ -25,7 +25,15 @@ from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record, Source
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.compute import Compute
-from reinception.inference.evaluate import OWN_CROP, CropProtocol, Evaluation, average, evaluate_records
+from reinception.inference.evaluate import (
+    MOST_CLASSES_IN_A_MATRIX,
+    OWN_CROP,
+    CropProtocol,
+    Evaluation,
+    _confusion,
+    average,
+    evaluate_records,
+)
 from reinception.inference.predict import csv_writer, json_writer, predict
 from reinception.inference.stream import expand
 from reinception.metrics import PredictionTable, calibration
@@ -268,6 +276,27 @@ def test_the_summary_is_strict_json_with_errors_in_percent_and_exact_counts(mode
     assert summary["majority_class_error"] == pytest.approx(100 * 4 / 10)
     assert [one["path"] for one in summary["refused"]] == [one.name for one in evaluation.bad]
     assert (summary["precision"], summary["preprocessing"][0]["input_size"]) == ("fp32", 75)
+
+
+def test_of_very_many_classes_only_the_cells_that_are_not_empty_are_in_the_json() -> None:
+    num, rng = MOST_CLASSES_IN_A_MATRIX + 1, np.random.default_rng(0)
+    probabilities = rng.random((40, num), dtype=np.float32)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    table = PredictionTable(
+        names=tuple(map(str, range(40))),
+        targets=rng.integers(0, 3, 40),
+        probabilities=probabilities,
+        classes=tuple(f"c{number:04}" for number in range(num)),
+    )
+    found = Evaluation(table=table, bad=(), num_listed=40, protocol={"protocol": "one crop"}).summary()
+    assert "confusion" not in found
+    rebuilt = np.zeros((num, num), dtype=np.int64)
+    for true, predicted, images in found["confusion_cells"]:
+        rebuilt[true, predicted] = images
+    assert np.array_equal(rebuilt, metrics.confusion(table))
+    assert len(found["confusion_cells"]) <= 40
+    few = dataclasses.replace(table, probabilities=probabilities[:, :1000], classes=table.classes[:1000])
+    assert np.array_equal(_confusion(metrics.confusion(few))["confusion"], metrics.confusion(few))
 
 
 def test_the_predictions_of_an_evaluation_can_be_written_and_read(model: Model, source: Source, tmp_path: Path) -> None:

@@ -135,11 +135,16 @@ def test_where_nothing_differs_there_is_no_evidence_and_where_there_is_too_littl
     assert "Accuracy by slice" not in card(few_run)
 
 
-def test_a_manifest_of_json_lines_says_the_same(run: Run, cells: Path) -> None:
+@pytest.mark.parametrize("kind", ["json lines", "tabs", "UTF-16 with semicolons"])
+def test_a_manifest_of_any_kind_that_is_read_says_the_same(kind: str, run: Run, cells: Path) -> None:
     with (cells / "cells.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    (cells / "cells.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    again = dataclasses.replace(run, config={**run.config, "data": "cells.jsonl"})
+    name = {"json lines": "cells.jsonl", "tabs": "cells.tsv"}.get(kind, "wide.csv")
+    lines = [",".join(values) for values in [rows[0], *(row.values() for row in rows)]]
+    text = "\n".join(map(json.dumps, rows) if kind == "json lines" else lines)
+    text = text if kind == "json lines" else text.replace(",", "\t" if kind == "tabs" else ";")
+    (cells / name).write_text(text, encoding="utf-16" if kind.startswith("UTF-16") else "utf-8")
+    again = dataclasses.replace(run, config={**run.config, "data": name})
     one, other = (slice_features(each, table_of(each)) for each in (run, again))
     assert [(a.name, a.values, a.rows.tolist()) for a in one] == [(b.name, b.values, b.rows.tolist()) for b in other]
 

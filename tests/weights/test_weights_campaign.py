@@ -33,7 +33,8 @@ from reinception.weights.convert import Conversion, convert
 
 SIDE = 107  # pixels: Keras is slow, and the weights do not know the size
 TOLERANCE = 1e-4
-FEW, MANY = 6, 150
+FEW, MANY, PIECES = 6, 150, 10
+SEEDS = [range(FEW + MANY * piece // PIECES, FEW + MANY * (piece + 1) // PIECES) for piece in range(PIECES)]
 
 
 @pytest.fixture(scope="module")
@@ -205,8 +206,11 @@ def test_a_keras_classifier_answers_as_keras_or_says_why_not(
 
 
 @pytest.mark.slow
-def test_150_keras_classifiers_answer_as_keras_or_say_why_not(trunk: Any, tmp_path: Path, photographs: Tensor) -> None:
-    for seed in range(FEW, FEW + MANY):
+@pytest.mark.parametrize("seeds", SEEDS, ids=str)
+def test_150_keras_classifiers_answer_as_keras_or_say_why_not(
+    trunk: Any, tmp_path: Path, seeds: range, photographs: Tensor
+) -> None:
+    for seed in seeds:
         check_keras(trunk, tmp_path, seed, photographs)
 
 
@@ -382,8 +386,9 @@ def test_a_torch_classifier_answers_as_torch_or_says_why_not(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seeds", SEEDS, ids=str)
 def test_150_torch_classifiers_answer_as_torch_or_say_why_not(
-    torchvision_model: torchvision.models.Inception3, tmp_path: Path, photographs: Tensor
+    torchvision_model: torchvision.models.Inception3, tmp_path: Path, seeds: range, photographs: Tensor
 ) -> None:
-    for seed in range(FEW, FEW + MANY):
+    for seed in seeds:
         check_torch(torchvision_model, tmp_path, seed, photographs)

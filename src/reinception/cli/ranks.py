@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from reinception.cli.counter import say
 
 if TYPE_CHECKING:
-    from reinception.inference.compute import Compute, Progress
+    from reinception.data.loading.watchdog import Progress
+    from reinception.inference.compute import Compute
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
 from reinception.data.loading.loader import normalise
 from reinception.data.loading.read import pixels_of, watched
+from reinception.data.loading.watchdog import Progress
 from reinception.data.loading.workers import Watchdog, ordered_map
 from reinception.data.sources.class_folders import image_files
 from reinception.data.sources.manifest import SUFFIXES as MANIFESTS
@@ -29,7 +30,7 @@ from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.generative.extractor import Extractor
 from reinception.generative.modes import Mode, network_input
 from reinception.inference import feature_cache
-from reinception.inference.compute import Compute, Progress
+from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.inference.feature_cache import FeatureCache
 from reinception.inference.image_digests import digests_of

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from reinception.data.loading.watchdog import Progress
 from reinception.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "torch", "openvino"]
 InferencePrecision = Literal["auto", "fp32", "bf16"]
-
-Progress = Callable[[int, int | None], None]
-"""Called with (images done, images in all; None while the list of them has not been read to its end)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,13 @@ import torch
 
 from reinception import machine
 from reinception.data.loading.evaluation_stream import EvaluationBatch, evaluation_batches
+from reinception.data.loading.watchdog import Progress
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
 from reinception.inference.backends.choice import backend_of
 from reinception.inference.backends.network_backend import NetworkPrecision, Output, Pending, Task
 from reinception.inference.backends.torch_backend import TorchBackend
-from reinception.inference.compute import HERE, Compute, Progress
+from reinception.inference.compute import HERE, Compute
 from reinception.model.build import Network
 from reinception.preprocess import Crops, Preprocessing
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
 from reinception.data.sources.labels import split_code
-from reinception.data.sources.manifest import COLUMNS
+from reinception.data.sources.manifest import other_columns
 from reinception.metrics import PredictionTable
 from reinception.report.charts import short
 from reinception.report.image_lookup import manifest_of
@@ -53,7 +51,7 @@ def _listed(run: Run, table: PredictionTable) -> Iterator[SliceFeature]:
     )
     manifest = manifest_of(run.config)
     if manifest is not None and run.records:  # else it is no longer what the run read
-        for column, values in _other_columns(manifest, frozenset(table.names)).items():
+        for column, values in other_columns(manifest, frozenset(table.names)).items():
             yield _feature(column, _as_numbers([values.get(name) for name in table.names]))
 
 
@@ -83,20 +81,6 @@ def _folder(name: str, label: str) -> str | None:
     """The folders of the image, without those that only name its split or its class."""
     parts = [part for part in PurePosixPath(name).parts[:-1] if part != label and split_code(part) is None]
     return "/".join(parts) or None
-
-
-def _other_columns(manifest: Path, names: frozenset[str]) -> Mapping[str, Mapping[str, str]]:
-    """By column, then by name: the values of `names` in the manifest's columns that have no other use."""
-    columns: dict[str, dict[str, str]] = {}
-    with manifest.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.DictReader(file) if manifest.suffix.lower() == ".csv" else map(json.loads, filter(str.strip, file))
-        for row in rows:
-            cells = {str(key).strip(): value for key, value in row.items()}
-            if (name := str(cells.get("path"))) in names:
-                for key in cells.keys() - set(COLUMNS):
-                    if cells[key] not in ("", None):
-                        columns.setdefault(key, {})[name] = str(cells[key])
-    return dict(sorted(columns.items()))
 
 
 def _as_numbers(values: Sequence[str | None]) -> Sequence[str | None]:

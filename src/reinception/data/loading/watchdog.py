@@ -1,14 +1,16 @@
-"""Watchdog: how a job tells the parent process which image it is working on."""
+"""How work on images tells how far it is: a job its parent process which image it is at, the whole its caller."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from reinception.errors import BadImage
 
 NO_IMAGE = -1
+Progress = Callable[[int, int | None], None]
+"""Called with (images done, images in all; None while the list of them has not been read to its end)."""
 
 
 class Watchdog:

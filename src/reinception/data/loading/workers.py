@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import mmap
 import multiprocessing
 import os
+import resource
 import signal
+import struct
 import time
 import warnings
 from collections import deque
@@ -30,6 +33,8 @@ PATIENCE_SECONDS = 10.0
 """How long one image may keep a worker busy while the parent waits for it."""
 
 _POLL_SECONDS = 0.5
+# A pipe to the worker and one that tells of its end; while one is started, both ends of each.
+_FILES_PER_WORKER, _FILES_BESIDE = 2, 16
 # A worker that dies before it has begun any image would die again: the parent gives up after so many.
 _MAX_DEATHS_WITHOUT_IMAGE = 3
 
@@ -39,8 +44,6 @@ class LoaderDiedError(ReinceptionError):
 
 
 Job = Callable[[Task, Watchdog], Result]
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
 
 
 def ordered_map(
@@ -86,6 +89,7 @@ class _Pool(Generic[Task, Result]):
         self._known_bad: dict[int, BadImage] = {}
         self._num_deaths = 0
         self._workers: list[_Worker[Task]] = []
+        _require_descriptors(num)
         for _ in range(num):
             self._workers.append(self._start())
 
@@ -117,7 +121,7 @@ class _Pool(Generic[Task, Result]):
 
     def _start(self) -> _Worker[Task]:
         ours, theirs = self._context.Pipe()
-        busy = self._context.RawArray("q", [NO_IMAGE, 0])
+        busy = _shared_numbers(self._context)
         # A forked child inherits the parent's ends of all pipes; while it holds them, no worker sees the parent die.
         others = (ours, *(worker.pipe for worker in self._workers)) if START_METHOD == "fork" else ()
         process = self._context.Process(target=_work, args=(self._job, theirs, busy, others), daemon=True)
@@ -191,6 +195,36 @@ class _Pool(Generic[Task, Result]):
         new.tasks = worker.tasks
         for _, task in new.tasks:
             self._send(new, task)
+
+
+def _shared_numbers(context: Any) -> Any:
+    """Two numbers that a process and its parent both see: the image it is at, and how often that has changed.
+
+    Forked processes share a mapping without a file, for which /dev/shm need not be there.
+    """
+    if START_METHOD != "fork":
+        return context.RawArray("q", [NO_IMAGE, 0])
+    numbers = memoryview(mmap.mmap(-1, 2 * struct.calcsize("q"))).cast("q")
+    numbers[0] = NO_IMAGE
+    return numbers
+
+
+def _require_descriptors(workers: int) -> None:
+    """ReinceptionError where the system allows too few open files for so many processes; the soft limit is raised."""
+    needed = (
+        workers * _FILES_PER_WORKER + _FILES_BESIDE + len(os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ())
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft in (resource.RLIM_INFINITY, -1) or soft >= needed:
+        return
+    if hard in (resource.RLIM_INFINITY, -1) or hard >= needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        return
+    fewer = max(0, workers - -(-(needed - hard) // _FILES_PER_WORKER))
+    raise ReinceptionError(
+        f"--workers {workers} needs about {needed} open files and this process may have {hard}: use --workers {fewer}, "
+        "or raise the limit (`ulimit -n`)"
+    )
 
 
 def _cause(exit_code: int) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 from reinception.data.images.decode import decode
 from reinception.data.images.image_info import ImageInfo, image_info
 from reinception.data.loading.read import bytes_of, pixels_of, watched
-from reinception.data.loading.watchdog import Watchdog
-from reinception.data.loading.workers import PATIENCE_SECONDS, Progress, ordered_map
+from reinception.data.loading.watchdog import Progress, Watchdog
+from reinception.data.loading.workers import PATIENCE_SECONDS, ordered_map
 from reinception.data.prepare import duplicates
 from reinception.data.sources.labels import shown
 from reinception.data.sources.records import Record, Source

@@ -19,8 +19,8 @@ from PIL import Image
 from reinception.data.images.decode import decode
 from reinception.data.images.resize import size_with_shorter_side
 from reinception.data.loading.read import bytes_of, watched
-from reinception.data.loading.watchdog import Watchdog
-from reinception.data.loading.workers import Progress, ordered_map
+from reinception.data.loading.watchdog import Progress, Watchdog
+from reinception.data.loading.workers import ordered_map
 from reinception.data.sources.records import Record, Source
 from reinception.data.sources.shards import FORMAT, INDEX_NAME, ROW_FIELDS, ROWS_NAME
 from reinception.data.sources.tar import members

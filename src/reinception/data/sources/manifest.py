@@ -95,6 +95,27 @@ def listed_images(path: Path) -> Iterator[Record]:
         yield Record(path=place, name=address or str(place), target=0, address=address)
 
 
+def other_columns(path: Path, names: frozenset[str]) -> Mapping[str, Mapping[str, str]]:
+    """By column, then by an image's name, the values of `names` in the columns that `open_manifest` has no use for.
+
+    Empty values are left out. ReinceptionError as `open_manifest`.
+    """
+    first = _Rows(path, [], {"path"})
+    for _ in first:
+        pass
+    found = list(first.found)
+    used = {_finder(found)(name) for name in COLUMNS}
+    others = sorted(set(found) - used)
+    columns: dict[str, dict[str, str]] = {}
+    rows = _Rows(path, ["path", *others], {"path"})
+    for _, (place, *values) in rows:
+        if (name := rows.paths.find(place)) in names:
+            for column, value in zip(others, values, strict=True):
+                if value not in (_NONE, None):
+                    columns.setdefault(column, {})[name] = str(value)
+    return columns
+
+
 def _add_row(table: TableBuilder, seen: set[str], name: str, values: Sequence[Any]) -> str:
     """Add the row of the image `name` to the table; its label. BadValueError for what is wrong with it."""
     _, value, split, group, stratum, probability = values
@@ -150,6 +171,8 @@ class _Rows:
     required: set[str]
     names: dict[str, str] = field(default_factory=lambda: {"path": "path", "label": "label"})
     remarks: list[str] = field(default_factory=list)
+    found: dict[str, None] = field(default_factory=dict)
+    """every column that occurs, in order"""
 
     def __post_init__(self) -> None:
         self.paths = ListedPaths(None if isinstance(self.path, str) else self.path.parent)
@@ -206,6 +229,7 @@ class _Rows:
 
     def _require_columns(self, found: Sequence[str]) -> Callable[[str], str]:
         """What each of our columns is called among those found."""
+        self.found |= dict.fromkeys(found)
         if missing := self._missing(found):
             raise UsageError(f"{self.path}: lacks {listed(missing)}; it has {listed(list(found))}")
         find = _finder(found)

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from reinception.data.sources.records import Source
 from reinception.data.sources.remote import is_address
 from reinception.errors import UsageError
 from reinception.train.run.checkpoint import Checkpoint
+from reinception.train.run.metadata import describe_data
 from reinception.train.run.plan import Plan
 
 # Below this fraction of the schedule's highest rate, weights hardly move any more.
@@ -80,8 +82,10 @@ def _falling_rate(journal: Mapping[str, Any], plan: Plan) -> float | None:
     return last.get("learning_rate", last.get("rate"))
 
 
-def changed_config(plan: Plan, document: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
-    """config.json as `plan` has it now, each change said; `document` itself where nothing has changed."""
+def changed_config(
+    plan: Plan, document: Mapping[str, Any], source: Source, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """config.json as `plan` and its `source` have it now, each change said; equal to `document` where there is none."""
     config, chosen, changes = plan.config, plan.recipe, dict[str, Any]()
     request = dict(document["request"])
     if chosen.to_json() != document["recipe"]:
@@ -97,5 +101,5 @@ def changed_config(plan: Plan, document: Mapping[str, Any], say: Callable[[str],
         say(f"images: {config.data}, which were at {request['data']}")
         path = Path(config.data)
         request["data"] = str(path.resolve() if path.exists() else path)
-        changes |= {"data": str(config.data), "root": request["data"]}
+        changes |= {"data": str(config.data), "root": describe_data(source)["root"]}
     return dict(document) | changes | {"request": request}

@@ -143,8 +143,9 @@ def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: 
         steps_per_epoch = len(source.split("train")) / plan.images_per_step
         plan, said = replanned(plan, checkpoint, steps_per_epoch=steps_per_epoch)
         console.say(said)
+    config = changed_config(plan, document, source, console.say)
     ranks.barrier()  # all have read it; now the first may tidy up
-    folder = _reopened_folder(plan, checkpoint, document, ranks, console) if ranks.is_first else None
+    folder = _reopened_folder(plan, checkpoint, config, ranks, console) if ranks.is_first else None
     if checkpoint is None:
         console.say(f"{out}: begins at its first step, having no checkpoint yet")
     else:
@@ -157,9 +158,9 @@ def reopen(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: 
 
 
 def _reopened_folder(
-    plan: Plan, checkpoint: Checkpoint | None, document: Mapping[str, Any], ranks: Ranks, console: Console
+    plan: Plan, checkpoint: Checkpoint | None, config: Mapping[str, Any], ranks: Ranks, console: Console
 ) -> RunFolder:
-    """The folder of the run, taken back to the checkpoint, with the changes that the resumption makes."""
+    """The folder of the run, taken back to the checkpoint, with `config` as its config.json."""
     out = Path(plan.config.out)
     (out / FOLDER_NAME / FINISHED_NAME).unlink(missing_ok=True)
     Checkpoints(out / FOLDER_NAME).forget_after(0 if checkpoint is None else checkpoint.step)
@@ -171,9 +172,8 @@ def _reopened_folder(
         folder = RunFolder.reopened(out, checkpoint.document["folder"])
         shutil.rmtree(out / "predictions", ignore_errors=True)  # of a verdict that was interrupted
     console.log_to(partial(folder.note, "log.txt"))
-    changed = changed_config(plan, document, console.say)
-    if changed != document:
-        folder.change_config(changed)
+    if config != _config_of(out):
+        folder.change_config(config)
     return folder
 
 
