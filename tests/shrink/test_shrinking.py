@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import reinception as ri
 from command import Command
+from reinception.errors import ReinceptionError
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import load
 
@@ -90,3 +93,43 @@ def test_a_folder_that_is_no_search_is_left_alone(command: Command, flags: list[
     result = command(*flags[:4], tmp_path, *flags[5:])
     assert result.returncode == 1 and "holds no search" in result.stderr
     assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_cascade_answers_as_the_front_says(front: Path, small_run: Path, command: Command, solar_cells: Path) -> None:
+    rows = {row["what"]: row for row in json.loads((front / "front.json").read_text(encoding="utf-8"))}
+    small = front / rows["student"]["model"]
+    names = PredictionTable.load_csv(small_run / "predictions" / "test.csv").names
+    images = [solar_cells / name for name in names]
+    precision = ("--precision", "fp32", "--backend", "torch")
+    result = command("predict", small, small_run, *images, "--cascade", "--json", "-", *precision)
+    assert result.returncode == 0, result.stderr
+    answers = json.loads(result.stdout)
+    right = [one["labels"][0]["label"] == Path(one["path"]).parent.name for one in answers]
+    assert 100 * sum(right) / len(right) == pytest.approx(rows["cascade"]["accuracy"])
+    alone = {}
+    for model in (small, small_run):
+        result = command("predict", model, *images, "--json", "-", *precision)
+        alone[model] = json.loads(result.stdout)
+    for threshold, model in ((1e-9, small), (1.5, small_run)):
+        result = command(
+            "predict", small, small_run, *images, "--cascade", "--threshold", threshold, "--json", "-", *precision
+        )
+        assert json.loads(result.stdout) == alone[model]
+
+
+def test_a_predictor_of_two_models_is_a_cascade(front: Path, small_run: Path, solar_cells: Path) -> None:
+    small = next(front.glob("inception*0.5"))
+    image = next((solar_cells / "functional").iterdir())
+    never, always = (ri.Predictor([small, small_run], precision="fp32", backend="torch", threshold=t) for t in (0, 2))
+    for cascade, model in ((never, small), (always, small_run)):
+        alone = ri.Predictor(model, precision="fp32", backend="torch")(image)
+        again = pickle.loads(pickle.dumps(cascade))(image)
+        assert again.labels == cascade(image).labels == alone.labels
+    with pytest.raises(ReinceptionError, match="threshold"):
+        ri.Predictor([small, small_run])
+
+
+def test_a_cascade_without_a_threshold_says_what_to_do(small_run: Path, command: Command, solar_cells: Path) -> None:
+    result = command("predict", small_run, small_run, solar_cells, "--cascade")
+    assert result.returncode == 1
+    assert "give --threshold" in result.stderr

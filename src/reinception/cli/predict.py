@@ -30,6 +30,12 @@ class PredictOptions:
     top: int = 5
     """labels per image"""
 
+    cascade: bool = False
+    """the first PATH is a second, larger model: it answers where MODEL is not sure enough"""
+
+    threshold: float | None = None
+    """with --cascade, the least probability at which MODEL's answer stands (default: what `shrink` chose for it)"""
+
     csv: Path | None = None
     """write one row per image with the probability of every class; - is the standard output"""
 
@@ -50,6 +56,8 @@ def run(options: PredictOptions, job: JobOptions, compute: Compute) -> None:
         return
     if job.resume or job.shard is not None:
         raise UsageError(f"{'--resume' if job.resume else '--shard'} needs -o, the file that the rows go to")
+    larger, threshold = _cascade(options)
+    paths = options.paths if larger is None else options.paths[1:]
     if options.json == options.csv == STDOUT:
         raise UsageError("--json and --csv cannot both go to the standard output; name a file for one of them")
     from reinception.inference.predict import csv_writer, json_writer, predict_stream
@@ -67,7 +75,9 @@ def run(options: PredictOptions, job: JobOptions, compute: Compute) -> None:
             if options.csv is not None:
                 writers.append(files.enter_context(csv_writer(options.csv, model.classes)))
             writers.append(_say if prints else _say_error)
-        for one in predict_stream(model, options.paths, top=options.top, compute=connection):
+        for one in predict_stream(
+            model, paths, top=options.top, compute=connection, larger=larger, threshold=threshold
+        ):
             num, num_failed = num + 1, num_failed + (one.error is not None)
             for write in writers:
                 write(one)
@@ -77,6 +87,8 @@ def run(options: PredictOptions, job: JobOptions, compute: Compute) -> None:
 
 def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compute) -> None:
     """Write predictions as a job."""
+    if options.cascade:
+        raise UsageError("-o and --cascade exclude each other: --csv and --json write what a cascade answers")
     if options.json is not None or options.csv is not None:
         raise UsageError("-o and --json or --csv exclude each other: the ending of -o says what is written")
     if asked.is_done():
@@ -105,6 +117,21 @@ def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compu
             resume=asked.resume,
         )
         do_job(job, engine, connection)
+
+
+def _cascade(options: PredictOptions) -> tuple[str | None, float]:
+    """The larger model and the threshold of the smaller one's answers; None without --cascade."""
+    if not options.cascade:
+        if options.threshold is not None:
+            raise UsageError("--threshold is for --cascade, with a larger model before the images")
+        return None, 0.0
+    if len(options.paths) < 2:
+        raise UsageError("--cascade needs two models and images: reinception predict SMALL LARGE PATH... --cascade")
+    if options.threshold is not None:
+        return options.paths[0], options.threshold
+    from reinception.inference.cascade import kept_threshold
+
+    return options.paths[0], kept_threshold(options.model)
 
 
 def _say(one: Prediction) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from reinception.data.sources.labels import listed
-from reinception.errors import BadImage, UsageError
+from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.engine import Row
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import Model
 
 T = TypeVar("T")
+CASCADE_NAME = "cascade.json"
 Answer = Row | BadImage
 ITEMS_AT_ONCE = 256
 """Items whose small answers are collected before the large network is asked: it then works in whole blocks."""
@@ -69,6 +72,18 @@ class Cascade:
             for index, row in zip(passed, large([part[index] for index in passed]), strict=True):
                 found[index] = row if isinstance(row, BadImage) else row[list(self.columns)]
             yield from found
+
+
+def kept_threshold(small: str | Path) -> float:
+    """The threshold in the cascade.json that `shrink` wrote beside this run. ReinceptionError where there is none."""
+    path = Path(small).resolve().parent / CASCADE_NAME
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if (path.parent / document["small"]).resolve() == Path(small).resolve():
+            return float(document["threshold"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ReinceptionError(f"{small}: no threshold is known for it; give --threshold, or let `shrink` choose one")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reinception.data.sources.records import Record
 from reinception.errors import BadImage, UsageError
 from reinception.files import json_text, new_text_file
 from reinception.inference.backends.choice import FEW_IMAGES
+from reinception.inference.cascade import Cascade
 from reinception.inference.compute import HERE, Compute
 from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
@@ -101,10 +103,13 @@ def predict_stream(
     *,
     top: int = 5,
     compute: Compute = HERE,
+    larger: Model | str | Path | None = None,
+    threshold: float = 0.0,
 ) -> Iterator[Prediction]:
     """`predict`, one at a time: a million images need no more memory than a thousand.
 
     With ranks, which all call this with the same arguments, each computes its shard, and all get every prediction.
+    With a `larger` model of the same classes that one answers where the highest probability is below `threshold`.
     """
     if top < 1:
         raise UsageError(f"predict: top must be at least 1, got {top}")
@@ -112,18 +117,27 @@ def predict_stream(
     model.manifest.require_classifier()
     num, items = peeked(expand([paths] if isinstance(paths, str | Path) else paths), FEW_IMAGES)
     engine = Engine(model.network, model.preprocessing, compute.with_default("auto"), num_images=num)
-    return predictions(engine, model.classes, items, top=top, is_full=num >= engine.block_size)
+    if larger is None:
+        return predictions(engine, model.classes, items, top=top, is_full=num >= engine.block_size)
+    large = as_model(larger)
+    cascade = Cascade.of(model, large, threshold)
+    engines = (engine, Engine(large.network, large.preprocessing, engine.compute, num_images=num))
+    small_rows, large_rows = (partial(_rows, one, is_full=num >= one.block_size) for one in engines)
+    named = rows_in_order(
+        items, lambda records: cascade.answers(records, small_rows, large_rows), len(model.classes), engine.compute
+    )
+    return (prediction(name, row, model.classes, top) for name, row in named)
+
+
+def _rows(engine: Engine, records: Iterable[Record], *, is_full: bool) -> Iterator[Row | BadImage]:
+    return engine.probabilities(engine.batches(records), block=None if is_full else 1)
 
 
 def predictions(
     engine: Engine, classes: Sequence[str], items: Iterator[Item], *, top: int, is_full: bool
 ) -> Iterator[Prediction]:
     """The prediction of each item, in order; computed in blocks where `is_full`, else one by one."""
-
-    def function(records: Iterable[Record]) -> Iterator[Row | BadImage]:
-        return engine.probabilities(engine.batches(records), block=None if is_full else 1)
-
-    named = rows_in_order(items, function, len(classes), engine.compute)
+    named = rows_in_order(items, partial(_rows, engine, is_full=is_full), len(classes), engine.compute)
     return (prediction(name, row, classes, top) for name, row in named)
 
 

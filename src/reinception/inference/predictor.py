@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +16,7 @@ from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.loading.evaluation_stream import EvaluationBatch
 from reinception.errors import BadImage, UsageError
+from reinception.inference.cascade import Cascade
 from reinception.inference.compute import Backend, Compute, InferencePrecision
 from reinception.inference.engine import Engine, Row
 from reinception.inference.evaluate import as_model
@@ -25,6 +27,9 @@ from reinception.preprocess import Preprocessing
 
 OneImage = str | Path | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any] | torch.Tensor
 """A file's path or content, a Pillow image, or pixels: a uint8 array (h, w, 3) or tensor (3, h, w), or grey (h, w)."""
+
+AnyModel = Model | str | Path
+"""A model, or the path of one."""
 
 Columns = dict[str, npt.NDArray[Any]]
 _COLUMN = "image"
@@ -37,7 +42,7 @@ class Predictor:
     travels as the path it was made from, or with its model where it was made from one.
 
     Args:
-        model: the path of a model file or run folder, or a `Model`, whose network is not changed.
+        model: the path of a model file or run folder, or a `Model`, whose network is not changed; or two of these.
         device: cpu, cuda, cuda:N, or auto for a GPU where there is one; None for where the network is (the processor
             for a path).
         precision: number format of the heavy layers: fp32, bf16, or auto for bf16 where the hardware has it.
@@ -45,6 +50,8 @@ class Predictor:
             precision's tolerance, once for each model.
         top: labels in an answer.
         batch_size: images made ready at a time.
+        threshold: with two models, a small and a large one: the small one's answer stands where its highest
+            probability is at least this, the large one answers for the rest (`shrink` chooses it).
 
     Raises:
         UsageError: no such device, precision or backend.
@@ -61,21 +68,27 @@ class Predictor:
 
     def __init__(
         self,
-        model: Model | str | Path,
+        model: AnyModel | Sequence[AnyModel],
         device: str | None = None,
         precision: InferencePrecision = "auto",
         backend: Backend = "auto",
         *,
         top: int = 5,
         batch_size: int = 32,
+        threshold: float | None = None,
     ) -> None:
         if top < 1:
             raise UsageError(f"top must be at least 1, got {top}")
-        self._made_of = (model, device, precision, backend, {"top": top, "batch_size": batch_size})
-        network, manifest = as_model(model)
-        self.manifest, self._top = manifest, top
+        more = {"top": top, "batch_size": batch_size, "threshold": threshold}
+        self._made_of = (model, device, precision, backend, more)
+        models = [as_model(one) for one in ([model] if isinstance(model, Model | str | Path) else model)]
+        if len(models) not in (1, 2) or (len(models) == 2) != (threshold is not None):
+            raise UsageError("give one model, or a small and a large one with a threshold for the small one's answers")
+        self.manifest, self._top = models[0].manifest, top
         compute = Compute(device=device, precision=precision, backend=backend, batch_size=batch_size)
-        self._engine = Engine(network, manifest.preprocessing, compute)
+        self._engine, *large = (Engine(one.network, one.preprocessing, compute) for one in models)
+        self._large = large[0] if large else None
+        self._cascade = Cascade.of(*models, threshold) if threshold is not None else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, self._made_of
@@ -118,8 +131,11 @@ class Predictor:
         items = _items(images)
         if items is None:
             return self([images])[0]
-        block = None if len(items) >= self._engine.block_size else 1
-        rows = self._engine.probabilities(self._batches(items), block=block)
+        rows = self._probabilities(self._engine, items)
+        if self._cascade is not None and (large := self._large) is not None:
+            rows = self._cascade.answers(
+                items, partial(self._probabilities, self._engine), partial(self._probabilities, large)
+            )
         return [prediction(_name(item, i), row, self.classes, self._top) for i, (item, row) in _numbered(items, rows)]
 
     def features(self, images: Any) -> ImageFeatures | list[ImageFeatures] | Columns:
@@ -145,11 +161,15 @@ class Predictor:
             answers = self.features([images])
             assert isinstance(answers, list)
             return answers[0]
-        rows = self._engine.features(self._batches(items))
+        rows = self._engine.features(self._batches(self._engine, items))
         return [ImageFeatures.of(_name(item, index), row) for index, (item, row) in _numbered(items, rows)]
 
-    def _batches(self, items: Sequence[Any]) -> Iterator[EvaluationBatch]:
-        preprocessing, size = self._engine.preprocessing, self._engine.compute.batch_size
+    def _probabilities(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row | BadImage]:
+        block = None if len(items) >= engine.block_size else 1
+        return engine.probabilities(self._batches(engine, items), block=block)
+
+    def _batches(self, engine: Engine, items: Sequence[Any]) -> Iterator[EvaluationBatch]:
+        preprocessing, size = engine.preprocessing, engine.compute.batch_size
         for start in range(0, len(items), size):
             squares: list[Pixels] = []
             good: list[int] = []
@@ -197,11 +217,11 @@ _CHANNELS = (1, 3, 4)  # grey; colour; colour and opacity
 
 
 def _remake(
-    model: Model | str | Path,
+    model: AnyModel | Sequence[AnyModel],
     device: str | None,
     precision: InferencePrecision,
     backend: Backend,
-    more: Mapping[str, int],
+    more: Mapping[str, Any],
 ) -> Predictor:
     return Predictor(model, device, precision, backend, **more)
 

@@ -18,7 +18,7 @@ from reinception.data.sources.split import assign_splits
 from reinception.distributed import Ranks
 from reinception.errors import ReinceptionError
 from reinception.files import new_text_file, write_json
-from reinception.inference.cascade import choose_threshold, joined, passing
+from reinception.inference.cascade import CASCADE_NAME, choose_threshold, joined, passing
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.inference.evaluate import evaluate_records
@@ -39,7 +39,6 @@ from reinception.train.run.open_run import FINISHED_NAME
 from reinception.train.run.start import resume, train
 
 SEARCH_NAME, FRONT_NAME, TABLE_NAME, CHART_NAME = "shrink.json", "front.json", "front.md", "front.svg"
-CASCADE_NAME = "cascade.json"
 _RESERVE = 0.06
 """Fraction of the time kept for judging students and measuring their speed."""
 
