@@ -172,7 +172,7 @@ def _reopened_folder(
         folder = RunFolder.reopened(out, checkpoint.document["folder"])
         shutil.rmtree(out / "predictions", ignore_errors=True)  # of a verdict that was interrupted
     console.log_to(partial(folder.note, "log.txt"))
-    if config != _config_of(out):
+    if config != config_of(out):
         folder.change_config(config)
     return folder
 

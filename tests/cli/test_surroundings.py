@@ -1,0 +1,177 @@
+"""Every verb among hostile names, on streams that are not UTF-8, without a home, temporary folder or descriptors."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from command import SMALLEST
+from processes import SOAK, ends, start
+from reinception.data.sources.open_source import open_source
+from reinception.metrics import PredictionTable
+
+NAMES = (
+    *("a\nb.png", os.fsdecode(b"p\xe4.png"), "-dash.png", " space .png", "quote\"'`$.png", "x" * 251 + ".png"),
+    *("日本.png", "tab\t.png"),
+)
+LONGEST = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A model, a run, and a folder of class folders whose images have hostile names, two lists of predictions."""
+
+    model: Path
+    run: Path
+    data: Path
+    tables: tuple[Path, Path]
+
+    @property
+    def names(self) -> set[str]:
+        return {f"{folder.name}/{name}" for folder in self.data.iterdir() for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def hostile(place: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    root = tmp_path_factory.mktemp("hostile")
+    images = {folder.name: sorted(folder.iterdir()) for folder in (place / "images").iterdir()}
+    solar = iter(open_source("elpv").records)
+    for label in sorted(images):
+        (root / "data" / label).mkdir(parents=True)
+        for name in NAMES:
+            shutil.copy(next(solar).path, root / "data" / label / name)
+    tables = (root / "one.csv", root / "other.csv")
+    for table in tables:
+        shutil.copy(small_run / "predictions" / "test.csv", table)
+    return Place(model=place / "model.safetensors", run=small_run, data=root / "data", tables=tables)
+
+
+Words = Callable[[Place, Path], list[object]]
+VERBS: dict[str, tuple[str, Words]] = {  # by verb, the ending of its result and its command line
+    "predict": (".json", lambda at, out: ["predict", at.model, at.data, "--json", out]),
+    "features": (".npz", lambda at, out: ["features", at.model, at.data, "-o", out]),
+    "evaluate": (".json", lambda at, out: ["evaluate", at.model, at.data, "--json", out]),
+    "data check": (".json", lambda at, out: ["data", "check", at.data, "--workers", 1, "--json", out]),
+    "data split": (".csv", lambda at, out: ["data", "split", at.data, "--no-compare", "-o", out]),
+    "data pack": ("", lambda at, out: ["data", "pack", at.data, "-o", out]),
+    "train": ("", lambda at, out: ["train", at.data, "-o", out, "--epochs", 1, *SMALLEST]),
+    "report": (".html", lambda at, out: ["report", at.run, "-o", out]),
+    "compare": (".json", lambda at, out: ["compare", *at.tables, "--json", out]),
+    "draw": (".svg", lambda at, out: ["draw", "inception_v3", "-o", out]),
+    "weights identify": (".json", lambda at, out: ["weights", "identify", at.model, "--json", out]),
+}
+
+
+def ascii_streams() -> None:
+    """As PYTHONIOENCODING=ascii makes them."""
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="ascii")
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), encoding="ascii", write_through=True)
+
+
+def few_descriptors(num: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (num, num))
+
+
+def is_one_line(log: Path) -> bool:
+    said = log.read_text(encoding="utf-8", errors="replace")
+    return "Traceback" not in said and "fault of reinception" not in said and "reinception: " in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_names_that_the_file_system_allows_are_read_and_written_whatever_the_streams(
+    verb: str, hostile: Place, tmp_path: Path
+) -> None:
+    ending, words = VERBS[verb]
+    out = tmp_path / (os.fsdecode(b"-\xe4\n") + "y" * (LONGEST - 3 - len(ending)) + ending)
+    log = tmp_path / "log"
+    assert ends(start(words(hostile, out), log, before=ascii_streams)) == [0], log.read_text(errors="replace")[-2000:]
+    assert out.exists()
+    if verb in ("data split", "data pack"):
+        names = {record.name for record in open_source(out).records}
+        assert names == {f"{hostile.data}/{name}" if verb == "data split" else name for name in hostile.names} or (
+            verb == "data split" and {Path(name).name for name in names} == set(NAMES)
+        )
+    elif verb == "train":
+        table = PredictionTable.load_csv(out / "predictions" / "test.csv")
+        assert set(table.names) <= hostile.names
+    elif verb == "predict":
+        found = json.loads(out.read_text(encoding="utf-8"))
+        assert {Path(one["path"]).name for one in found} == set(NAMES)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_home_no_cache_and_no_temporary_folder_are_needed(verb: str, hostile: Place, tmp_path: Path) -> None:
+    ending, words = VERBS[verb]
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TMPDIR", "MPLCONFIGDIR"), "/dev/null/no")
+    log, out = tmp_path / "log", tmp_path / f"out{ending}"
+    assert ends(start(words(hostile, out), log, environment=nowhere)) == [0], log.read_text(errors="replace")[-2000:]
+    assert out.exists()
+
+
+@pytest.mark.parametrize("verb", [name for name in VERBS if name not in ("compare", "draw", "weights identify")])
+def test_with_few_descriptors_the_work_is_done_or_one_line_says_what_to_do_before_it_begins(
+    verb: str, hostile: Place, tmp_path: Path
+) -> None:
+    ending, words = VERBS[verb]
+    log, out = tmp_path / "log", tmp_path / f"out{ending}"
+    many = [word for word in words(hostile, out) if word not in ("--workers", 1)]
+    many += [] if verb in ("report", "data split") else ["--workers", 24]
+    (code,) = ends(start(many, log, before=partial(few_descriptors, 64)))
+    if verb in ("report", "data split"):
+        assert code == 0, log.read_text()[-2000:]
+        return
+    assert code == 1, log.read_text()[-2000:]
+    assert is_one_line(log)
+    last = log.read_text().splitlines()[-1]
+    assert "--workers 24 needs about" in last and "raise the limit (`ulimit -n`)" in last
+    assert not out.exists() or not any(out.glob("*.safetensors"))
+    fewer = last.partition("use --workers ")[2].partition(",")[0]
+    assert 0 < int(fewer) < 24
+
+
+@SOAK
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("verb", VERBS)
+def test_with_everything_read_only_but_the_result_the_work_is_done(verb: str, hostile: Place, tmp_path: Path) -> None:
+    """/dev/shm, /tmp and the home are read-only file systems, the locale is C, the streams are ASCII."""
+    ending, words = VERBS[verb]
+    (tmp_path / "out").mkdir()
+    source = str(Path(sys.modules["reinception"].__file__ or "").parents[1])
+    script = (
+        'mount --bind "$1" /mnt && mount --rbind /tmp /media && for at in /dev/shm "$HOME" /tmp; do '
+        'mount -t tmpfs -o ro tmpfs "$at" || exit 77; done; mkdir -p /tmp 2>/dev/null; shift; exec "$@"'
+    )
+    moved = Place(
+        model=_seen_at(hostile.model),
+        run=_seen_at(hostile.run),
+        data=_seen_at(hostile.data),
+        tables=(_seen_at(hostile.tables[0]), _seen_at(hostile.tables[1])),
+    )
+    asked = [str(word) for word in words(moved, Path("/mnt") / f"out{ending}")]
+    begin = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path / "out"), sys.executable, "-m", "reinception"]
+    done = subprocess.run(
+        [*begin, *asked],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": source, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "HOME": "/root"},
+    )
+    if done.returncode == 77 or b"unshare failed" in done.stderr:
+        pytest.skip("this container may not mount")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / f"out{ending}").exists()
+
+
+def _seen_at(path: Path) -> Path:
+    """Where a path below /tmp is seen once /tmp is hidden."""
+    return Path("/media") / path.relative_to("/tmp") if path.is_relative_to("/tmp") else path
