@@ -165,7 +165,7 @@ def _run(sample: Path, images: Sequence[Pixels]) -> tuple[Table, Table, Table, d
         inputs, outputs = Path(folder) / "images.npz", Path(folder) / "rows.npz"
         arrays: Any = {f"image_{index}": image for index, image in enumerate(images)}
         np.savez(inputs, **arrays)
-        command = [sys.executable, "-I", "-c", _RUNNER, str(sample), str(inputs), str(outputs)]
+        command = [sys.executable, "-I", "-c", _RUNNER, str(sample.resolve()), str(inputs), str(outputs)]
         try:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
