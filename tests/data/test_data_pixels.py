@@ -19,6 +19,7 @@ from reinception.data.images.augment import augment, distort_colours, inception_
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
 from reinception.data.images.random_stream import RandomStream
+from reinception.errors import UsageError
 from reinception.preprocess import Preprocessing
 
 
@@ -106,7 +107,7 @@ def test_another_seed_epoch_or_index_gives_another_distortion(kind):
 
 
 def test_an_unknown_augmentation_is_an_error():
-    with pytest.raises(ValueError, match="'strong' is none of"):
+    with pytest.raises(UsageError, match="unknown augmentation 'strong': inception"):
         augment(example_image(5, 5), kind=cast(Any, "strong"), input_size=5, seed=0, epoch=0, index=0)
 
 

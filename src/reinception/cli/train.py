@@ -13,8 +13,12 @@ from reinception.train.config import RESUMABLE, TrainConfig, flag
 GROUPS = {
     "Network": ("model", "input_size", "width", "depth", "aux", "weights", "freeze", "views", "cache"),
     "Training": ("recipe", "epochs", "time_budget_seconds", "batch_size", "replicas", "reduction", "seed"),
+    "Learning": ("augmentation", "balance", "batch_norm", "smoothing_prior", "patience"),
     "Distillation": ("teacher", "teacher_weight", "temperature", "teacher_views"),
-    "Data": ("val_fraction", "test_fraction", "split_seed", "folds", "fold", "exclude", "background", "deep_range"),
+    "Data": (
+        *("val_fraction", "test_fraction", "split_seed", "folds", "fold", "exclude"),
+        *("background", "deep_range", "scaling"),
+    ),
     "Run": ("out", "resume", "dry_run", "checkpoint_seconds", "checkpoint_steps", "tensorboard"),
     "Hardware": ("workers", "precision", "step", "device"),
 }

@@ -23,14 +23,18 @@ _POSITIVE: _Rule = (lambda value: value > 0, "must be positive")
 _NOT_NEGATIVE: _Rule = (lambda value: value >= 0, "must not be negative")
 _UP_TO_1: _Rule = (lambda value: 0 < value <= 1, "must be above 0 and at most 1")
 _ALPHA: _Rule = (lambda value: 0 < value <= LARGEST_ALPHA, f"must be above 0 and at most {LARGEST_ALPHA:g}")
-_FRACTIONS = "decay momentum beta1 beta2 warm_up_fraction start_fraction final_fraction label_smoothing dropout"
+_FRACTIONS = (
+    "decay momentum beta1 beta2 warm_up_fraction start_fraction final_fraction label_smoothing dropout "
+    "unfreeze_fraction full_from"
+)
 _RULES: Mapping[str, _Rule] = {
     **dict.fromkeys([*_FRACTIONS.split(), "batch_norm_decay"], _FRACTION),
     **dict.fromkeys(["epsilon", "base_rate", "every_epochs", "clip_norm"], _POSITIVE),
-    **dict.fromkeys(["epochs", "batch_size", "replicas"], _POSITIVE),
+    **dict.fromkeys(["epochs", "batch_size", "replicas", "patience"], _POSITIVE),
     **dict.fromkeys(("weight_decay", "auxiliary_weight"), _NOT_NEGATIVE),
-    **dict.fromkeys(("factor", "crop_fraction"), _UP_TO_1),
+    **dict.fromkeys(("factor", "crop_fraction", "layer_decay", "first_side"), _UP_TO_1),
     **dict.fromkeys(("mixup_alpha", "cutmix_alpha"), _ALPHA),
+    "num_sides": (lambda value: value >= 2, "must be at least 2"),
     "cutmix_share": (lambda value: 0 <= value <= 1, "must lie between 0 and 1"),
 }
 
@@ -129,6 +133,22 @@ class Mixing(Part):
     mixup_alpha: Annotated[float, "mixup's weight of the first image is drawn from Beta(alpha, alpha)"]
     cutmix_alpha: Annotated[float, "cutmix's area of the first image is drawn from Beta(alpha, alpha)"]
     cutmix_share: Annotated[float, "fraction of the batches that get cutmix; the others get mixup"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth(Part):
+    """Training images are small at first and of the input size at last, for a small one costs a fraction of a step."""
+
+    first_side: Annotated[float, "side of the first training images, as a fraction of the input size"]
+    full_from: Annotated[float, "fraction of the run after which training images have the input size"]
+    num_sides: Annotated[int, "how many sides there are, the first and the last among them, evenly apart"]
+
+    def side(self, input_size: int, progress: float) -> int:
+        """Pixels of the side of training images at `progress` (0 at the first step, 1 at the end)."""
+        if progress >= self.full_from:
+            return input_size
+        grown = int(progress / self.full_from * (self.num_sides - 1)) / (self.num_sides - 1)
+        return round(input_size * (self.first_side + (1 - self.first_side) * grown))
 
 
 Optimizer = RMSPropTF | SGD | AdamW

@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 from reinception.documents import Documents
 from reinception.preprocess import ResizeRule, Scaling
+from reinception.recipe.distortions import distortions
 from reinception.recipe.parts import (
     SGD,
     AdamW,
     Averaging,
     Cosine,
     Exponential,
+    Growth,
     Mixing,
     OneCycle,
     Optimizer,
@@ -25,7 +27,31 @@ from reinception.recipe.parts import (
     require,
 )
 
-Augmentation = Literal["inception", "crop", "gentle", "none"]
+Augmentation = str
+"""A name of distortions.SETS, or names of distortions.PARTS joined by plus signs."""
+BatchNormMode = Literal["auto", "train", "eval_statistics", "frozen"]
+Balance = Literal["none", "class_weights", "sampling", "logit_adjustment"]
+SmoothingPrior = Literal["uniform", "class_frequencies"]
+
+# What recipes did before these values existed: the JSON of older runs and models does not name them.
+_BEFORE: Mapping[str, Any] = {
+    "layer_decay": 1.0,
+    "unfreeze_fraction": 0.0,
+    "batch_norm": "train",
+    "growth": None,
+    "balance": "none",
+    "smoothing_prior": "uniform",
+    "patience": None,
+}
+
+
+_CHOICES: Mapping[str, Any] = {
+    "resize": ResizeRule,
+    "scaling": Scaling,
+    "batch_norm": BatchNormMode,
+    "balance": Balance,
+    "smoothing_prior": SmoothingPrior,
+}
 
 
 class RecipeRow(NamedTuple):
@@ -56,13 +82,24 @@ class Recipe:
     schedule: Schedule
     """the learning rate over the steps, in the same form"""
     clip_norm: Annotated[float | None, "largest global norm of the gradient; longer ones are scaled to it"]
+    layer_decay: Annotated[float, "learning rate of each stage of the trunk over that of what is above it"]
+    unfreeze_fraction: Annotated[
+        float, "fraction of the run in which the trunk's stages begin to learn, from the last to the first; 0: at once"
+    ]
+    patience: Annotated[int | None, "validations without a better one after which the schedule is brought to its end"]
     label_smoothing: Annotated[float, "epsilon of q' = (1 - epsilon) q + epsilon u"]
+    smoothing_prior: Annotated[SmoothingPrior, "u: the same for every class, or the classes' part of the images"]
+    balance: Annotated[Balance, "what is done where classes have unequal numbers of images"]
     auxiliary_weight: Annotated[float, "weight of each auxiliary classifier's loss"]
     dropout: Annotated[float, "fraction of the features dropped before the classifier"]
     parameter_average: Averaging
     """the running average of the parameters that is evaluated and kept"""
     batch_norm_decay: Annotated[float, "fraction of the running batch-norm statistics kept at each batch"]
-    augmentation: Annotated[Augmentation, "how training images are distorted"]
+    batch_norm: Annotated[
+        BatchNormMode, "the trunk's: normalises with the batch, with what it came with, or is frozen altogether"
+    ]
+    growth: Annotated[Growth | None, "how the side of the training images grows to the input size"]
+    augmentation: Annotated[Augmentation, "how training images are distorted; names may be joined by +"]
     mixing: Annotated[Mixing | None, "how the images of a batch are mixed with each other, and their labels"]
     resize: Annotated[ResizeRule, "how an image becomes a square at evaluation"]
     crop_fraction: Annotated[float, "fraction of each side that evaluation keeps, where its resize rule crops"]
@@ -71,9 +108,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        require(self.augmentation in get_args(Augmentation), f"unknown augmentation {self.augmentation!r}")
-        require(self.resize in get_args(ResizeRule), f"unknown resize rule {self.resize!r}")
-        require(self.scaling in get_args(Scaling), f"unknown scaling {self.scaling!r}")
+        distortions(self.augmentation)
+        for name, kind in _CHOICES.items():
+            require(getattr(self, name) in get_args(kind), f"unknown {name} {getattr(self, name)!r}")
         unknown = set(self.sources) - {path for path, _, _ in _leaves(self)}
         require(not unknown, f"sources for values that do not exist: {sorted(unknown)}")
 
@@ -97,7 +134,8 @@ class Recipe:
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Recipe:
         """The recipe of `to_json`. Raises RecipeError that names the first field that does not fit."""
-        return _DOCUMENTS.decode(document, Recipe, "recipe")
+        complete = {**_BEFORE, **document} if isinstance(document, Mapping) else document
+        return _DOCUMENTS.decode(complete, Recipe, "recipe")
 
 
 _DOCUMENTS = Documents(
@@ -110,6 +148,7 @@ _DOCUMENTS = Documents(
         "cosine": Cosine,
         "averaging": Averaging,
         "mixing": Mixing,
+        "growth": Growth,
     },
     error=RecipeError,
 )

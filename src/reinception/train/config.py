@@ -12,7 +12,8 @@ from typing import Literal
 
 from reinception.errors import UsageError
 from reinception.machine import Precision
-from reinception.recipe import Recipe
+from reinception.preprocess import Scaling
+from reinception.recipe import Balance, BatchNormMode, Recipe, SmoothingPrior
 
 AuxMode = Literal["auto", "strict", "adaptive", "none"]
 Reduction = Literal["exact", "fast"]
@@ -58,8 +59,8 @@ class TrainConfig:
     """a network of `reinception models` (default: inception_v3, or the network of --weights)"""
 
     recipe: str | Recipe = "from_scratch"
-    """how to train, one of `reinception recipe list`: paper_2015, from_scratch for a few thousand images, fine_tune for
-    --weights, modern"""
+    """how to train, one of `reinception recipe list`: paper_2015, from_scratch for a few thousand images, small_images
+    for as many in minutes, fine_tune for --weights, modern"""
 
     epochs: int | None = field(default=None, metadata=RESUMABLE)
     """passes over the training images (default: the recipe's)"""
@@ -72,6 +73,29 @@ class TrainConfig:
 
     replicas: int | None = field(default=None, metadata=RESUMABLE)
     """batches whose gradients are averaged in one step, as the paper's 50 workers did (default: the recipe's)"""
+
+    augmentation: str | None = None
+    """how training images are distorted: inception, crop, gentle, none, or some of mirror, flips, half_turns,
+    quarter_turns, shifts, light joined by + (default: the recipe's)"""
+
+    balance: Balance | None = None
+    """what is done about rare classes: weights of examples, every class drawn equally often, or logits adjusted by the
+    classes' frequencies (default: the recipe's)"""
+
+    batch_norm: BatchNormMode | None = None
+    """the trunk's batch norm under --weights: train normalises with the batch, eval_statistics with what the weights
+    came with, frozen also keeps gamma and beta; auto is train for batches of 16 or more (default: the recipe's)"""
+
+    smoothing_prior: SmoothingPrior | None = None
+    """the distribution that label smoothing mixes in (default: the recipe's)"""
+
+    scaling: Scaling | None = None
+    """values to numbers by a fixed mean and deviation or by each image's own (default: the recipe's, that of --weights)
+    """
+
+    patience: int | None = None
+    """after so many validations without a better one the learning rate comes down early and the run ends (default: the
+    recipe's)"""
 
     reduction: Reduction = "exact"
     """how gradients of replicas are added: exact gives the same bits on any number of processes, fast is torch's

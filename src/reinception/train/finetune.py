@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from reinception.errors import UsageError
 from reinception.model.build import Network, build
+from reinception.recipe import BatchNormMode
 from reinception.spec import Arch
 from reinception.train.config import Freeze
 
@@ -42,17 +43,38 @@ def matching_outputs(learned: Sequence[str], classes: Sequence[str]) -> list[int
     return [learned.index(name) for name in classes]
 
 
-def freeze(network: Network, part: Freeze) -> None:
-    """Stops the named part of `network` from learning: its first stages, or everything below the classifier."""
-    for stage in _frozen_modules(network, part):
-        stage.requires_grad_(False)
+def fix(network: Network, part: Freeze, batch_norm: BatchNormMode) -> None:
+    """Stops from learning, for the whole run: the named part of `network` (its first stage, or everything below the
+    classifier), and gamma and beta of the trunk's batch norms where `batch_norm` is frozen."""
+    for name in frozen_stages(network.arch, part):
+        network.get_submodule(name).requires_grad_(False)
+    if batch_norm == "frozen":
+        for norm in _trunk_norms(network):
+            norm.requires_grad_(False)
 
 
-def training_mode(network: Network, part: Freeze) -> Network:
-    """`network` in training mode, except for what is frozen: its batch norm keeps the statistics it came with."""
+def learning_stages(network: Network, part: Freeze, *, unfreeze_fraction: float, progress: float) -> tuple[str, ...]:
+    """The stages of the trunk that learn at `progress`, in their order; classifiers always do.
+
+    The first `unfreeze_fraction` of a run is divided evenly: in its first part only the classifiers learn, and at the
+    end of each part the next stage from above joins them. Stages of the frozen part never do.
+    """
+    frozen = frozen_stages(network.arch, part)
+    names = [name for name, _ in network.arch.stages if name not in frozen]
+    num = len(names) if progress >= unfreeze_fraction else int(progress / unfreeze_fraction * len(names))
+    return tuple(names[len(names) - num :])
+
+
+def training_mode(network: Network, learning: Collection[str], batch_norm: BatchNormMode) -> Network:
+    """`network` in training mode, except for stages that do not learn and, unless `batch_norm` is `train`, for the
+    trunk's batch norms: these normalise with the statistics they came with, and keep them."""
     network.train()
-    for stage in _frozen_modules(network, part):
-        stage.eval()
+    for name, _ in network.arch.stages:
+        if name not in learning:
+            network.get_submodule(name).eval()
+    if batch_norm != "train":
+        for norm in _trunk_norms(network):
+            norm.eval()
     return network
 
 
@@ -71,5 +93,7 @@ def frozen_stages(arch: Arch, part: Freeze) -> tuple[str, ...]:
     return tuple(names[: names.index(part) + 1])
 
 
-def _frozen_modules(network: Network, part: Freeze) -> list[nn.Module]:
-    return [network.get_submodule(name) for name in frozen_stages(network.arch, part)]
+def _trunk_norms(network: Network) -> Iterator[nn.BatchNorm2d]:
+    """Those of the trunk alone: an auxiliary head is new, and has no statistics to keep."""
+    for name, _ in network.arch.stages:
+        yield from (one for one in network.get_submodule(name).modules() if isinstance(one, nn.BatchNorm2d))

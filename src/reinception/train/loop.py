@@ -42,6 +42,7 @@ class Training:
     stop: StopRequest
     waiting: ImageWait
     predict_validation: Callable[[], PredictionTable] | None
+    say: Callable[[str], None] = print
     rate_ceiling: float | None = None
     """what the learning rate may not exceed, in a run that was given more epochs"""
 
@@ -51,6 +52,26 @@ class Training:
         return learning_rate_at(recipe.schedule, progress=progress, epochs=recipe.epochs, ceiling=self.rate_ceiling)
 
 
+class _Feed:
+    """This rank's batches, with images of the side that the progress of the run asks for."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._side: int | None = None
+        self._batches: Iterator[Batch] = iter(())
+
+    def at(self, progress: float, step: int) -> Iterator[Batch]:
+        """The batches from `step` on; those of another side replace what was read ahead."""
+        stream, growth = self._training.stream, self._training.state.recipe.growth
+        side = stream.input_size if growth is None else growth.side(stream.input_size, progress)
+        if side != self._side:
+            if growth is not None:
+                self._training.say(f"from step {step + 1:,} on: training images of {side} pixels")
+            numbers = _numbers(self._training.state, step)
+            self._batches, self._side = self._training.waiting.batches(stream.resized(side).numbered(numbers)), side
+        return self._batches
+
+
 def fit(training: Training, *, first_step: int = 0) -> int:
     """Trains until the budget is spent; returns the number of steps done. The best network has been saved.
 
@@ -58,17 +79,20 @@ def fit(training: Training, *, first_step: int = 0) -> int:
     """
     budget, ranks = training.budget, training.state.ranks
     step, skipped = first_step, 0
-    batches = training.waiting.batches(training.stream.numbered(_numbers(training.state, first_step)))
+    feed = _Feed(training)
     try:
         if first_step:
             _validate_if_due(training, first_step)  # where the run was interrupted in the middle of it
         while (progress := ranks.from_first(budget.progress(step))) < 1.0:
             ranks.barrier()
+            unfrozen, batches = training.state.unfreeze(progress), feed.at(progress, step)
             record = guarded_step(training, batches, learning_rate=training.learning_rate(progress), step=step)
             step += 1
             skipped = skipped + 1 if record.skipped else 0
             if skipped == MOST_SKIPPED:
                 raise _diverged(step, skipped)
+            if unfrozen:
+                training.say(f"from step {step:,} on: {_learning(training.state)}")
             training.logger.stepped(step, progress, record)
             if not _validate_if_due(training, step):
                 training.checkpointer.save_if_due(step)
@@ -126,8 +150,18 @@ def _validate_if_due(training: Training, step: int) -> bool:
     if not training.state.ranks.from_first(due):
         return False
     training.budget.validated(validate(training, step))
+    _stop_early(training, step)
     training.checkpointer.save(step)
     return True
+
+
+def _stop_early(training: Training, step: int) -> None:
+    """Where `patience` is used up the schedule is brought to its end, not broken off: the last steps count most."""
+    patience, stale = training.state.recipe.patience, training.best.num_stale
+    if patience is None or stale < patience:
+        return
+    if training.budget.cool_down(step):
+        training.say(f"{count(stale, 'validation')} without a better one: the learning rate comes down, then it ends")
 
 
 def _numbers(state: TrainState, step: int) -> Iterator[int]:
@@ -135,6 +169,12 @@ def _numbers(state: TrainState, step: int) -> Iterator[int]:
     while True:
         yield from (step * state.recipe.replicas + replica for replica in state.shard)
         step += 1
+
+
+def _learning(state: TrainState) -> str:
+    """Which stages learn, and how many parameters had a gradient in the step before."""
+    had = sum(one.numel() for one in state.network.parameters() if one.grad is not None)
+    return f"{', '.join(state.learning)} and the classifiers learn: {count(had, 'parameter')} had a gradient"
 
 
 def _diverged(step: int, skipped: int) -> DivergedError:

@@ -25,6 +25,8 @@ def smoothed_cross_entropy(  # noqa: PLR0917 - the order of torch.nn.functional.
     prior: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
+    *,
+    example_weight: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy between q' = (1 - epsilon) q + epsilon u and the softmax of `logits`.
 
@@ -36,8 +38,11 @@ def smoothed_cross_entropy(  # noqa: PLR0917 - the order of torch.nn.functional.
         epsilon: how much of the label is spread, from 0 to 1.
         prior: u (k,), which sums to one; uniform when None.
         weight: (k,) a factor for each class, as in torch.nn.functional.cross_entropy: with class numbers the mean is
-            weighted by those of the true classes.
+            weighted by those of the true classes. With smoothing or probabilities it weighs the classes of the target,
+            so the loss of one row is no longer smallest at q'.
         ignore_index: rows with this class number do not count; NaN where none does.
+        example_weight: (k,) a factor for each class as well, but for a whole row: that of its class, or the mean over
+            its probabilities; the mean over rows is weighted by it. The loss of one row stays smallest at q'.
 
     Returns:
         A scalar, computed in float32 or wider.
@@ -65,11 +70,17 @@ def smoothed_cross_entropy(  # noqa: PLR0917 - the order of torch.nn.functional.
         logits, target = logits[kept], target[kept]
     if not torch.compiler.is_compiling():
         _check_values(target, logits.shape[1], is_probability=is_probability)
-    return _cross_entropy(logits, target, epsilon, prior, weight)
+    return _cross_entropy(logits, target, epsilon, prior, weight, example_weight=example_weight)
 
 
 def _cross_entropy(
-    logits: Tensor, target: Tensor, epsilon: float, prior: Tensor | None = None, weight: Tensor | None = None
+    logits: Tensor,
+    target: Tensor,
+    epsilon: float,
+    prior: Tensor | None = None,
+    weight: Tensor | None = None,
+    *,
+    example_weight: Tensor | None = None,
 ) -> Tensor:
     """The same without a look at the values of the targets, for which a GPU would have to be waited for."""
     is_probability = _is_probability(target, logits.shape)
@@ -87,6 +98,11 @@ def _cross_entropy(
     if epsilon > 0:
         u = None if prior is None else _checked_prior(prior, like=log_p)
         cross_entropy = cross_entropy - epsilon * (log_p.mean(dim=1) if u is None else log_p @ u)
+    if example_weight is not None:
+        factors = _checked_weight(example_weight, like=log_p)
+        own = target.to(log_p.dtype) @ factors if is_probability else factors[target.long()]
+        cross_entropy = cross_entropy * own
+        row_weights = own if row_weights is None else row_weights * own
     return cross_entropy.mean() if row_weights is None else cross_entropy.sum() / row_weights.sum()
 
 
@@ -99,14 +115,42 @@ class Losses:
     total: Tensor
 
 
-def training_loss(outputs: Outputs, target: Tensor, recipe: Recipe) -> Losses:
-    """The loss of a step: smoothed on every head (as TF losses.py), auxiliary heads by the recipe's weight."""
-    main = _cross_entropy(outputs.logits, target, recipe.label_smoothing)
-    heads = [_cross_entropy(logits, target, recipe.label_smoothing) for logits in outputs.auxiliaries]
+def training_loss(outputs: Outputs, target: Tensor, recipe: Recipe, frequencies: Tensor | None = None) -> Losses:
+    """The loss of a step: smoothed on every head (as TF losses.py), auxiliary heads by the recipe's weight.
+
+    `frequencies` (classes,) is each class's part of the training images, which some recipes need: UsageError without.
+    """
+
+    def loss_of(logits: Tensor) -> Tensor:
+        own = logits + offset if offset is not None else logits
+        return _cross_entropy(own, target, recipe.label_smoothing, prior, example_weight=weight)
+
+    prior, weight, offset = _class_terms(recipe, frequencies)
+    main = loss_of(outputs.logits)
+    heads = [loss_of(logits) for logits in outputs.auxiliaries]
     if not heads:
         return Losses(main=main, auxiliary=None, total=main)
     auxiliary = torch.stack(heads).sum()
     return Losses(main=main, auxiliary=auxiliary, total=main + recipe.auxiliary_weight * auxiliary)
+
+
+def _class_terms(recipe: Recipe, frequencies: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What the classes' frequencies give to the loss: smoothing's prior, weights of examples, offsets of logits.
+
+    Weights are inversely proportional to the frequencies. Logit adjustment adds log frequency to the logits of training
+    alone, so that without it the network's answer is that of equally frequent classes (Menon et al., arXiv 2007.07314).
+    """
+    by_frequency = recipe.smoothing_prior == "class_frequencies"
+    if not by_frequency and recipe.balance in ("none", "sampling"):
+        return None, None, None
+    if frequencies is None:
+        raise UsageError(f"recipe {recipe.name} needs to know how frequent each class is")
+    present = frequencies.clamp(min=frequencies[frequencies > 0].min())  # a class without images is never a target
+    return (
+        frequencies if by_frequency else None,
+        1 / (len(present) * present) if recipe.balance == "class_weights" else None,
+        present.log() if recipe.balance == "logit_adjustment" else None,
+    )
 
 
 def _is_probability(target: Tensor, shape: torch.Size) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -72,15 +72,15 @@ def _passes(learning: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Te
     return [learning] if learning and learning[0][0].is_cuda else [[pair] for pair in learning]
 
 
-def make_optimizer(network: nn.Module, optimizer: values.Optimizer) -> torch.optim.Optimizer:
+def make_optimizer(
+    network: nn.Module, optimizer: values.Optimizer, *, rates: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """The recipe's optimizer for the parameters of `network` that learn; its learning rate is set at every step.
 
     Weight decay holds for convolution and classifier weights only, as in TF-slim: not for batch norm, not for biases.
+    `rates` has for children of `network` by name their learning rate as a multiple of the schedule's; 1 for the others.
     """
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    weights = [parameter for parameter in learning if parameter.ndim > 1]
-    others = [parameter for parameter in learning if parameter.ndim <= 1]
-    groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    groups = [group for rate, part in _by_rate(network, rates or {}).items() for group in _groups(part, rate)]
     match optimizer:
         case values.RMSPropTF(decay=decay, momentum=momentum, epsilon=epsilon, weight_decay=weight_decay):
             return RMSPropTFOptimizer(
@@ -94,9 +94,31 @@ def make_optimizer(network: nn.Module, optimizer: values.Optimizer) -> torch.opt
             )
 
 
+def _by_rate(network: nn.Module, rates: Mapping[str, float]) -> dict[float, list[Tensor]]:
+    """The parameters that learn, by the multiple of the learning rate; those of one rate in the network's order."""
+    found: dict[float, list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault(rates.get(name.partition(".")[0], 1.0), []).append(parameter)
+    return found
+
+
+def _groups(parameters: list[Tensor], rate: float) -> list[dict[str, Any]]:
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
+    return [{"params": weights, "rate": rate}, {"params": others, "weight_decay": 0.0, "rate": rate}]
+
+
+def stage_rates(stages: Sequence[str], layer_decay: float) -> dict[str, float]:
+    """The multiple of the learning rate of each of `stages`, first to last: the last is `layer_decay` times the
+    classifiers', and each below it `layer_decay` times the one above."""
+    return {name: layer_decay**depth for depth, name in enumerate(reversed(stages), start=1)}
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """To each group its own multiple, so that their ratios hold at every point of a schedule."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("rate", 1.0)
 
 
 def learning_rate_at(schedule: Schedule, *, progress: float, epochs: float, ceiling: float | None = None) -> float:

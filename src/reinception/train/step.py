@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.loader import Batch, normalise
@@ -19,11 +19,17 @@ from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
 from reinception.train.config import Freeze, Reduction, StepKind
 from reinception.train.distill import TeacherTargets
-from reinception.train.finetune import freeze, training_mode
+from reinception.train.finetune import fix, learning_stages, training_mode
 from reinception.train.forward import forward_of
 from reinception.train.loss import training_loss
 from reinception.train.mixing import mix
-from reinception.train.optim import ParameterAverage, clip_by_global_norm, make_optimizer, set_learning_rate
+from reinception.train.optim import (
+    ParameterAverage,
+    clip_by_global_norm,
+    make_optimizer,
+    set_learning_rate,
+    stage_rates,
+)
 from reinception.train.reduction import BatchStatistics, Reducer, make_reducer
 from reinception.train.run.signals import StopRequest
 
@@ -32,9 +38,10 @@ from reinception.train.run.signals import StopRequest
 class TrainState:
     """A network in training and all that its steps change; what they compute depends on nothing else but the step.
 
-    `network` is on the device of `ranks`. Its parameters in the part named by `freeze` do not learn. `preprocessing`
-    says how pixels become its input; `dtype` is what its heavy layers compute in, `step` how. With a `teacher` the
-    loss has its answers beside the labels.
+    `network` is on the device of `ranks`. Its parameters in the part named by `freeze` do not learn; of the rest of the
+    trunk those of the stages in `learning` do. `preprocessing` says how pixels become its input; `dtype` is what its
+    heavy layers compute in, `step` how; `frequencies` (classes,) is each class's part of the training images, where it
+    is known. With a `teacher` the loss has its answers beside the labels.
     """
 
     network: Network
@@ -47,6 +54,8 @@ class TrainState:
     dtype: torch.dtype = torch.float32
     teacher: TeacherTargets | None = None
     step: StepKind = "plain"
+    frequencies: Tensor | None = None
+    learning: tuple[str, ...] = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     average: ParameterAverage[Network] = field(init=False)
     statistics: BatchStatistics = field(init=False)
@@ -54,13 +63,49 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.network.set_batch_norm_decay(self.recipe.batch_norm_decay)
-        freeze(self.network, self.freeze)
+        fix(self.network, self.freeze, self.recipe.batch_norm)
         self.average = ParameterAverage(self.network, self.recipe.parameter_average)
-        self.optimizer = make_optimizer(self.network, self.recipe.optimizer)
+        stages = [name for name, _ in self.network.arch.stages]
+        rates = stage_rates(stages, self.recipe.layer_decay)
+        self.optimizer = make_optimizer(self.network, self.recipe.optimizer, rates=rates)
         self.statistics = BatchStatistics(self.network)
-        forward = forward_of(self.step, self.network)
+        self._forward = forward_of(self.step, self.network)
+        self._learnable = {name: _learning_parameters(self.network, name) for name in stages}
+        self.learning = ()
+        self._learn(self._stages_at(0.0))
+
+    def unfreeze(self, progress: float) -> bool:
+        """Lets those stages learn whose time has come at `progress`, for good; whether there were any."""
+        new = self._stages_at(progress)
+        if len(new) <= len(self.learning):
+            return False
+        self._learn(new)
+        return True
+
+    def resume_learning(self, stages: Iterable[str]) -> None:
+        """Goes on with the stages that learned when a checkpoint was written. KeyError for one that is unknown."""
+        wanted = set(stages)
+        if unknown := wanted - self._learnable.keys():
+            raise KeyError(f"stages {', '.join(sorted(unknown))}")
+        self._learn(tuple(name for name in self._learnable if name in wanted))
+
+    @property
+    def num_learning(self) -> int:
+        """Parameters that learn now."""
+        return sum(parameter.numel() for parameter in self.network.parameters() if parameter.requires_grad)
+
+    def _stages_at(self, progress: float) -> tuple[str, ...]:
+        fraction = self.recipe.unfreeze_fraction
+        return learning_stages(self.network, self.freeze, unfreeze_fraction=fraction, progress=progress)
+
+    def _learn(self, stages: tuple[str, ...]) -> None:
+        """The optimizer has a place for every parameter from the beginning; the sum of gradients is made anew."""
+        self.learning = stages
+        for name, parameters in self._learnable.items():
+            for parameter in parameters:
+                parameter.requires_grad_(name in stages)
         self.reducer = make_reducer(
-            self.reduction, self.network, replicas=self.recipe.replicas, ranks=self.ranks, forward=forward
+            self.reduction, self.network, replicas=self.recipe.replicas, ranks=self.ranks, forward=self._forward
         )
 
     @property
@@ -98,7 +143,7 @@ def accumulate(state: TrainState, batches: Iterable[Batch], *, step: int, stop: 
             with state.reducer.replica(is_last=replica == state.shard[-1]):
                 with autocast(state.dtype, state.ranks.device):
                     outputs = state.reducer.forward(images)
-                losses = training_loss(outputs, labels, state.recipe)
+                losses = training_loss(outputs, labels, state.recipe, state.frequencies)
                 if state.teacher is not None:
                     losses = state.teacher.added(losses, outputs.logits, batch)
                 usable = state.reducer.backward(losses.total)
@@ -126,7 +171,8 @@ def train_step(
     whatever rank, and the step changes nothing on any. `changing` surrounds what must happen together or not at all.
     Interrupted, before anything is changed, where any rank was asked to stop.
     """
-    network, recipe, norm = training_mode(state.network, state.freeze), state.recipe, math.nan
+    recipe, norm = state.recipe, math.nan
+    network = training_mode(state.network, state.learning, recipe.batch_norm)
     rows = accumulate(state, batches, step=step, stop=stop)
     if bool(rows.isfinite().all()):
         state.reducer.finish()
@@ -157,3 +203,7 @@ def _inputs(state: TrainState, batch: Batch, step: int, replica: int) -> tuple[T
         return images, labels
     stream = RandomStream("mix", state.seed, step, replica)
     return mix(images, labels, state.recipe.mixing, num_classes=state.network.arch.num_classes, stream=stream)
+
+
+def _learning_parameters(network: Network, name: str) -> list[nn.Parameter]:
+    return [one for one in network.get_submodule(name).parameters() if one.requires_grad]

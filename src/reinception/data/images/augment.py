@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from reinception.data.images.jpeg import TrainingImage, scale_denominator_for
 from reinception.data.images.random_stream import RandomStream
 from reinception.data.images.resize import FILTERS, Box, in_colour, mirrored, resize_to_square
 from reinception.preprocess import Interpolation
-from reinception.recipe import Augmentation
+from reinception.recipe import Augmentation, distortions
 
 # The Inception crop and colours: tensorflow/models, research/inception, image_processing.py. GoogLeNet's paper has
 # 8 % as the smallest area (section 6); the trainer that produced the released weights has 5 %.
@@ -32,6 +31,10 @@ GENTLE_SIDE = (0.94, 1.0)
 GENTLE_BRIGHTNESS = 12.0
 GENTLE_CONTRAST = (0.9, 1.1)
 
+# What can be joined by name: our choice, too.
+SHIFT_SIDE = (0.92, 1.0)
+LIGHT = (0.85, 1.15)
+
 
 def augment(image: TrainingImage, *, kind: Augmentation, input_size: int, seed: int, epoch: int, index: int) -> Pixels:
     """The square (input_size, input_size, 3) uint8 that training sees of a decoded (h, w, 3) or (h, w) image.
@@ -43,6 +46,7 @@ def augment(image: TrainingImage, *, kind: Augmentation, input_size: int, seed: 
     - `gentle`: one of the eight flips and quarter turns, a box of 94 to 100 % of each side at a random place (scale and
       translation of a few per cent), brightness up to 12 levels and contrast up to 10 % up or down.
     - `none`: the whole image, resized.
+    - `flips`, `shifts` and others of recipe.distortions.PARTS, joined by plus signs: see `_composed`.
 
     A large JPEG that is not decoded yet is decoded at the smallest of its scales that has a pixel for every pixel of
     the result. Equal arguments give equal pixels, in any process and order. A grey image (h, w) gives the same as its
@@ -57,7 +61,7 @@ def augment(image: TrainingImage, *, kind: Augmentation, input_size: int, seed: 
     if kind == "none":
         whole = Image.fromarray(_whole(image, input_size))
         return in_colour(np.array(whole.resize((input_size, input_size), FILTERS["bilinear"])))
-    raise ValueError(f"augmentation {kind!r} is none of {get_args(Augmentation)}")
+    return _composed(image, input_size, distortions(kind), (seed, epoch, index))
 
 
 def _inception(image: TrainingImage, size: int, random: RandomStream) -> Pixels:
@@ -179,6 +183,33 @@ def _gentle(image: Pixels, size: int, random: RandomStream) -> Pixels:
     mean = float(square.sum(dtype=np.int64)) / square.size
     levels = (np.arange(256, dtype=np.float64) - mean) * contrast + mean + brightness
     return in_colour(_to_uint8(levels)[square])
+
+
+def _composed(image: TrainingImage, size: int, parts: tuple[str, ...], key: tuple[int, int, int]) -> Pixels:
+    """The distortions named by `parts`, each with random numbers of its own, so that adding one changes no other."""
+    whole = _whole(image, size)
+    height, width = whole.shape[:2]
+    random = {part: RandomStream(f"augment {part}", *key) for part in parts}
+    box = (0.0, 0.0, float(width), float(height))
+    if chance := random.get("shifts"):
+        side = chance.uniform(*SHIFT_SIDE)
+        left, top = chance.uniform(0, width * (1 - side)), chance.uniform(0, height * (1 - side))
+        box = (left, top, left + width * side, top + height * side)
+    square = np.asarray(Image.fromarray(whole).resize((size, size), FILTERS["bilinear"], box=box))
+    if (chance := random.get("mirror")) and chance.integer(2):
+        square = square[:, ::-1]
+    if chance := random.get("flips"):
+        square = square[:, ::-1] if chance.integer(2) else square
+        square = square[::-1] if chance.integer(2) else square
+    if chance := random.get("half_turns"):
+        square = np.rot90(square, 2 * chance.integer(2))
+    if chance := random.get("quarter_turns"):
+        square = np.rot90(square, chance.integer(4))
+    if chance := random.get("light"):
+        brightness, contrast = chance.uniform(*LIGHT), chance.uniform(*LIGHT)
+        mean = float(square.sum(dtype=np.int64)) / square.size
+        square = _to_uint8((np.arange(256, dtype=np.float64) - mean) * contrast + mean * brightness)[square]
+    return in_colour(np.ascontiguousarray(square))
 
 
 def _to_uint8(values: NDArray[np.floating]) -> Pixels:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from reinception.data.images.augment import Augmentation, augment
 from reinception.data.images.jpeg import TrainingImage
-from reinception.data.images.random_stream import RandomStream
 from reinception.data.loading.cache import PixelCache
+from reinception.data.loading.order import Balanced, Permuted
 from reinception.data.loading.read import AS_DECLARED, errors_named, training_image, watched
 from reinception.data.loading.watchdog import Watchdog
 from reinception.data.loading.workers import START_METHOD, ordered_map
@@ -62,6 +63,8 @@ class TrainingStream:
     probabilities (`Batch.soft`); without it they are refused. With `views` each image is seen in that many distortions
     only, those of seed 0, one after the other, so that what a teacher said of them can be kept. `preprocessing` has the
     background of transparent images and the range of deep greys.
+
+    With `is_balanced` every class is drawn equally often (`Balanced`), and an epoch is as many images as there are.
     """
 
     records: Sequence[Record]
@@ -75,14 +78,22 @@ class TrainingStream:
     num_classes: int | None = None
     views: int | None = None
     preprocessing: Preprocessing = AS_DECLARED
+    is_balanced: bool = False
     _cache: PixelCache | None = field(init=False, repr=False, default=None)
-    _last_order: tuple[int, NDArray[np.int64]] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         if not self.records:
             raise ReinceptionError("there are no images to train on: check the training split")
         if self.cache_bytes and (self.workers == 0 or START_METHOD == "fork"):
             self._cache = PixelCache(len(self.records), self.cache_bytes)
+
+    def resized(self, input_size: int) -> TrainingStream:
+        """The same images in the same order with the same random numbers, `input_size` pixels per side."""
+        other = copy.copy(self)
+        other.input_size = input_size
+        if self._cache is not None and self.workers:  # whose lock a process that is ended may hold
+            other._cache = PixelCache(len(self.records), self.cache_bytes)
+        return other
 
     @property
     def steps_per_epoch(self) -> float:
@@ -111,19 +122,16 @@ class TrainingStream:
 
     def _plans(self, steps: Iterable[int]) -> Iterator[_Plan]:
         for step in steps:
-            yield _Plan(step=step, samples=self.samples(step))
+            yield _Plan(step=step, epoch=step * self.batch_size // len(self.records), samples=self.samples(step))
 
     def samples(self, step: int) -> tuple[tuple[int, int], ...]:
-        """(epoch, record index) of each image of a batch."""
+        """(epoch, record index) of each image of a batch; `Balanced` counts how often an image came before instead."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
-        places = (divmod(position, len(self.records)) for position in positions)
-        return tuple((epoch, int(self._order(epoch)[place])) for epoch, place in places)
+        return tuple(map(self._sequence.at, positions))
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """The permutation of an epoch; the last one is kept."""
-        if self._last_order is None or self._last_order[0] != epoch:
-            self._last_order = epoch, RandomStream("order", self.seed, epoch).permutation(len(self.records))
-        return self._last_order[1]
+    @cached_property
+    def _sequence(self) -> Permuted | Balanced:
+        return Balanced(self.records, self.seed) if self.is_balanced else Permuted(len(self.records), self.seed)
 
     def _load(self, plan: _Plan, watchdog: Watchdog) -> tuple[_Plan, NDArray[np.uint8]]:
         images = np.empty((len(plan.samples), self.input_size, self.input_size, 3), dtype=np.uint8)
@@ -169,9 +177,10 @@ def normalise(
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What goes into one batch: (epoch, record index) for each image."""
+    """What goes into one batch: (how often it came before, record index) for each image."""
 
     step: int
+    epoch: int
     samples: tuple[tuple[int, int], ...]
 
 
@@ -189,6 +198,6 @@ def _batch(plan: _Plan, images: NDArray[np.uint8], records: Sequence[Record]) ->
         targets=torch.tensor([records[index].target for index in indices], dtype=torch.int64),
         indices=torch.tensor(indices, dtype=torch.int64),
         epochs=torch.tensor([epoch for epoch, _ in plan.samples], dtype=torch.int64),
-        epoch=plan.samples[0][0] if plan.samples else 0,
+        epoch=plan.epoch,
         step=plan.step,
     )

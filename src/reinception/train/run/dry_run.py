@@ -59,6 +59,7 @@ def dry_run(config: TrainConfig) -> str:
 def _measure(run: OpenRun) -> tuple[list[float], float | None]:
     """Seconds of MEASURED_STEPS steps after one that is not counted, and the fraction of them spent waiting."""
     training, recipe = wire(run), run.plan.recipe
+    training.state.unfreeze(1.0)
     batches = training.waiting.batches(training.stream.batches())
     learning_rate = learning_rate_at(recipe.schedule, progress=0.0, epochs=recipe.epochs)
     seconds: list[float] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,8 +51,14 @@ class Score:
         )
 
     @property
+    def is_finite(self) -> bool:
+        """Whether it says anything: a loss that is not a number is no best."""
+        return math.isfinite(self.loss) and math.isfinite(self.top1_error)
+
+    @property
     def rank(self) -> tuple[float, float]:
-        return (self.loss, self.top1_error)
+        """Lower is better; what is not finite is behind all others."""
+        return (self.loss, self.top1_error) if self.is_finite else (math.inf, math.inf)
 
 
 class BestWeights:
@@ -71,6 +78,8 @@ class BestWeights:
     ) -> None:
         self.step: int | None = None
         self.score: Score | None = None
+        self.num_stale = 0
+        """validations since the best"""
         self._network = network
         self._folder = folder
         self._describe = describe
@@ -81,7 +90,8 @@ class BestWeights:
         """Which step is the best and how it scored; empty before the first."""
         if self.step is None:
             return {}
-        return {"step": self.step, "validation": None if self.score is None else dataclasses.asdict(self.score)}
+        score = self.score if self.score is not None and self.score.is_finite else None
+        return {"step": self.step, "validation": None if score is None else dataclasses.asdict(score)}
 
     def resume(self, document: Mapping[str, Any]) -> None:
         """Goes on from `to_json`; the weights themselves are in the run folder."""
@@ -91,9 +101,13 @@ class BestWeights:
 
     def offer(self, step: int, score: Score | None) -> bool:
         """Saves the weights after `step` steps where `score` is the best so far or is not known; whether it was."""
-        if score is not None and self.score is not None and not score.rank < self.score.rank:
+        self.num_stale += 1
+        if score is not None and not score.is_finite:
+            self._say(f"validation after step {step:,} is not a number: not taken for the best")
+        is_first = self.step is None  # a run has a model, whatever its validation says
+        if score is not None and not is_first and self.score is not None and not score.rank < self.score.rank:
             return False
-        self.step, self.score = step, score
+        self.step, self.score, self.num_stale = step, score, 0
         if self._folder is not None:
             manifest = self._describe(self.to_json())
             self._pending = None

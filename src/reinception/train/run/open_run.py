@@ -68,6 +68,13 @@ class OpenRun:
         return {split: self.source.split(split) if split in self.source.splits else () for split in SPLITS}
 
     @property
+    def frequencies(self) -> torch.Tensor:
+        """(classes,) each class's part of the training images."""
+        targets = torch.tensor([record.target for record in self.records["train"]])
+        counts = torch.bincount(targets, minlength=len(self.source.classes))
+        return (counts / counts.sum()).to(self.ranks.device)
+
+    @property
     def dtype(self) -> torch.dtype:
         """What the heavy layers compute in."""
         return precision(self.plan.config.precision, self.ranks.device)

@@ -17,12 +17,21 @@ from reinception.model.artifact import NO_CLASSIFIER, load
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
+from reinception.report.formatting import count
 from reinception.spec import Arch, Conv, minimum_input_size, trace
 from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, StepKind, TrainConfig
 from reinception.train.finetune import frozen_stages, matching_outputs, start_from
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
 from reinception.weights.convert import Conversion, convert
+
+LEAST_STATISTICS = 16
+"""Images of a batch from which on a fine-tuned network learns from the statistics of the batch."""
+_OF_THE_RECIPE = (
+    *("epochs", "batch_size", "replicas", "augmentation", "balance", "batch_norm", "smoothing_prior", "scaling"),
+    "patience",
+)
+"""Options that replace a value of the recipe."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,7 +153,11 @@ def make_plan(config: TrainConfig) -> Plan:
     arch, note = _with_aux(config, dataclasses.replace(base, dropout=chosen.dropout), chosen)
     if config.teacher is not None:
         _check_teacher(config, config.teacher, chosen)
-    if chosen.batch_size == 1 and any(isinstance(s.layer, Conv) and s.layer.batch_norm for s in trace(arch)):
+    if (
+        chosen.batch_size == 1
+        and chosen.batch_norm == "train"
+        and any(isinstance(s.layer, Conv) and s.layer.batch_norm for s in trace(arch))
+    ):
         raise UsageError(
             f"batch size 1: {arch.name} normalises over the batch and needs at least 2 images in it; "
             "use --batch-size 2 or more"
@@ -155,7 +168,7 @@ def make_plan(config: TrainConfig) -> Plan:
     asked = {name: getattr(config, name) for name in ("background", "deep_range")}
     asked = {name: value for name, value in asked.items() if value is not None}
     preprocessing = dataclasses.replace(preprocessing, **asked)
-    if config.weights is None:  # weights that exist already expect the numbers they were trained on
+    if config.weights is None or config.scaling:  # weights that exist expect the numbers they were trained on
         preprocessing = dataclasses.replace(preprocessing, scaling=chosen.scaling)
     converted = () if learned is None or learned.found is None else learned.report.lines()
     return Plan(
@@ -216,10 +229,24 @@ def _check_teacher(config: TrainConfig, teacher: str | Path, chosen: Recipe) -> 
 
 def _resolve_recipe(config: TrainConfig) -> Recipe:
     chosen = recipe.named(config.recipe) if isinstance(config.recipe, str) else config.recipe
-    for name in ("epochs", "batch_size", "replicas"):
+    for name in _OF_THE_RECIPE:
         if getattr(config, name) is not None:
             chosen = chosen.changed(name, getattr(config, name), source=f"--{name.replace('_', '-')}")
+    if chosen.batch_norm == "auto":
+        return _with_batch_norm(config, chosen)
+    if config.weights is None and chosen.batch_norm != "train":
+        raise UsageError(
+            f"--batch-norm {chosen.batch_norm} keeps what --weights brings; without --weights it must learn"
+        )
     return chosen
+
+
+def _with_batch_norm(config: TrainConfig, chosen: Recipe) -> Recipe:
+    """What `auto` means: statistics of few images are noise, those of random weights mean nothing."""
+    if config.weights is None:
+        return chosen.changed("batch_norm", "train", source="auto: random weights have no statistics to keep")
+    mode = "train" if chosen.batch_size >= LEAST_STATISTICS else "eval_statistics"
+    return chosen.changed("batch_norm", mode, source=f"auto: batches of {count(chosen.batch_size, 'image')}")
 
 
 def _learned(config: TrainConfig) -> Conversion | None:
@@ -245,6 +272,11 @@ def _base(config: TrainConfig, learned: Conversion | None) -> tuple[Arch, Prepro
     return arch, manifest.preprocessing
 
 
+def _smallest(arch: Arch, chosen: Recipe) -> int:
+    """Pixels of the side of the first training images, which are the smallest."""
+    return arch.input_size if chosen.growth is None else chosen.growth.side(arch.input_size, 0.0)
+
+
 def _with_aux(config: TrainConfig, arch: Arch, chosen: Recipe) -> tuple[Arch, str]:
     """`arch` with the auxiliary classifiers it is trained with, and a line that says which."""
     if not arch.aux and config.aux in ("strict", "adaptive"):
@@ -255,9 +287,9 @@ def _with_aux(config: TrainConfig, arch: Arch, chosen: Recipe) -> tuple[Arch, st
         return dataclasses.replace(arch, aux=()), "auxiliary classifier: none"
     weight = f"weight {chosen.auxiliary_weight:g}"
     if config.aux == "strict":
-        family.check_input_size(arch, with_aux=True)
+        family.check_input_size(dataclasses.replace(arch, input_size=_smallest(arch, chosen)), with_aux=True)
     least = minimum_input_size(arch, with_aux=True)
-    if config.aux != "adaptive" and arch.input_size >= least:
+    if config.aux != "adaptive" and _smallest(arch, chosen) >= least:
         return arch, f"auxiliary classifier: as published, {weight}"
     heads = tuple(family.adaptive(head) for head in arch.aux)
     why = "asked for" if config.aux == "adaptive" else f"the published one needs an input of {least}"

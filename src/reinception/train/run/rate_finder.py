@@ -96,6 +96,7 @@ def find_rate(
     with torch.random.fork_rng(enabled=True):
         run = rehearse(config)
         training, recipe = wire(run), run.plan.recipe
+        training.state.unfreeze(1.0)
         batches = training.stream.batches()
         ratio = (sweep.highest / sweep.lowest) ** (1 / (sweep.steps - 1))
         rates: list[float] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from reinception.errors import Interrupted, ReinceptionError
 from reinception.inference.compute import Compute
 from reinception.machine import choose_device
 from reinception.report.page import write_report
-from reinception.train.budget import Budget, StepBudget, TimeBudget
+from reinception.train.budget import Budget, StepBudget, TimeBudget, Turn
 from reinception.train.config import TrainConfig
 from reinception.train.distill import Teacher, TeacherTargets
 from reinception.train.loop import Training, fit
@@ -139,6 +140,7 @@ def wire(run: OpenRun) -> Training:
         dtype=run.dtype,
         teacher=_teacher(run, stream),
         step=config.step,
+        frequencies=run.frequencies,
     )
     average, waiting = state.average.network, ImageWait()
     best = BestWeights(average, run.folder, describe=run.describe_model, say=run.console.say)
@@ -154,6 +156,8 @@ def wire(run: OpenRun) -> Training:
     if checkpoint is not None:
         _restore(checkpoint, state, logger, best)
     budget = _budget(run, 0.0 if checkpoint is None else checkpoint.document["budget_seconds"])
+    if checkpoint is not None and (turn := checkpoint.document.get("turn")):
+        budget.turn = Turn(**turn)
     return Training(
         state=state,
         stream=stream,
@@ -165,6 +169,7 @@ def wire(run: OpenRun) -> Training:
         waiting=waiting,
         predict_validation=partial(predict_split, run, average, "val", run.dtype) if run.records["val"] else None,
         rate_ceiling=plan.rate_ceiling,
+        say=run.console.say,
     )
 
 
@@ -175,6 +180,11 @@ def _restore(checkpoint: Checkpoint, state: TrainState, logger: RunLogger, best:
         state.average.num_updates = checkpoint.document["num_averaged"]
         logger.resume(checkpoint.document["journal"])
         best.resume(checkpoint.document["kept"])
+        best.num_stale = checkpoint.document.get("num_stale", 0)
+        if learning := checkpoint.document.get("learning"):  # older runs never unfroze anything
+            state.resume_learning(learning["stages"])
+            if state.num_learning != learning["parameters"]:
+                raise KeyError(f"{learning['parameters']:,} parameters learned, now {state.num_learning:,} would")
     except (KeyError, TypeError) as error:
         raise ReinceptionError(
             f"the checkpoint of step {checkpoint.step} is not one that this version can resume ({error}); finish the "
@@ -193,6 +203,7 @@ def _stream(run: OpenRun) -> TrainingStream:
         num_classes=run.plan.arch.num_classes,
         views=None if run.plan.config.teacher is None else run.plan.config.teacher_views,
         preprocessing=run.plan.preprocessing,
+        is_balanced=run.plan.recipe.balance == "sampling",
     )
 
 
@@ -233,7 +244,10 @@ def _checkpointer(
             "num_averaged": state.average.num_updates,
             "journal": logger.to_json(),
             "kept": best.to_json(),
+            "learning": {"stages": list(state.learning), "parameters": state.num_learning},
             "budget_seconds": budget.elapsed,
+            "turn": None if budget.turn is None else dataclasses.asdict(budget.turn),
+            "num_stale": best.num_stale,
             "folder": run.folder.position(),
             "surroundings": numeric_environment(run.ranks.device),
         }
