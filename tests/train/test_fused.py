@@ -16,7 +16,7 @@ from reinception.model.layers import ConvNorm
 from reinception.recipe import named
 from reinception.spec import BatchNorm, Conv
 from reinception.train.config import Freeze
-from reinception.train.finetune import freeze, training_mode
+from reinception.train.finetune import fix, learning_stages, training_mode
 from reinception.train.fused.kept_tensors import KeptNormalised, KeptTensor
 from reinception.train.fused.units import ConvHead, SideBySide, average_pool_backward, same_size_average_backward
 from reinception.train.fused.walk import first_unit, fused_outputs
@@ -135,8 +135,8 @@ def test_a_part_that_does_not_learn_keeps_its_statistics(part: Freeze) -> None:
     found = []
     for forward in (Network.outputs, fused_outputs):
         net = network()
-        freeze(net, part)
-        training_mode(net, part)
+        fix(net, part, "train")
+        training_mode(net, learning_stages(net, part, unfreeze_fraction=0.0, progress=0.0), "train")
         found.append(passes(net, lambda images, net=net, forward=forward: forward(net, images), images, labels))
         assert float(net.get_submodule("stem.0.bn").get_buffer("num_batches_tracked")) == 0
     agree(*found)

@@ -106,11 +106,13 @@ def _state(run: OpenRun, network: Network, kind: StepKind) -> TrainState:
         seed=config.seed,
         dtype=run.dtype,
         step=kind,
+        frequencies=run.frequencies,
     )
 
 
 def _timed(state: TrainState, batches: list[Batch], stop: StopRequest, ranks: Ranks) -> float:
-    training_mode(state.network, state.freeze)
+    state.unfreeze(1.0)  # what most steps of the run are
+    training_mode(state.network, state.learning, state.recipe.batch_norm)
     began = time.perf_counter()
     try:
         rows = accumulate(state, batches, step=0, stop=stop)
