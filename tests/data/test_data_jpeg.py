@@ -10,13 +10,15 @@ from PIL import Image
 
 from reinception.data.images import jpeg
 from reinception.data.images.augment import augment
+from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.images.jpeg import SCALED_ABOVE_PIXELS, Jpeg, open_jpeg, scale_denominator_for
 from reinception.data.images.jpeg_header import read_header
 from reinception.data.images.resize import resize_to_square
-from reinception.data.loading.read import pixels_of, training_image
+from reinception.data.loading.read import evaluation_square, pixels_of, training_image
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage
+from reinception.preprocess import Preprocessing
 
 
 def photograph(height: int, width: int, mode: str = "RGB") -> Image.Image:
@@ -165,6 +167,48 @@ def test_what_evaluation_sees_is_never_scaled(tmp_path):
     assert LARGE[0] * LARGE[1] > SCALED_ABOVE_PIXELS
     pixels = pixels_of(Record(path=path, name="x.jpg", target=0))
     assert np.array_equal(pixels, np.asarray(Image.open(path)))
+
+
+@pytest.mark.parametrize("resize", ["whole", "shorter_side", "central_crop"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_evaluation_sees_the_same_bits_by_either_decoder(mode, resize, tmp_path):
+    pytest.importorskip("simplejpeg")
+    path, preprocessing = tmp_path / "x.jpg", Preprocessing(input_size=75, resize=resize)
+    record = Record(path=path, name="x.jpg", target=0)
+    for size, orientation, options in (
+        ((61, 83), 1, {}),
+        (LARGE, 1, {"subsampling": 0}),
+        ((90, 200), 6, {"progressive": True}),
+        ((3, 400), 1, {}),
+    ):
+        path.write_bytes(encoded(photograph(*size, mode), orientation, **options))
+        square = evaluation_square(record, preprocessing)
+        assert square.tobytes() == evaluation_pixels(pixels_of(record), preprocessing).tobytes()
+        assert square.shape == (75, 75, 3) and square.flags.c_contiguous
+
+
+def test_a_damaged_jpeg_is_the_same_to_evaluation_by_either_decoder(tmp_path):
+    pytest.importorskip("simplejpeg")
+    path, preprocessing = tmp_path / "x.jpg", Preprocessing(input_size=75)
+    record, whole = Record(path=path, name="x.jpg", target=0), encoded(photograph(60, 80))
+    random = np.random.default_rng(3)
+
+    def seen(read):
+        try:
+            return read().tobytes()
+        except BadImage as error:
+            return str(error)
+
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole[: random.integers(len(whole) // 2, len(whole) + 1)])
+        for place in random.integers(0, len(data), random.integers(0, 4)):
+            data[place] = random.integers(0, 256)
+        path.write_bytes(data)
+        found = seen(lambda: evaluation_square(record, preprocessing))
+        assert found == seen(lambda: evaluation_pixels(pixels_of(record), preprocessing))
+        refused += isinstance(found, str)
+    assert 0 < refused < 300
 
 
 def noise(height: int, width: int, *channels: int) -> Pixels:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reinception.cli.counter import counter
 from reinception.cli.job import JobOptions, do_job
 from reinception.cli.ranks import connected
 from reinception.inference.compute import Compute
@@ -45,9 +44,10 @@ def run(options: FeaturesOptions, job: JobOptions, compute: Compute) -> None:
     from reinception.model.artifact import load, resolve
 
     model = load(options.model, with_aux=False)
-    with connected(compute, progress=counter("images")) as connection:
+    with connected(compute, progress=asked.counter(options.paths)) as connection:
         num, _ = peeked(expand(options.paths), FEW_IMAGES)  # of the whole list, not of a shard
-        engine = Engine(model.network, model.preprocessing, connection.with_default("auto"), num_images=num)
+        compute = replace(connection.with_default("auto"), progress=None)
+        engine = Engine(model.network, model.preprocessing, compute, num_images=num)
         work = ImageJob(
             out=options.out,
             paths=options.paths,

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reinception.cli.counter import say
+from reinception.cli.counter import job_counter, say
 from reinception.cli.ranks import is_first
 from reinception.errors import ReinceptionError
 from reinception.files import refuse_existing
 from reinception.inference.shard import Shard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reinception.inference.compute import Compute
     from reinception.inference.engine import Engine
     from reinception.inference.jobs.result_rows import Result
@@ -32,6 +34,17 @@ class JobOptions:
 
     resume: bool = False
     """continue the job of -o where it was interrupted; begins one that has not begun, leaves a finished one alone"""
+
+    def counter(self, paths: tuple[str, ...]) -> Callable[[int, int | None], None]:
+        """A counter of the images of this job, which are counted beside the work."""
+
+        def count() -> int:
+            from reinception.inference.stream import num_items
+
+            num = num_items(paths)
+            return num if self.shard is None else len(self.shard.range(num))
+
+        return job_counter("images", count)
 
     def is_done(self) -> bool:
         """Whether a finished job is to be left alone, which is then said. ReinceptionError for an existing file."""

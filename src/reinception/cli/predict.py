@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,9 +103,10 @@ def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compu
 
     model = load(options.model, with_aux=False)
     model.manifest.require_classifier()
-    with connected(compute, progress=counter("images")) as connection:
+    with connected(compute, progress=asked.counter(options.paths)) as connection:
         num, _ = peeked(expand(options.paths), FEW_IMAGES)  # of the whole list, not of a shard
-        engine = Engine(model.network, model.preprocessing, connection.with_default("auto"), num_images=num)
+        compute = replace(connection.with_default("auto"), progress=None)
+        engine = Engine(model.network, model.preprocessing, compute, num_images=num)
         is_full = num >= engine.block_size
         job = ImageJob(
             out=out,

@@ -212,7 +212,7 @@ class _Runner:
         tasks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
 
         def loaded() -> Iterator[npt.NDArray[Any]]:
-            done = ordered_map(job, tasks, self.compute.workers)
+            done = ordered_map(job, tasks, self.compute.readers)
             for task, (images, spans, refused) in zip(tasks, done, strict=True):
                 bad.update({index: (why.kind, why.reason) for index, why in refused.items()})
                 kept.extend(index for index in task if index not in refused)

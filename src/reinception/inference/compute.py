@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from reinception.data.loading.watchdog import Progress
 from reinception.errors import UsageError
+from reinception.machine import num_processors
 
 if TYPE_CHECKING:
     from reinception.distributed import Ranks
@@ -47,9 +49,9 @@ class Compute:
     batch_size: int = 32
     """images at a time: memory and speed, not the result"""
 
-    workers: int = 1
+    workers: int | None = None
     """processes that read images; any number gives the same result. With 0 this process reads them, and an image that
-    crashes the decoder ends it; with 1 or more such an image is named"""
+    crashes the decoder ends it; with 1 or more such an image is named (default: one for each core, at most 8)"""
 
     progress: Progress | None = None
     """called with (images done, images in all or None), of this process's shard"""
@@ -59,6 +61,17 @@ class Compute:
 
     ranks: Ranks | None = None
     """the connected processes that share the images; None for a process alone"""
+
+    @property
+    def readers(self) -> int:
+        """`workers`, or where it is not given a process for each core that this process may use, at most 8.
+
+        They sleep while the network has images, so there are enough where images of many megapixels take longer to
+        decode than to classify. Processes that torchrun starts on one machine share its cores.
+        """
+        if self.workers is not None:
+            return self.workers
+        return min(8, max(1, num_processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
     def __post_init__(self) -> None:
         if self.backend not in get_args(Backend):

@@ -24,6 +24,10 @@ from reinception.inference.compute import HERE, Compute
 from reinception.model.build import Network
 from reinception.preprocess import Crops, Preprocessing
 
+# Images that a reading process hands over at a time: few, so that the network starts soon and no process reads alone at
+# the end, above all where an image takes a tenth of a second.
+_READ_TOGETHER = 8
+
 Row = npt.NDArray[np.float32]
 """What the network computed of one image: (k,) probabilities or (num_features,) features."""
 
@@ -83,7 +87,7 @@ class Engine:
 
     def batches(self, records: Iterable[Record], crops: Crops | None = None) -> Iterator[EvaluationBatch]:
         """The single crop of each record, or its distinct `crops` less their mirror images."""
-        size, workers = self.compute.batch_size, self.compute.workers
+        size, workers = min(self.compute.batch_size, _READ_TOGETHER), self.compute.readers
         return evaluation_batches(records, self.preprocessing, crops, batch_size=size, workers=workers)
 
     def probabilities(

@@ -14,8 +14,9 @@ from reinception.data.images.resize import FILTERS, Box, in_colour, size_with_sh
 from reinception.preprocess import Crops, Preprocessing
 
 
-def evaluation_pixels(image: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """The square (input_size, input_size, 3) uint8 that `preprocessing` makes of a decoded (h, w, 3) or (h, w) image.
+def evaluation_pixels(image: Pixels | Image.Image, preprocessing: Preprocessing) -> Pixels:
+    """The square (input_size, input_size, 3) uint8 that `preprocessing` makes of a decoded (h, w, 3) or (h, w) image,
+    or of a Pillow image of at least three channels, of which the first three count.
 
     Pillow's resize is the reference: pixel centres at half-integers and, when shrinking, a filter as wide as the
     step (antialiasing). What that means for each rule:
@@ -31,7 +32,7 @@ def evaluation_pixels(image: Pixels, preprocessing: Preprocessing) -> Pixels:
     trained here have only seen this one.
     """
     size = preprocessing.input_size
-    whole = Image.fromarray(image)
+    whole = image if isinstance(image, Image.Image) else Image.fromarray(image)
     resample = FILTERS[preprocessing.interpolation]
     width, height = whole.size
     if preprocessing.resize == "shorter_side":
@@ -42,7 +43,8 @@ def evaluation_pixels(image: Pixels, preprocessing: Preprocessing) -> Pixels:
         fraction = preprocessing.crop_fraction if preprocessing.resize == "central_crop" else 1.0
         left, top = int((width - width * fraction) / 2), int((height - height * fraction) / 2)
         square = whole.resize((size, size), resample, box=(left, top, width - left, height - top))
-    return in_colour(np.array(square))
+    pixels = np.array(square)
+    return in_colour(pixels) if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, :3])
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

@@ -65,6 +65,20 @@ class Jpeg:
         """Whether it is decoded at a smaller scale where the crop allows."""
         return self.width * self.height > SCALED_ABOVE_PIXELS
 
+    def image(self) -> Image.Image | None:
+        """A Pillow image of four channels, red, green, blue and an unused one, for resizing only: Pillow stores colours
+        so, and a large image need not be copied. None where it is grey, turned, or libjpeg-turbo is not sure of it."""
+        if simplejpeg is None or self.header.orientation != 1 or self.header.num_channels == 1:
+            return None
+        try:
+            pixels = simplejpeg.decode_jpeg(self.data, "RGBX")
+        except ValueError:
+            return None
+        height, width = pixels.shape[:2]
+        if (height, width) != (self.header.height, self.header.width):
+            return None
+        return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+
     def pixels(self, scale_denominator: int) -> Pixels:
         stored = _turbo(self, scale_denominator)
         return upright(_pillow(self, scale_denominator) if stored is None else stored, self.header.orientation)

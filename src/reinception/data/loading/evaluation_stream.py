@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reinception.data.images.crops import crop_pixels, distinct_crops, evaluation_pixels
+from reinception.data.images.crops import crop_pixels, distinct_crops
 from reinception.data.images.decode import Pixels
-from reinception.data.loading.read import pixels_of, watched
+from reinception.data.loading.read import evaluation_square, pixels_of, watched
 from reinception.data.loading.watchdog import Watchdog
 from reinception.data.loading.workers import ordered_map
 from reinception.data.sources.records import Record
@@ -80,12 +80,15 @@ def _load(
     for index, record in enumerate(records, start):
         try:
             with watched(record, index, watchdog):
-                image = pixels_of(record, watchdog.pause, preprocessing=preprocessing)
+                if crops is None:
+                    image = evaluation_square(record, preprocessing, watchdog.pause)
+                else:
+                    image = pixels_of(record, watchdog.pause, preprocessing=preprocessing)
         except BadImage as error:
             bad.append((index, error))
             continue
         if crops is None:
-            pixels.append(evaluation_pixels(image, preprocessing)[None])
+            pixels.append(image[None])
             weights.append(1.0)
         else:
             counts = distinct_crops(image.shape[1], image.shape[0], crops)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic
 
 from reinception.errors import Interrupted
-from reinception.inference.compute import Compute
+from reinception.inference.compute import Compute, Progress
 from reinception.inference.engine import Engine
 from reinception.inference.jobs.journal import Journal
 from reinception.inference.jobs.result_files import format_of
@@ -46,6 +46,9 @@ class JobDone:
 def run_job(job: ImageJob[Result], engine: Engine, compute: Compute, notice: Callable[[Result], None]) -> JobDone:
     """Do or continue a job; `notice` is called with each result that is new.
 
+    `compute` has the ranks and the progress, which counts the rows of an earlier start, too; that of the engine has no
+    progress of its own.
+
     Rows are committed only where the images before them have filled whole blocks: what is computed together then does
     not depend on where the job was interrupted. With ranks all call this, and the first writes.
 
@@ -70,7 +73,7 @@ def run_job(job: ImageJob[Result], engine: Engine, compute: Compute, notice: Cal
         if compute.ranks is not None:
             compute.ranks.from_first(journal.rows)
         try:
-            _append(journal, kind.parts, job.results(items), engine.block_size, notice)
+            _append(journal, kind.parts, job.results(items), engine.block_size, (notice, compute.progress))
         except Interrupted:
             raise
         except KeyboardInterrupt:
@@ -85,14 +88,19 @@ def _append(
     parts: Callable[[Result], Sequence[bytes]],
     results: Iterator[Result],
     block: int,
-    notice: Callable[[Result], None],
+    told: tuple[Callable[[Result], None], Progress | None],
 ) -> None:
+    notice, progress = told
     for result in results:
         is_bad = result.error is not None
         journal.append(result.path, parts(result), failed=is_bad)
         notice(result)
+        if progress is not None:
+            progress(journal.rows, None)
         if journal.is_due and not is_bad and (journal.rows - journal.failed) % block == 0:
             journal.commit()
+    if progress is not None:
+        progress(journal.rows, journal.rows)
 
 
 def fingerprint(file: Path) -> str:
