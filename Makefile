@@ -61,8 +61,8 @@ check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, wo
 	$(BIN)/codespell *.md docs src examples benchmarks tests deploy
 	$(BIN)/python -m pytest -q -k 'golden or house' tests
 
-bench: $(VENV)/.dev ## images per second, beside torchvision, interleaved; about two minutes on two cores
-	$(BIN)/python benchmarks/inference.py
+bench: $(VENV)/.dev ## images per second beside other libraries, each at its best setting; a quarter of an hour
+	$(BIN)/reinception bench
 
 golden: $(VENV)/.dev ## write the golden files anew, and README's table; read the diff before you commit it
 	REINCEPTION_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden tests

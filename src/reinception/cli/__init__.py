@@ -26,6 +26,7 @@ COMPUTING = {
     "rewrite",
     "export",
     "serve",
+    "bench",
 }
 """Verbs that run networks: what they free they need again at once, and their threads wait for each other often."""
 SIGNALLED = 128  # plus the number of the signal, as shells count

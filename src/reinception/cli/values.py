@@ -66,6 +66,10 @@ _BY_TYPE: dict[type, tuple[str, Read]] = {
     float: ("X", _number(float, lambda value: 0 < value < float("inf"), "a number above 0")),
     str: ("NAME", str),
 }
+_LISTS: dict[type, tuple[str, Read]] = {
+    int: ("N,...", _sizes),
+    str: ("NAME,...", lambda text: tuple(text.split(","))),
+}
 _BY_NAME: dict[str, tuple[str, Read]] = {
     "seed": ("N", _number(int, lambda value: True, "a whole number")),
     "workers": ("N", _number(int, lambda value: value >= 0, "a whole number, 0 or more")),
@@ -98,7 +102,7 @@ def value_of(name: str, hint: Any) -> tuple[str, Read]:
         return "X", _number(float, lambda value: 0 <= value < 1, "a fraction, at least 0 and below 1")
     if Path in members:
         return ("PATH" if name == "out" else "FILE"), (str if str in members else Path)
-    return _BY_TYPE[members[0]]
+    return (_LISTS if get_origin(hint) is tuple else _BY_TYPE)[members[0]]
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
@@ -118,4 +122,4 @@ def shown(name: str, value: Any) -> str:
     if name.endswith("_seconds"):
         unit = next(unit for unit, seconds in _SECONDS.items() if value % seconds == 0)
         return f"{value / _SECONDS[unit]:g}{unit}"
-    return str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -178,6 +178,39 @@ def reliability_chart(
     return Markup("\n").join([*out, Markup("</svg>")])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar with the ends of its range; `style` is a CSS class."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    style: str
+
+
+def bar_chart(bars: Sequence[Bar], *, title: str, css: str) -> Markup:
+    """Horizontal bars from zero, one below the other, as an SVG file of its own, with its `css`."""
+    height, label, width, top = 22, 260, 640, 34
+    most = max((one.high for one in bars), default=0.0) or 1.0
+
+    def px(value: float) -> float:
+        return label + value / most * (width - label - 60)
+
+    total = top + height * len(bars) + 8
+    out = [_open_svg(width, total, title).replace("<svg ", Markup('<svg xmlns="http://www.w3.org/2000/svg" '), 1)]
+    out.append(Markup("<style>{}</style>").format(Markup(css)))
+    out.append(_text(4, 18, title, "title"))
+    for number, one in enumerate(bars):
+        y = top + height * number
+        place = (one.style, f"{px(0):.1f}", f"{y:.1f}", f"{px(one.value) - px(0):.1f}", f"{height - 6}")
+        out.append(Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(*place))
+        out.append(_rule(px(one.low), y + 8, px(one.high), y + 8, "interval"))
+        out.append(_text(label - 6, y + 12, one.name, "end"))
+        out.append(_text(px(one.high) + 6, y + 12, short(one.value), "value"))
+    return Markup("\n").join([*out, Markup("</svg>")])
+
+
 def bar(fraction: float) -> Markup:
     """A horizontal bar filled to `fraction` (0 to 1) for a table cell."""
     return Markup(
