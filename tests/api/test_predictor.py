@@ -134,6 +134,9 @@ def test_a_dict_of_arrays_gives_a_dict_of_arrays(predictor: ri.Predictor, paths:
     assert isinstance(pooled, dict)
     assert pooled["features"].shape == (4, 203) and pooled["error"].tolist() == [None] * 4
     assert predictor({"image": []})["probabilities"].shape == (0, 2)
+    kept = np.array(["a", "b", "c", "d"])
+    assert predictor({"image": images, "path": kept})["path"] is kept
+    assert predictor.features({"image": images, "path": kept})["path"] is kept  # pyrefly: ignore
     with pytest.raises(UsageError, match="belong under 'image'; there is 'images'"):
         predictor({"images": images})
 

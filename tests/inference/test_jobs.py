@@ -57,6 +57,12 @@ def listed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return manifest_of(folder, tmp_path_factory.mktemp("listed") / "m.jsonl", ROWS)
 
 
+@pytest.fixture(scope="module")
+def many(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More rows than are done before a signal comes."""
+    return manifest_of(folder, tmp_path_factory.mktemp("many") / "m.jsonl", 20_000)
+
+
 def manifest_of(folder: Path, path: Path, rows: int) -> Path:
     names = sorted(one.name for one in folder.iterdir() if one.name.isascii())
     lines = (json.dumps({"path": str(folder / names[index % len(names)])}) for index in range(rows))
@@ -285,23 +291,23 @@ def interrupted(model: Path, listed: Path, out: Path, *more: object) -> None:
     assert ends(process) == [130]
 
 
-def test_ctrl_c_names_the_command_that_goes_on(model: Path, listed: Path, tmp_path: Path) -> None:
+def test_ctrl_c_names_the_command_that_goes_on(model: Path, many: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
-    interrupted(model, listed, out)
+    interrupted(model, many, out)
     said = out.with_suffix(".log").read_text()
-    assert f"interrupted; to go on: reinception predict {model} {listed} -o {out} --resume" in said
+    assert f"interrupted; to go on: reinception predict {model} {many} -o {out} --resume" in said
     assert "Traceback" not in said
     assert not out.exists() and read_state(job_of(out)).rows > 0
 
 
 def test_a_job_goes_on_only_with_the_same_words_model_and_images(
-    model: Path, folder: Path, listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, folder: Path, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, words = tmp_path / "p.csv", ["predict", model, listed, "-o", tmp_path / "p.csv"]
-    interrupted(model, listed, out)
+    out, words = tmp_path / "p.csv", ["predict", model, many, "-o", tmp_path / "p.csv"]
+    interrupted(model, many, out)
     other = tmp_path / "other.safetensors"
     save(build(ri.load(model).network.arch, seed=1), other, ri.load(model).manifest)
-    more = manifest_of(folder, tmp_path / "n.jsonl", 30)
+    more = manifest_of(folder, tmp_path / "n.jsonl", 100)
     more.write_text("\n".join(reversed(more.read_text().splitlines())))
     for changed, said in (
         (words, "--resume continues it"),

@@ -55,28 +55,26 @@ class Found:
 
 
 def compare_speed(subject: Subject, plan: Plan, say: Callable[[str], None]) -> Found:
-    """Try each contestant's settings, keep the fastest at the largest batch, and time those in turn."""
+    """Try each contestant's settings, keep the fastest at each batch size, and time those in turn."""
     left_out: list[tuple[Contestant, str]] = []
     runs: list[Timed] = []
     starts: list[tuple[Contestant, float, int]] = []
     limits: dict[str, float] = {}
     for precision in plan.precisions:
         with ExitStack() as stack:
-            entrants: list[Entrant] = []
+            entries: list[tuple[Entrant, int]] = []
             for name in (own.NAME, *plan.against):
                 options = _options(name, precision, plan, left_out)
-                best = _best(
-                    [Contestant(what=name, setting=one, precision=precision) for one in options],
-                    subject,
-                    plan,
-                    left_out,
-                    say,
-                )
-                if best is not None:
-                    entrants.append(stack.enter_context(best))
-            say(f"{precision}: {len(entrants)} in turn, {plan.rounds} rounds")
-            runs += interleaved(entrants, plan.batch_sizes, plan.rounds)
-            starts += [(one.contestant, one.start_seconds, one.peak_mib()) for one in entrants]
+                contestants = [Contestant(what=name, setting=one, precision=precision) for one in options]
+                best = _best(contestants, subject, plan, left_out, say)
+                for entrant in set(best.values()):
+                    stack.enter_context(entrant)
+                entries += [(entrant, size) for size, entrant in best.items()]
+            entries.sort(key=lambda entry: entry[1])  # those that are compared follow each other
+            say(f"{precision}: {len(entries)} in turn, {plan.rounds} rounds")
+            runs += interleaved(entries, plan.rounds)
+            for entrant in dict.fromkeys(entrant for entrant, _ in entries):
+                starts.append((entrant.contestant, entrant.start_seconds, entrant.peak_mib()))
         say(f"{precision}: the convolutions alone")
         limits[precision] = own.limit(subject, precision)[0]
     return Found(subject=subject, runs=tuple(runs), starts=tuple(starts), limits=limits, left_out=tuple(left_out))
@@ -97,25 +95,27 @@ def _best(
     plan: Plan,
     left_out: list[tuple[Contestant, str]],
     say: Callable[[str], None],
-) -> Entrant | None:
-    """The fastest of them at the largest batch, running; the others are ended, or noted where they cannot take part."""
-    best: Entrant | None = None
-    best_rate = 0.0
+) -> dict[int, Entrant]:
+    """The fastest at each batch size, running; the others are ended, or noted where they cannot take part."""
+    best: dict[int, tuple[float, Entrant]] = {}
     for contestant in contestants:
         say(f"{contestant.precision}: {contestant.what}, {contestant.setting}")
+        entrant: Entrant | None = None
         try:
             entrant = Entrant(contestant, subject, plan.threads)
-            rate = max(entrant.rate(max(plan.batch_sizes)) for _ in range(SEARCH_ROUNDS))
+            rates = {size: max(entrant.rate(size) for _ in range(SEARCH_ROUNDS)) for size in plan.batch_sizes}
         except LeftOutError as error:
             left_out.append((contestant, str(error)))
+            if entrant is not None:
+                entrant.close()
             continue
-        if best is None or rate > best_rate:
-            loser, best, best_rate = best, entrant, rate
-        else:
-            loser = entrant
-        if loser is not None:
+        before = {one for _, one in best.values()} | {entrant}
+        for size, rate in rates.items():
+            if size not in best or rate > best[size][0]:
+                best[size] = rate, entrant
+        for loser in before - {one for _, one in best.values()}:
             loser.close()
-    return best
+    return {size: entrant for size, (_, entrant) in best.items()}
 
 
 def _named(one: Contestant) -> dict[str, str]:

@@ -15,7 +15,7 @@ from reinception import family, machine
 from reinception.bench.contestant import Contestant, Images, LeftOutError, Run, Subject
 from reinception.data.loading.evaluation_stream import EvaluationBatch
 from reinception.inference.compute import Backend, Compute
-from reinception.inference.engine import Engine
+from reinception.inference.engine import Engine, evaluating
 from reinception.model.artifact import Manifest, Model, load
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
@@ -101,7 +101,7 @@ def convolutions(network: Network, side: int) -> Counter[Convolution]:
 
     hooks = [one.register_forward_hook(note) for one in network.modules() if isinstance(one, nn.Conv2d)]
     try:
-        with torch.inference_mode():
+        with evaluating(network):
             network.features(torch.zeros(1, 3, side, side))
     finally:
         for hook in hooks:

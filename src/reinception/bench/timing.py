@@ -113,18 +113,17 @@ class Entrant:
         return found
 
 
-def interleaved(entrants: Sequence[Entrant], batch_sizes: Sequence[int], rounds: int) -> list[Timed]:
-    """Every entrant at every batch size once in each of the rounds, in turn, after one round that nobody counts."""
-    rates: dict[tuple[int, int], list[float]] = {}
+def interleaved(entries: Sequence[tuple[Entrant, int]], rounds: int) -> list[Timed]:
+    """Each entrant at its batch size once in each of the rounds, in turn, after one round that nobody counts."""
+    rates: list[list[float]] = [[] for _ in entries]
     for number in range(rounds + 1):
-        for batch_size in batch_sizes:
-            for index, entrant in enumerate(entrants):
-                rate = entrant.rate(batch_size)
-                if number:
-                    rates.setdefault((index, batch_size), []).append(rate)
+        for some, (entrant, batch_size) in zip(rates, entries, strict=True):
+            rate = entrant.rate(batch_size)
+            if number:
+                some.append(rate)
     return [
-        Timed(contestant=entrants[index].contestant, batch_size=size, rates=tuple(some))
-        for (index, size), some in rates.items()
+        Timed(contestant=entrant.contestant, batch_size=size, rates=tuple(some))
+        for some, (entrant, size) in zip(rates, entries, strict=True)
     ]
 
 
@@ -146,10 +145,11 @@ def _work(contestant: Contestant, subject: Subject, threads: int, pipe: Connecti
                 pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
                 continue
             num = SINGLE_IMAGES if batch_size == 1 else batch_size * -(-IMAGES_A_ROUND // batch_size)
-            if len(images) != num:
-                images = np.repeat(images[:1], num, axis=0)
+            calls = num if batch_size == 1 else 1  # one by one: how long an image takes, not how many at once
+            together = np.repeat(images, num // calls, axis=0)
             start = time.perf_counter()
-            run(images, batch_size)
+            for _ in range(calls):
+                run(together, batch_size)
             pipe.send(num / (time.perf_counter() - start))
     except (EOFError, OSError):
         return

@@ -117,12 +117,13 @@ class Predictor:
         Returns:
             A `Prediction` with `.label`, `.probability`, `.labels`, `.probabilities` and `.error`; a list of them; or
             for a dict the arrays `label`, `probability` (n,), `probabilities` (n, k) and `error` (n,), of which the
-            first three hold None and NaN where there is an error.
+            first three hold None and NaN where there is an error. Other arrays of the dict, such as paths, come back
+            as they are.
         """
         self.manifest.require_classifier()
         if isinstance(images, Mapping):
             answers = self(_column(images))
-            return {
+            return _others(images) | {
                 "label": _objects([one.label for one in answers]),
                 "probability": np.array([one.probability for one in answers], dtype=np.float32),
                 "probabilities": _table([one.probabilities for one in answers], len(self.classes)),
@@ -152,7 +153,7 @@ class Predictor:
             answers = self.features(_column(images))
             assert isinstance(answers, list)
             columns = self._engine.num_features
-            return {
+            return _others(images) | {
                 "features": _table([one.values for one in answers], columns),
                 "error": _objects([one.error for one in answers]),
             }
@@ -235,6 +236,11 @@ def _items(images: object) -> Sequence[Any] | None:
     if isinstance(images, tuple):
         return images
     return list(images) if isinstance(images, list) else None
+
+
+def _others(images: Mapping[str, Any]) -> Columns:
+    """The columns beside the images."""
+    return {name: values for name, values in images.items() if name != _COLUMN}
 
 
 def _column(images: Mapping[str, Any]) -> list[Any]:
