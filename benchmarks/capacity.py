@@ -30,7 +30,7 @@ import reinception as ri
 from reinception.cli.table import aligned
 from reinception.data.loading.read import evaluation_square
 from reinception.data.sources.records import Record
-from reinception.machine import examine, usable_cores
+from reinception.machine import examine, num_processors
 from reinception.preprocess import Preprocessing
 
 SIDES = 500, 375
@@ -78,7 +78,7 @@ def main() -> None:
             checks += jobs.checks(setting, costs, options.rounds)
     site = Site(price=options.price, storage=options.storage, link=options.link)
     facts = examine()
-    print(f"{facts['processor']['model']}, {usable_cores()} cores; n = {options.rounds}; medians\n")
+    print(f"{facts['processor']['model']}, {num_processors()} cores; n = {options.rounds}; medians\n")
     rows = [(one, *(f"{value:.4g}" for value in vars(costs).values())) for one, costs in found]
     print(aligned(("SETTING", "DECODE S", "NETWORK S", "BYTES", "START S"), rows, right=range(1, 5)))
     print(f"\n{table(found, site)}\n")
@@ -127,7 +127,7 @@ class Jobs:
         """Jobs of half the length by 1, 2 and 4 processes, and over a link of two fifths of what a process reads."""
         num = len(self.files) // 2
         for processes in (1, 2, 4):
-            site = Site(cores=usable_cores(), workers_a_machine=processes)
+            site = Site(cores=num_processors(), workers_a_machine=processes)
             seconds = tuple(self.seconds(num, processes) for _ in range(rounds))
             predicted = seconds_for(costs, site, processes, num)
             yield Check(what=f"{setting}, {processes} processes", seconds=seconds, predicted=predicted)

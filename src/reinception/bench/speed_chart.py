@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reinception.bench.comparison import Found
 from reinception.bench.own import NAME
+from reinception.bench.speed_comparison import Found
 from reinception.report.charts import Bar, bar_chart
 
 _STYLE = (

@@ -13,7 +13,7 @@ from reinception.errors import UsageError
 from reinception.files import new_text_file, write_json
 
 if TYPE_CHECKING:
-    from reinception.bench.comparison import Found
+    from reinception.bench.speed_comparison import Found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,9 @@ def run(given: Annotated[Given, BenchOptions]) -> None:
     refuse_results(options.json, options.svg)
     import torch
 
-    from reinception.bench.comparison import Plan, compare_speed
     from reinception.bench.own import subject_of
     from reinception.bench.peers import PEERS
+    from reinception.bench.speed_comparison import BenchPlan, compare_speed
     from reinception.machine import has_bf16
 
     against = () if options.against == ("none",) else options.against
@@ -71,7 +71,7 @@ def run(given: Annotated[Given, BenchOptions]) -> None:
     )
     if unknown := [name for name in precisions if name not in ("fp32", "bf16")]:
         raise UsageError(f"--precision: unknown: {', '.join(unknown)}; there are auto, fp32 and bf16")
-    plan = Plan(
+    plan = BenchPlan(
         against=against,
         precisions=precisions,
         batch_sizes=options.batch_size,

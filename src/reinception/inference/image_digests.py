@@ -22,7 +22,7 @@ def digests_of(records: Sequence[Record], compute: Compute) -> list[bytes | BadI
     world_size, rank = (1, 0) if ranks is None else (ranks.world_size, ranks.rank)
     mine = range(rank, len(records), world_size)
     tasks = [mine[start : start + _IMAGES_PER_TASK] for start in range(0, len(mine), _IMAGES_PER_TASK)]
-    found = [one for part in ordered_map(partial(_hash, records), tasks, compute.workers) for one in part]
+    found = [one for part in ordered_map(partial(_hash, records), tasks, compute.readers) for one in part]
     if ranks is not None:
         require_same(ranks, str(len(records)))
     every = [found] if ranks is None else ranks.all_gather_objects(found)

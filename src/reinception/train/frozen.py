@@ -127,7 +127,7 @@ class FrozenTrunk:
         size = self.compute.batch_size
         tasks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
         job = _Distorter(records, digests, self.augmentation, self.preprocessing, view)
-        for task, images in zip(tasks, ordered_map(job, tasks, self.compute.workers), strict=True):
+        for task, images in zip(tasks, ordered_map(job, tasks, self.compute.readers), strict=True):
             yield EvaluationBatch(
                 images=torch.from_numpy(images).permute(0, 3, 1, 2),
                 indices=np.array(task, dtype=np.int64),

@@ -16,7 +16,7 @@ SEARCH_ROUNDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchPlan:
     """What is compared: `against` are names of `peers.PEERS`."""
 
     against: Sequence[str]
@@ -54,7 +54,7 @@ class Found:
         }
 
 
-def compare_speed(subject: Subject, plan: Plan, say: Callable[[str], None]) -> Found:
+def compare_speed(subject: Subject, plan: BenchPlan, say: Callable[[str], None]) -> Found:
     """Try each contestant's settings, keep the fastest at each batch size, and time those in turn."""
     left_out: list[tuple[Contestant, str]] = []
     runs: list[Timed] = []
@@ -80,7 +80,7 @@ def compare_speed(subject: Subject, plan: Plan, say: Callable[[str], None]) -> F
     return Found(subject=subject, runs=tuple(runs), starts=tuple(starts), limits=limits, left_out=tuple(left_out))
 
 
-def _options(name: str, precision: str, plan: Plan, left_out: list[tuple[Contestant, str]]) -> Sequence[str]:
+def _options(name: str, precision: str, plan: BenchPlan, left_out: list[tuple[Contestant, str]]) -> Sequence[str]:
     if name == own.NAME:
         return own.settings()
     if (package := peers.missing(name)) is not None:
@@ -92,7 +92,7 @@ def _options(name: str, precision: str, plan: Plan, left_out: list[tuple[Contest
 def _best(
     contestants: Sequence[Contestant],
     subject: Subject,
-    plan: Plan,
+    plan: BenchPlan,
     left_out: list[tuple[Contestant, str]],
     say: Callable[[str], None],
 ) -> dict[int, Entrant]:
