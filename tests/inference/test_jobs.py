@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -363,3 +365,26 @@ def test_processes_that_start_the_same_array_of_jobs_twice_do_the_rest(
     assert codes == [0, 1, 1]
     assert outs[0].stat().st_mtime_ns == before
     assert sum(len(out.read_text().splitlines()) for out in outs) == ROWS
+
+
+PEAK = """
+import resource, sys
+from reinception.cli import main
+
+code = main(["features", *sys.argv[1:], "--workers", "0", "--backend", "torch"])
+assert code == 1, code  # one of the images is none
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_a_job_of_many_images_takes_no_more_memory_than_of_few(model: Path, folder: Path, tmp_path: Path) -> None:
+    """Also the files that are made of the finished rows."""
+    peaks = []
+    for rows in (200, 4000):
+        listed = manifest_of(folder, tmp_path / f"{rows}.jsonl", rows)
+        words = [sys.executable, "-c", PEAK, *map(str, (model, listed, "-o", tmp_path / f"{rows}.npz"))]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.splitlines()[-1]))
+        with np.load(tmp_path / f"{rows}.npz") as read:
+            assert len(read["paths"]) + len(read["failed"]) == rows
+    assert peaks[1] - peaks[0] < 30, peaks
