@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -96,3 +98,15 @@ def test_wrong_words_are_refused_before_anything_is_timed(capsys: pytest.Capture
         assert cli.main(["bench", "inception_v3", *words]) == 2
         assert said in capsys.readouterr().err
     assert cli.main(["bench", "nothing.safetensors", "--against", "none"]) == 1
+
+
+def test_the_command_of_the_guide_works(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "bench.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^```sh\nreinception (.*)\n```", guide, re.MULTILINE)
+    shutil.copy(place / "model.safetensors", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == 0
+    assert "convolutions alone" in capsys.readouterr().out
+    assert {"bench.json", "bench.svg"} <= {one.name for one in tmp_path.iterdir()}

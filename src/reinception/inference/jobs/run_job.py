@@ -74,12 +74,12 @@ def run_job(job: ImageJob[Result], engine: Engine, compute: Compute, notice: Cal
             compute.ranks.from_first(journal.rows)
         try:
             _append(journal, kind.parts, job.results(items), engine.block_size, (notice, compute.progress))
+            journal.commit()
+            journal.finish(kind.finished(journal.folder))
         except Interrupted:
             raise
         except KeyboardInterrupt:
             raise Interrupted("", again=("--resume",)) from None
-        journal.commit()
-        journal.finish(kind.finished(journal.folder))
         return JobDone(rows=journal.rows, failed=journal.failed)
 
 
