@@ -7,6 +7,7 @@ the fastest is timed.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,7 +53,9 @@ def make(contestant: Contestant, subject: Subject) -> Run:
         raise LeftOutError("has the released Inception-v3 only")
     makers: dict[str, Callable[[Contestant, Subject], Run]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
     try:
-        return makers.get(contestant.what, _torch)(contestant, subject)
+        with warnings.catch_warnings():  # what libraries say of their own future is not this machine's speed
+            warnings.simplefilter("ignore")
+            return makers.get(contestant.what, _torch)(contestant, subject)
     except LeftOutError:
         raise
     except Exception as error:
