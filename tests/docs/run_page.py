@@ -20,7 +20,6 @@ from command import SMALLEST
 
 # Times and sizes of the pages are for real work; the same words with these values take seconds.
 SMALLER = {"--time-budget": "1s", "--budget": "1s", "--epochs": "1"}
-_OWN_SIZE = ("--width", "--input-size", "--batch-size", "--precision")
 _PORT_OF_PAGES = "8299"
 READY_SECONDS = 60
 
@@ -91,19 +90,16 @@ class Reader:
 
 
 def smallest(words: list[str]) -> list[str]:
-    """A training command with the smallest network and the shortest time."""
+    """A training command for the shortest time, with the smallest network unless it names a size of its own."""
     kept, rest = [], iter(words)
     for word in rest:
-        if word in _OWN_SIZE:
-            next(rest)
-        elif word in SMALLER:
-            next(rest)
-            kept += [word, SMALLER[word]]
-        else:
-            kept.append(word)
+        kept += [word, SMALLER.get(word, next(rest))] if word in SMALLER else [word]
     if not set(SMALLER) & set(kept):
         kept += ["--epochs", "1"]
-    return [*kept, *(SMALLEST if "--weights" not in kept else ("--batch-size", "8", "--precision", "fp32"))]
+    flags = dict(zip(SMALLEST[::2], SMALLEST[1::2], strict=True))
+    has_size = set(kept) & {"--width", "--input-size", "--weights", "--teacher"}
+    wanted = {name: value for name, value in flags.items() if not has_size or name not in ("--width", "--input-size")}
+    return [*kept, *(word for name, value in wanted.items() if name not in kept for word in (name, value))]
 
 
 def expanded(word: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import inspect
 import os
 import re
@@ -24,6 +25,7 @@ from docstrings import SECTIONS, sections, to_markdown
 
 import reinception as ri
 
+pytestmark = pytest.mark.timeout(700)  # whichever test is first waits for four notebooks and every drawing
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 # One of each kind of page: prose, tables, generated signatures, plots with equations, drawings.
@@ -40,8 +42,20 @@ LOOKED_AT = (
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the built site; notebooks are run for it, so a cell that fails ends the build."""
-    out = tmp_path_factory.mktemp("site")
+    """The folder of the built site, built once for all processes of this run of tests."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
+    out.mkdir(exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / "built").exists():
+            build(out)
+            (out / "built").touch()
+    return out / "html"
+
+
+def build(out: Path) -> None:
+    """As `make docs`: notebooks are run for it, so a cell that fails ends the build."""
     source = str(Path(reinception.__file__).parents[1])
     result = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "site" / "build.py"), "--out", str(out)],
@@ -53,10 +67,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=600,
     )
     assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-6000:]}"
-    return out / "html"
 
 
-@pytest.mark.timeout(700)  # four notebooks are run, and every network is drawn
 def test_the_site_has_every_guide_verb_name_and_decision(site: Path) -> None:
     for folder in ("guides", "decisions"):
         for page in (ROOT / "docs" / folder).glob("*.md"):
