@@ -190,3 +190,36 @@ def test_an_interrupted_cross_validation_goes_on_where_it_was(
     for fold in (1, 2, 3):
         assert same_bits(whole / f"fold-{fold}", tmp_path / "run" / f"fold-{fold}")
     assert (tmp_path / "run" / "folds.json").read_bytes() == (whole / "folds.json").read_bytes()
+
+
+def test_on_random_labels_every_fold_is_at_chance(cells: Path, tmp_path: Path) -> None:
+    """A classifier that carried anything from fold to fold would know the images of the later ones."""
+    from reinception import family
+    from reinception.data.images.random_stream import RandomStream
+    from reinception.model.artifact import Manifest, save
+    from reinception.model.build import build
+    from reinception.preprocess import Preprocessing
+
+    paths = sorted(open_source("elpv").records, key=lambda record: record.name)[:48]
+    order = RandomStream("labels", 1).permutation(len(paths))
+    for place, index in enumerate(order.tolist()):
+        to = tmp_path / "data" / ("a" if place % 2 else "b")
+        to.mkdir(parents=True, exist_ok=True)
+        shutil.copy(paths[index].path, to)
+    arch = family.network("inception_v3", num_classes=2, width=0.1, input_size=75, aux="none")
+    manifest = Manifest(arch=arch, classes=("a", "b"), preprocessing=Preprocessing(input_size=75))
+    save(build(arch, seed=0), tmp_path / "weights.safetensors", manifest)
+    run = train(
+        TrainConfig(
+            data=tmp_path / "data",
+            out=tmp_path / "run",
+            weights=tmp_path / "weights.safetensors",
+            freeze="trunk",
+            folds=4,
+            cache=tmp_path / "cache",
+            precision="fp32",
+        )
+    )
+    for fold in range(1, 5):
+        low, high = accuracy(PredictionTable.load_csv(run / f"fold-{fold}" / "predictions" / "test.csv")).interval()
+        assert low < 50 < high

@@ -30,7 +30,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
 # Each is the function `run` of the module of its name: `data check` is in data_check.py.
 VERBS = (
-    *("models", "show", "draw", "train", "recipe list", "recipe show", "recipe find-rate"),
+    *("models", "show", "draw", "train", "recipe list", "recipe show", "recipe suggest"),
+    "recipe find-rate",
     *("evaluate", "predict", "report", "compare", "features", "score", "ablate", "shrink"),
     *("data check", "data split", "data pack", "weights identify", "weights convert"),
     *("export", "bench", "rewrite check", "serve", "doctor"),

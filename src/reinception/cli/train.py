@@ -8,8 +8,10 @@ from typing import Annotated
 
 from reinception.cli.flags import Given
 from reinception.errors import UsageError
-from reinception.train.config import RESUMABLE, TrainConfig, flag
+from reinception.train.config import AUTO, RESUMABLE, TrainConfig, flag
 
+CHOICES = {"recipe", "model", "width", "depth", "input_size", "freeze", "teacher", "folds"}
+"""Where one of these is given nothing is chosen by measurement."""
 GROUPS = {
     "Network": ("model", "input_size", "width", "depth", "aux", "weights", "freeze", "views", "cache"),
     "Training": ("recipe", "epochs", "time_budget_seconds", "batch_size", "replicas", "reduction", "seed"),
@@ -53,6 +55,8 @@ def run(given: Annotated[Given, TrainConfig], options: TrainOptions) -> None:
         return
     if "data" not in given or "out" not in given:
         raise UsageError("train needs DATA and -o RUN, or --resume RUN")
+    if "time_budget_seconds" in given and not CHOICES & given.keys():
+        given = {**given, "recipe": AUTO}
     config = TrainConfig(**given)
     if options.dry_run:
         from reinception.train.run.dry_run import dry_run

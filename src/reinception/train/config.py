@@ -21,6 +21,8 @@ Freeze = Literal["trunk", "stem", "grid35", "reduce35", "grid17", "reduce17", "n
 StepKind = Literal["plain", "fused", "compiled", "auto"]
 
 DEFAULT_MODEL = "inception_v3"
+AUTO = "auto"
+"""The recipe that stands for what `recipe suggest` chooses."""
 FLAGS = {
     "time_budget_seconds": "--time-budget",
     "checkpoint_seconds": "--checkpoint-time",
@@ -60,7 +62,8 @@ class TrainConfig:
 
     recipe: str | Recipe = "from_scratch"
     """how to train, one of `reinception recipe list`: paper_2015, from_scratch for a few thousand images, small_images
-    for as many in minutes, fine_tune for --weights, modern"""
+    for as many in minutes, fine_tune for --weights, modern; auto is what `recipe suggest` chooses for --time-budget,
+    which `train` also does where neither recipe, model, width, input size nor freeze is given"""
 
     epochs: int | None = field(default=None, metadata=RESUMABLE)
     """passes over the training images (default: the recipe's)"""

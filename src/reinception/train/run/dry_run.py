@@ -14,7 +14,7 @@ import torch
 from reinception.errors import UsageError
 from reinception.report.formatting import duration
 from reinception.train.budget import VALIDATION_IMAGE_COST
-from reinception.train.config import TrainConfig
+from reinception.train.config import AUTO, TrainConfig
 from reinception.train.loop import guarded_step
 from reinception.train.optim import learning_rate_at
 from reinception.train.run.choose_step import with_chosen_step
@@ -22,6 +22,7 @@ from reinception.train.run.metadata import precision_name
 from reinception.train.run.open_run import OpenRun, rehearse
 from reinception.train.run.run_folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
 from reinception.train.run.start import wire
+from reinception.train.run.suggestion import suggest
 from reinception.train.waiting import describe_waiting
 
 MEASURED_STEPS = 3
@@ -31,6 +32,7 @@ def dry_run(config: TrainConfig) -> str:
     """The plan of `train(config)` in lines for people; takes one step to warm up and three to measure."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("--dry-run measures one process; start it without torchrun")
+    config = suggest(config, keep_weights=True).config if config.recipe == AUTO else config
     run = with_chosen_step(rehearse(config))
     plan, source, ranks = run.plan, run.source, run.ranks
     seconds, waiting = _measure(run)

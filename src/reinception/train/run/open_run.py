@@ -120,6 +120,7 @@ def rehearse(config: TrainConfig) -> OpenRun:
     """What `train(config)` would begin, for a few steps that are measured: in memory, silent, with no folder."""
     plan, console = make_plan(config), Console(is_silent=True)
     ranks = Ranks(choose_device(config.device))
+    ranks.rank, ranks.world_size = 0, 1  # also where torchrun has started several: it exchanges nothing
     source = open_data(plan, console)
     plan = plan.for_classes(source.classes)
     return OpenRun(plan=plan, source=source, network=plan.network(), ranks=ranks, console=console, stop=StopRequest())
@@ -207,7 +208,8 @@ def read_plan(out: Path) -> Plan:
 def was_begun_by(out: Path, config: TrainConfig) -> bool:
     """Whether `out` is an unfinished run of this very command, which a restart may go on with."""
     with contextlib.suppress(ReinceptionError):
-        begun = config_of(out)["command"] == config.command()
+        document = config_of(out)
+        begun = config.command() in (document["command"], document.get("asked"))
         can_go_on = bool(Checkpoints(out / FOLDER_NAME).steps()) or is_barely_begun(out)
         return begun and can_go_on and not (out / FOLDER_NAME / FINISHED_NAME).exists()
     return False

@@ -19,7 +19,7 @@ from reinception.preprocess import Preprocessing
 from reinception.recipe import Recipe
 from reinception.report.formatting import count
 from reinception.spec import Arch, Conv, minimum_input_size, trace
-from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, StepKind, TrainConfig
+from reinception.train.config import AUTO, DEFAULT_MODEL, AuxMode, Freeze, Reduction, StepKind, TrainConfig
 from reinception.train.finetune import frozen_stages, matching_outputs, start_from
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
@@ -38,7 +38,8 @@ _OF_THE_RECIPE = (
 class Plan:
     """A configuration with its choices made. `arch` has the classes of the data once they are known; `learned` is the
     model that training starts from, None for random weights, and `outputs` says which of its outputs each class has
-    where its classifier is kept; `notes` are for the log; `rate_ceiling` bounds a run that was given more epochs."""
+    where its classifier is kept; `notes` are for the log; `asked` is the command where
+    some of `config` was chosen by measuring; `rate_ceiling` bounds a run that was given more epochs."""
 
     config: TrainConfig
     recipe: Recipe
@@ -47,6 +48,7 @@ class Plan:
     learned: Conversion | None = None
     outputs: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    asked: str | None = None
     rate_ceiling: float | None = None
 
     @property
@@ -107,6 +109,7 @@ class Plan:
         }
         return {
             "command": self.config.command(),
+            **({} if self.asked is None else {"asked": self.asked}),
             **asked,
             "home": str(Path(self.config.out).resolve()),
             "model": self.arch.name,
@@ -207,6 +210,8 @@ def _check_numbers(config: TrainConfig) -> None:
 
 
 def _check_frozen(config: TrainConfig) -> None:
+    if config.recipe == AUTO and (config.time_budget_seconds is None or config.folds is not None):
+        raise UsageError("--recipe auto chooses for one run of --time-budget: give that, and leave --folds out")
     if config.views < 1:
         raise UsageError(f"--views must be at least 1, got {config.views}")
     if config.views > 1 and config.freeze != "trunk":
@@ -228,7 +233,8 @@ def _check_teacher(config: TrainConfig, teacher: str | Path, chosen: Recipe) -> 
 
 
 def _resolve_recipe(config: TrainConfig) -> Recipe:
-    chosen = recipe.named(config.recipe) if isinstance(config.recipe, str) else config.recipe
+    begun = "from_scratch" if config.recipe == AUTO else config.recipe  # until it is chosen
+    chosen = recipe.named(begun) if isinstance(begun, str) else begun
     for name in _OF_THE_RECIPE:
         if getattr(config, name) is not None:
             chosen = chosen.changed(name, getattr(config, name), source=f"--{name.replace('_', '-')}")

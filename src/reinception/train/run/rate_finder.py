@@ -94,7 +94,7 @@ def find_rate(
     if config.freeze == "trunk":
         raise UsageError("--freeze trunk: its classifier is solved for, which takes no learning rate")
     with torch.random.fork_rng(enabled=True):
-        run = rehearse(config)
+        run = rehearse(dataclasses.replace(config, step="plain" if config.step == "auto" else config.step))
         training, recipe = wire(run), run.plan.recipe
         training.state.unfreeze(1.0)
         batches = training.stream.batches()

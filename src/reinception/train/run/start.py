@@ -19,7 +19,7 @@ from reinception.inference.compute import Compute
 from reinception.machine import choose_device
 from reinception.report.page import write_report
 from reinception.train.budget import Budget, StepBudget, TimeBudget, Turn
-from reinception.train.config import TrainConfig
+from reinception.train.config import AUTO, TrainConfig
 from reinception.train.distill import Teacher, TeacherTargets
 from reinception.train.loop import Training, fit
 from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpointer, Checkpoints, capture, restore
@@ -85,19 +85,32 @@ def _run(plan: Plan, *, is_resumed: bool) -> Path:
     ):
         if not is_resumed and ranks.restarts and was_begun_by(out, plan.config):
             plan, is_resumed = read_plan(out), True
+        if not is_resumed and plan.config.recipe == AUTO:
+            plan = _chosen(plan, ranks, console)
         run = (reopen if is_resumed else begin)(plan, ranks, console, stop, lock)
         if run is not None:
-            run = with_chosen_step(run)
+            is_solved = plan.config.freeze == "trunk"
+            run = run if is_solved else with_chosen_step(run)
             training = wire(run)
             first_step = 0 if run.checkpoint is None else run.checkpoint.step
             if first_step == 0:
                 training.checkpointer.save(0)  # from here on there is always something to resume from
-            if plan.config.freeze == "trunk":
-                num_steps = fit_head(run, training)
-            else:
-                num_steps = fit(training, first_step=first_step)
+            num_steps = fit_head(run, training) if is_solved else fit(training, first_step=first_step)
             _finish(run, training, num_steps)
     return out
+
+
+def _chosen(plan: Plan, ranks: Ranks, console: Console) -> Plan:
+    """The plan with what `recipe suggest` chooses here; the first rank measures, and all take what it has chosen."""
+    from reinception.train.run.suggestion import suggest  # here, for it wires runs of its own
+
+    config, answer = plan.config, None
+    if ranks.is_first:
+        found = suggest(config, keep_weights=True)
+        answer = {"changes": found.changes, "line": found.line()}
+    told = ranks.all_gather_objects(answer)[0]
+    console.say(told["line"])
+    return dataclasses.replace(make_plan(dataclasses.replace(config, **told["changes"])), asked=config.command())
 
 
 @contextmanager
