@@ -21,7 +21,7 @@ from reinception.model.build import build
 from reinception.preprocess import Preprocessing
 from reinception.train.config import AUTO, TrainConfig
 from reinception.train.run.start import resume, train
-from reinception.train.run.suggestion import ENOUGH_PASSES, TrainingCandidate, Suggestion, choose, suggest
+from reinception.train.run.suggestion import ENOUGH_PASSES, Suggestion, TrainingCandidate, choose, suggest
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fine_tuning_and_the_frozen_trunk_stand_beside_training_from_scratch(cells: Path, weights: Path) -> None:
     found = suggestion(cells, weights=weights, time_budget_seconds=600.0)
     kinds = {(one.changes["recipe"], one.changes.get("freeze")) for one in found.candidates}
-    assert kinds == {("from_scratch", None), ("fine_tune", None), ("fine_tune", "trunk")}
+    assert kinds == {("small_images", None), ("fine_tune", None), ("fine_tune", "trunk")}
     assert found.config.recipe == "fine_tune" and found.config.weights == weights  # a tiny network on few images
     told = json.loads(json.dumps(found.to_json()))
     assert told["recipe"] == "fine_tune" and told["command"] == found.config.command()
@@ -114,7 +114,7 @@ def test_train_makes_the_same_kind_of_choice_says_so_and_keeps_it(
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("chosen for 3 s: ")]
     config = json.loads((run / "config.json").read_text())
     assert f"width {config['width']:g} at {config['input_size']} px" in line
-    assert "--recipe from_scratch" not in config["asked"] and "--recipe auto" in config["asked"]
+    assert "--recipe auto" in config["asked"] and "--recipe small_images" in config["command"]
     assert f"--input-size {config['input_size']}" in config["command"]
     assert config["width"] <= 0.25
 

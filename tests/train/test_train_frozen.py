@@ -22,7 +22,7 @@ from reinception.data.loading.loader import normalise
 from reinception.data.loading.read import training_image
 from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
-from reinception.errors import Interrupted, UsageError
+from reinception.errors import Interrupted, ReinceptionError, UsageError
 from reinception.inference.compute import Compute
 from reinception.metrics import PredictionTable
 from reinception.model.artifact import Manifest, load, save
@@ -30,7 +30,7 @@ from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
 from reinception.spec import count_border
 from reinception.train.frozen import FrozenTrunk
-from reinception.train.head import solve_head
+from reinception.train.head import solve_heads
 from reinception.train.run.start import TrainConfig, resume, train
 
 ONE = Compute(workers=0, batch_size=8)
@@ -181,7 +181,7 @@ def test_the_classifier_is_the_logistic_regression_of_scikit_learn() -> None:
     scaled = (features - features.mean(axis=0)) / features.std(axis=0)
     theirs = LogisticRegression(C=1 / (decay * 60), tol=1e-10, max_iter=5000).fit(scaled, labels)
     targets = torch.nn.functional.one_hot(torch.from_numpy(labels))
-    head = solve_head(torch.from_numpy(features), targets, weight_decay=decay)
+    _, head = solve_heads(torch.from_numpy(features), targets, (1.0, decay))
     logits = torch.from_numpy(features).float() @ head.weight.T + head.bias
     assert np.allclose(logits.softmax(dim=1).numpy(), theirs.predict_proba(scaled), atol=1e-4)
     assert head.gradient_norm < 1e-5
@@ -189,7 +189,7 @@ def test_the_classifier_is_the_logistic_regression_of_scikit_learn() -> None:
 
 def test_a_feature_that_never_changes_does_no_harm() -> None:
     features = torch.cat([torch.randn(20, 2, generator=torch.Generator().manual_seed(0)), torch.full((20, 1), 3.0)], 1)
-    head = solve_head(features, torch.nn.functional.one_hot(torch.arange(20) % 2), weight_decay=0.1)
+    (head,) = solve_heads(features, torch.nn.functional.one_hot(torch.arange(20) % 2), (0.1,))
     assert bool(head.weight.isfinite().all()) and bool(head.bias.isfinite().all())
 
 
@@ -276,6 +276,40 @@ def test_a_run_that_is_stopped_while_features_are_computed_resumes_to_the_same_b
         assert all(torch.equal(one[key], other[key]) for key in one)
     assert (whole / "predictions" / "test.csv").read_bytes() == (run / "predictions" / "test.csv").read_bytes()
     assert resume(run) == run  # finished
+
+
+def test_a_run_that_is_stopped_while_it_is_judged_resumes_to_the_same_bits(
+    cells: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reinception.train.run import start
+
+    whole = train(frozen(cells, weights, tmp_path / "whole"))
+
+    def stopped(*given: Any) -> None:
+        raise Interrupted("", number=15)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="train --resume"):
+        patch.setattr(start, "judge", stopped)
+        train(frozen(cells, weights, tmp_path / "part"))
+    run = resume(tmp_path / "part")
+    for name in ("head.json", "predictions/test.csv", "results.csv"):
+        one, other = (folder / name for folder in (whole, run))
+        assert [line.split(",")[:2] for line in one.read_text().splitlines()] == [
+            line.split(",")[:2] for line in other.read_text().splitlines()
+        ]
+    one, other = load_file(whole / "model.safetensors"), load_file(run / "model.safetensors")
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_bad_image_is_named_before_anything_is_written(cells: Path, weights: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(cells, data)
+    train(frozen(data, weights, tmp_path / "first"))
+    path = sorted(data.rglob("*.png"))[3]
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(ReinceptionError, match=path.name):  # the others are in the cache, and not decoded again
+        train(frozen(data, weights, tmp_path / "second"))
+    assert not (tmp_path / "second").exists()
 
 
 def test_without_validation_images_the_usual_decay_is_taken_and_said(

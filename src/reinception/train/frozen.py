@@ -6,13 +6,16 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reinception import machine
 from reinception.data.images.augment import augment
 from reinception.data.loading.evaluation_stream import EvaluationBatch
 from reinception.data.loading.read import errors_named, training_image, watched
@@ -21,6 +24,8 @@ from reinception.data.loading.workers import ordered_map
 from reinception.data.sources.records import Record
 from reinception.distributed import collect, shard
 from reinception.errors import BadImage
+from reinception.files import cache_folder
+from reinception.inference.backends.network_backend import BackendName
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.inference.feature_cache import FeatureCache, weights_digest
@@ -62,18 +67,23 @@ class FrozenTrunk:
     """rows that were not in the cache"""
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.network, self.preprocessing, self.compute, num_images=self.num_images)
-        stages = [name for name, _ in self.network.arch.stages]
-        device = self.engine.device
-        on_cpu = device.type == "cpu"
+        own = next(self.network.parameters()).device
+        self.device = own if self.compute.device is None else machine.choose_device(self.compute.device)
+        is_fp32 = machine.precision(self.compute.precision or "fp32", self.device) == torch.float32
+        self.precision = "fp32" if is_fp32 else "bf16"
+        on_cpu = self.device.type == "cpu"
         self._how = {
             "what": "features",
-            "weights": weights_digest(self.network, stages),
+            "weights": weights_digest(self.network, [name for name, _ in self.network.arch.stages]),
             "preprocessing": self.preprocessing.to_json(),
-            "precision": self.engine.precision,
-            "backend": self.engine.backend.name,
-            "device": torch.backends.cpu.get_cpu_capability() if on_cpu else torch.cuda.get_device_name(device),
+            "precision": self.precision,
+            "device": torch.backends.cpu.get_cpu_capability() if on_cpu else torch.cuda.get_device_name(self.device),
         }
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What computes features; made when the first is missing, for that takes longer than to read them."""
+        return Engine(self.network, self.preprocessing, self.compute, num_images=self.num_images)
 
     def rows(self, records: Sequence[Record], view: int = PLAIN) -> Tensor:
         """The features (n, num_features) float32 of that view of each record; the ranks share the work.
@@ -83,15 +93,42 @@ class FrozenTrunk:
         ranks, size = self.compute.ranks, self.compute.batch_size
         own = shard(records, ranks, batch_size=size)
         digests = _good(digests_of(own, dataclasses.replace(self.compute, ranks=None)))
-        cache = self.cache(view)
-        self._fill(cache, dict(zip(digests, own, strict=True)), view)
+        cache = self._complete(digests, view)
+        if cache is None:
+            cache = self.cache(view, self.engine.backend.name)
+            self._fill(cache, dict(zip(digests, own, strict=True)), view)
         rows, _ = collect(cache.rows(digests)[0].numpy(), {}, ranks, batch_size=size)
         return torch.from_numpy(rows)
 
-    def cache(self, view: int = PLAIN) -> FeatureCache:
-        """Where the rows of that view are kept."""
-        distorted = {} if view == PLAIN else {"augmentation": self.augmentation, "view": view}
-        return FeatureCache(self.root, {**self._how, **distorted}, (self.network.num_features,), say=self.say)
+    def cache(self, view: int, backend: str) -> FeatureCache:
+        """Where the rows of that view are kept that the backend of this name computes."""
+        how = {**self._how, "backend": backend}
+        if view != PLAIN:
+            how |= {"augmentation": self.augmentation, "view": view}
+        return FeatureCache(self.root, how, (self.network.num_features,), say=self.say)
+
+    def known(self, records: Sequence[Record]) -> list[bool]:
+        """Of each record whether its undistorted features are there, so that its image has been decoded before."""
+        caches = [self.cache(PLAIN, name) for name in self._backends]
+        digests = digests_of(records, dataclasses.replace(self.compute, ranks=None))
+        return [any(digest in cache for cache in caches) for digest in digests]
+
+    @property
+    def _backends(self) -> tuple[str, ...]:
+        """Those that may have computed what is kept, the fastest first."""
+        return get_args(BackendName)[::-1] if self.compute.backend == "auto" else (self.compute.backend,)
+
+    def _complete(self, digests: Sequence[bytes], view: int) -> FeatureCache | None:
+        """The rows of one backend, where all of them are there on all ranks."""
+        ranks = self.compute.ranks
+        for name in self._backends:
+            cache = self.cache(view, name)
+            is_complete = all(digest in cache for digest in digests)
+            if all(
+                number for (number,) in ([(is_complete,)] if ranks is None else ranks.all_gather_numbers(is_complete))
+            ):
+                return cache
+        return None
 
     def _fill(self, cache: FeatureCache, records: dict[bytes, Record], view: int) -> None:
         """Computes what is missing, a file of the cache at a time.
@@ -156,6 +193,11 @@ class _Distorter:
                 image = training_image(record, watchdog.pause, preprocessing=self.preprocessing)
                 pixels[:] = augment(image, kind=self.kind, input_size=size, seed=0, epoch=self.view, index=number)
         return images
+
+
+def features_root(cache: str | Path | None) -> Path:
+    """The folder of the cache: `cache`, or the user's."""
+    return cache_folder() / "features" if cache is None else Path(cache)
 
 
 def _good(digests: Sequence[bytes | BadImage]) -> list[bytes]:

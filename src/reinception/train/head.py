@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,26 +29,34 @@ class SolvedHead:
     gradient_norm: float
 
 
-def solve_head(features: Tensor, targets: Tensor, *, weight_decay: float) -> SolvedHead:
-    """The classifier with the least mean cross-entropy plus `weight_decay` / 2 times its squared weights.
+def solve_heads(features: Tensor, targets: Tensor, weight_decays: Sequence[float]) -> Iterator[SolvedHead]:
+    """For each weight decay the classifier with the least mean cross-entropy plus half of it times its squared weights.
 
-    Features are scaled to mean 0 and deviation 1, so one grid of decays suits every network; the scale goes into the
-    solution. It is convex and solved in float64 from zeros by L-BFGS, so the solution does not depend on a seed, an
-    order or a learning rate.
+    Features are scaled to mean 0 and deviation 1, so one list of decays suits every network; the scale goes into the
+    solution. The problem is convex and solved in float64 by L-BFGS, each from the solution before, the first from
+    zeros: there is no seed, order or learning rate.
 
     Args:
         features: (n, d).
         targets: (n, classes), probabilities.
-        weight_decay: of the scaled weights; the bias has none.
+        weight_decays: of the scaled weights, strongest first; the bias has none.
 
     Returns:
-        The `SolvedHead`.
+        An iterator that solves as it goes.
     """
     values = features.double()
     mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0).clamp_(min=_LEAST_DEVIATION)
     scaled, wanted = (values - mean) / deviation, targets.double()
     weight = torch.zeros(wanted.shape[1], scaled.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(wanted.shape[1], dtype=torch.float64, requires_grad=True)
+    for decay in weight_decays:
+        loss, norm = _solve(scaled, wanted, weight, bias, decay)
+        own = weight.detach() / deviation
+        yield SolvedHead(weight=own.float(), bias=(bias.detach() - own @ mean).float(), loss=loss, gradient_norm=norm)
+
+
+def _solve(scaled: Tensor, wanted: Tensor, weight: Tensor, bias: Tensor, decay: float) -> tuple[float, float]:
+    """Moves `weight` and `bias` to the solution; the cross-entropy there, and the norm of the gradient that is left."""
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=_MOST_ITERATIONS,
@@ -62,7 +71,7 @@ def solve_head(features: Tensor, targets: Tensor, *, weight_decay: float) -> Sol
         solver.zero_grad()
         entropy = -(wanted * torch.log_softmax(scaled @ weight.T + bias, dim=1)).sum(dim=1).mean()
         losses.append(float(entropy.detach()))
-        loss = entropy + weight_decay / 2 * weight.square().sum()
+        loss = entropy + decay / 2 * weight.square().sum()
         loss.backward()
         return loss
 
@@ -70,8 +79,4 @@ def solve_head(features: Tensor, targets: Tensor, *, weight_decay: float) -> Sol
         solver.step(closure)
         closure()
     gradients = [one.grad for one in (weight, bias) if one.grad is not None]
-    norm = float(torch.cat([one.reshape(-1) for one in gradients]).norm())
-    own = weight.detach() / deviation
-    return SolvedHead(
-        weight=own.float(), bias=(bias.detach() - own @ mean).float(), loss=losses[-1], gradient_norm=norm
-    )
+    return losses[-1], float(torch.cat([one.reshape(-1) for one in gradients]).norm())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import resource
-import time
-from itertools import islice
 from statistics import median
 
 import torch
@@ -15,14 +13,11 @@ from reinception.errors import UsageError
 from reinception.report.formatting import duration
 from reinception.train.budget import VALIDATION_IMAGE_COST
 from reinception.train.config import AUTO, TrainConfig
-from reinception.train.loop import guarded_step
-from reinception.train.optim import learning_rate_at
 from reinception.train.run.choose_step import with_chosen_step
 from reinception.train.run.metadata import precision_name
 from reinception.train.run.open_run import OpenRun, rehearse
 from reinception.train.run.run_folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
-from reinception.train.run.start import wire
-from reinception.train.run.suggestion import suggest
+from reinception.train.run.suggestion import measured_steps, suggest
 from reinception.train.waiting import describe_waiting
 
 MEASURED_STEPS = 3
@@ -35,7 +30,7 @@ def dry_run(config: TrainConfig) -> str:
     config = suggest(config, keep_weights=True).config if config.recipe == AUTO else config
     run = with_chosen_step(rehearse(config))
     plan, source, ranks = run.plan, run.source, run.ranks
-    seconds, waiting = _measure(run)
+    seconds, waiting = measured_steps(run, steps=MEASURED_STEPS)
     images = {split: len(records) for split, records in run.records.items()}
     splits = ", ".join(f"{split} {count:,}" for split, count in images.items() if count)
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
@@ -56,20 +51,6 @@ def dry_run(config: TrainConfig) -> str:
         ("disk", f"{(MODELS_AT_ONCE * model_bytes + ROOM_FOR_THE_REST) / 1e6:,.0f} MB in {config.out}"),
     )
     return "\n".join(f"{name:<9} {what}" for name, what in rows)
-
-
-def _measure(run: OpenRun) -> tuple[list[float], float | None]:
-    """Seconds of MEASURED_STEPS steps after one that is not counted, and the fraction of them spent waiting."""
-    training, recipe = wire(run), run.plan.recipe
-    training.state.unfreeze(1.0)
-    batches = training.waiting.batches(training.stream.batches())
-    learning_rate = learning_rate_at(recipe.schedule, progress=0.0, epochs=recipe.epochs)
-    seconds: list[float] = []
-    for step in range(1 + MEASURED_STEPS):
-        began = time.perf_counter()
-        guarded_step(training, islice(batches, recipe.replicas), learning_rate=learning_rate, step=step)
-        seconds.append(time.perf_counter() - began)
-    return seconds[1:], training.waiting.fraction
 
 
 def _length(run: OpenRun, step_seconds: float) -> str:

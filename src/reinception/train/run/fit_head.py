@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +13,14 @@ from torch import Tensor
 
 from reinception import machine
 from reinception.data.sources.records import Record
-from reinception.files import cache_folder
 from reinception.inference.backends.torch_backend import probabilities_of_features
 from reinception.inference.compute import Compute
 from reinception.machine import Precision
 from reinception.metrics import PredictionTable
 from reinception.model.build import Network
 from reinception.report.formatting import count
-from reinception.train.frozen import PLAIN, FrozenTrunk
-from reinception.train.head import PATIENCE, WEIGHT_DECAYS, SolvedHead, solve_head
+from reinception.train.frozen import FrozenTrunk, features_root
+from reinception.train.head import PATIENCE, WEIGHT_DECAYS, SolvedHead, solve_heads
 from reinception.train.loop import Training
 from reinception.train.run.log import Score
 from reinception.train.run.open_run import OpenRun
@@ -33,11 +31,12 @@ USUAL_DECAY = 0.1
 """What is taken where there are no validation images to choose on."""
 
 
-def fit_head(run: OpenRun, training: Training) -> int:
+def fit_head(run: OpenRun, training: Training, *, first_step: int) -> int:
     """Fits the classifier of a network whose trunk is frozen; returns how many weight decays were tried.
 
     The best one, by its loss on the validation images, is the run's model. Test images play no part. It takes seconds
-    once the features are there, and depends on nothing but them, so an interrupted run does it again.
+    once the features are there, and depends on nothing but them, so an interrupted run does it again; after
+    `first_step` of 1 or more it has been logged.
     """
     config = run.plan.config
     run.console.say(
@@ -50,15 +49,17 @@ def fit_head(run: OpenRun, training: Training) -> int:
     features = torch.cat([trunk.rows(records, view) for view in range(config.views)])
     targets = _targets(records, training.state.network.arch.num_classes).repeat(config.views, 1)
     _say_computed(run, trunk, len(features))
-    heads, scores = _solved(run, training, features, targets)
+    heads, scores = _solved(run, training, features, targets, is_logged=first_step > 0)
     chosen = _best(scores) if scores else next(iter(heads))
     _install(training, heads[chosen])
+    if not first_step:
+        training.checkpointer.save(max(heads))
+    training.best.step = None  # what an interrupted run offered is offered again
     training.best.offer(chosen, scores.get(chosen))
     if scores:
         run.console.say(f"weight decay {WEIGHT_DECAYS[chosen - 1]:g} is best on the validation images")
     _write(run, heads, scores, chosen)
-    training.checkpointer.save(len(heads))
-    return len(heads)
+    return max(heads)
 
 
 def frozen_trunk(run: OpenRun, network: Network, *, precision: Precision) -> FrozenTrunk:
@@ -73,7 +74,7 @@ def frozen_trunk(run: OpenRun, network: Network, *, precision: Precision) -> Fro
     return FrozenTrunk(
         network=network,
         preprocessing=run.plan.preprocessing,
-        root=cache_folder() / "features" if config.cache is None else Path(config.cache),
+        root=features_root(config.cache),
         compute=Compute(
             device=str(run.ranks.device),
             precision=precision,
@@ -94,7 +95,7 @@ def probabilities_from_cache(run: OpenRun, network: Network, records: Sequence[R
     """The probabilities (n, classes) that `network`, whose trunk is frozen, gives `records`, computed in float32."""
     trunk = frozen_trunk(run, network, precision="fp32")
     rows = trunk.rows(records)
-    return probabilities_of_features(network.classifier, rows, block=trunk.engine.block_size)
+    return probabilities_of_features(network.classifier, rows)
 
 
 def prediction_table(
@@ -113,35 +114,34 @@ def prediction_table(
 
 
 def _solved(
-    run: OpenRun, training: Training, features: Tensor, targets: Tensor
+    run: OpenRun, training: Training, features: Tensor, targets: Tensor, *, is_logged: bool
 ) -> tuple[dict[int, SolvedHead], dict[int, Score]]:
     """The classifier of each weight decay that was tried, by number from 1, and its score on the validation images."""
     heads: dict[int, SolvedHead] = {}
     scores: dict[int, Score] = {}
-    if not run.records["val"]:
+    validation, decays = run.records["val"], WEIGHT_DECAYS
+    if not validation:
         run.console.say(f"no validation images: weight decay {USUAL_DECAY:g} is taken as it is")
-    validation = run.records["val"]
+        decays = (USUAL_DECAY,)
     trunk = frozen_trunk(run, training.state.network, precision="fp32")
     rows = trunk.rows(validation) if validation else None
-    for step, decay in enumerate(WEIGHT_DECAYS, start=1):
-        if not run.records["val"] and decay != USUAL_DECAY:
-            continue
+    for head, decay in zip(solve_heads(features, targets, decays), decays, strict=True):
         training.stop.check_all(run.ranks)
-        head = solve_head(features, targets, weight_decay=decay)
+        step = WEIGHT_DECAYS.index(decay) + 1
         heads[step] = head
         _install(training, head)
-        record = StepRecord(
-            loss=head.loss, auxiliary_loss=None, learning_rate=0.0, gradient_norm=head.gradient_norm, clipped=False
-        )
-        training.logger.stepped(step, step / len(WEIGHT_DECAYS), record)
-        training.logger.flush(step)
+        if not is_logged:
+            record = StepRecord(
+                loss=head.loss, auxiliary_loss=None, learning_rate=0.0, gradient_norm=head.gradient_norm, clipped=False
+            )
+            training.logger.stepped(step, step / len(WEIGHT_DECAYS), record)
+            training.logger.flush(step)
         if rows is not None:
-            classifier = training.state.average.network.classifier
-            probabilities = probabilities_of_features(classifier, rows, block=trunk.engine.block_size)
-            table = prediction_table(run, validation, probabilities)
-            scores[step] = Score.of(table)
+            probabilities = probabilities_of_features(training.state.average.network.classifier, rows)
+            scores[step] = Score.of(prediction_table(run, validation, probabilities))
             best = _best(scores)
-            training.logger.validated(step, scores[step], num_images=len(table), is_best=best == step)
+            if not is_logged:
+                training.logger.validated(step, scores[step], num_images=len(validation), is_best=best == step)
             if step - best >= PATIENCE:
                 break
     return heads, scores
@@ -169,9 +169,9 @@ def _targets(records: Sequence[Record], num_classes: int) -> Tensor:
 
 
 def _say_computed(run: OpenRun, trunk: FrozenTrunk, num: int) -> None:
-    kept = "in memory" if trunk.root is None else f"in {trunk.cache(PLAIN).folder}"
+    kept = "in memory" if trunk.root is None else f"in {trunk.root}"
     run.console.say(
-        f"features: {num:,} rows in {trunk.engine.precision}, {trunk.num_computed:,} computed now by this process, "
+        f"features: {num:,} rows in {trunk.precision}, {trunk.num_computed:,} computed now by this process, "
         f"the rest from the cache; kept {kept}"
     )
 

@@ -24,10 +24,12 @@ from reinception.data.sources.split import assign_fold, assign_splits
 from reinception.data.sources.understanding import understand
 from reinception.distributed import Ranks, require_same
 from reinception.errors import ReinceptionError
-from reinception.machine import choose_device, precision
+from reinception.inference.compute import Compute
+from reinception.machine import Precision, choose_device, precision
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, build
 from reinception.train.config import TrainConfig
+from reinception.train.frozen import FrozenTrunk, features_root
 from reinception.train.run.checkpoint import FOLDER_NAME, Checkpoint, Checkpoints
 from reinception.train.run.console import Console
 from reinception.train.run.going_on import changed_config, is_longer, replanned, with_found_data
@@ -99,9 +101,9 @@ def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: R
     refuse_unusable(out)
     ranks.barrier()  # all have found `out` free; now the first may make it
     source = open_data(plan, console)
-    _check_images(source, plan, console, ranks)
     plan = plan.for_classes(source.classes)
     network = plan.network()
+    _check_images(source, plan, network, console, ranks)
     refuse_without_room(out, model_bytes=sum(tensor.nbytes for tensor in network.state_dict().values()))
     for note in plan.notes:
         console.say(note)
@@ -261,12 +263,15 @@ def _split(source: Source, config: TrainConfig) -> Source:
     return assign_splits(source, seed=seed, val_fraction=val_fraction, test_fraction=config.test_fraction)
 
 
-def _check_images(source: Source, plan: Plan, console: Console, ranks: Ranks) -> None:
-    """Every image decoded once, each rank its part: a bad one is named now and not in the third hour."""
+def _check_images(source: Source, plan: Plan, network: Network, console: Console, ranks: Ranks) -> None:
+    """Every image decoded once, each rank its part: a bad one is named now and not in the third hour. Those whose
+    features are kept have been decoded before."""
     require_same(ranks, source.fingerprint)
     # In cross-validation no image is read before the fold that tests on it is judged; other folds check it.
     checked = source.records if plan.config.folds is None else [one for one in source.records if one.split != "test"]
     mine = checked[ranks.rank :: ranks.world_size]
+    if plan.config.freeze == "trunk":
+        mine = _without_kept(mine, plan, network, ranks.device)
     found = check_images(mine, workers=plan.config.workers)
     problems = [
         why for some in ranks.all_gather_objects([f"{bad.name}: {bad.reason}" for bad in found]) for why in some
@@ -279,3 +284,16 @@ def _check_images(source: Source, plan: Plan, console: Console, ranks: Ranks) ->
             "with `data check --quarantine FILE` and leave them out with --exclude FILE"
         )
     console.say(f"all {len(checked):,} images decode")
+
+
+def _without_kept(records: Sequence[Record], plan: Plan, network: Network, device: torch.device) -> list[Record]:
+    """The records whose features under the frozen trunk of `network` are not in the cache."""
+    remaining = list(records)
+    kinds: tuple[Precision, ...] = ("fp32", plan.config.precision)
+    for kind in dict.fromkeys(kinds):
+        compute = Compute(device=str(device), precision=kind, workers=plan.config.workers)
+        root = features_root(plan.config.cache)
+        trunk = FrozenTrunk(network=network, preprocessing=plan.preprocessing, root=root, compute=compute)
+        kept = trunk.known(remaining)
+        remaining = [record for record, is_kept in zip(remaining, kept, strict=True) if not is_kept]
+    return remaining

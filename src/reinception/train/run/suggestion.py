@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from reinception import family
 from reinception.data.loading.read import pixels_of
 from reinception.data.sources.records import Record
 from reinception.machine import num_processors
+from reinception.recipe import Recipe
 from reinception.report.formatting import count, duration
 from reinception.spec.cost import multiply_adds
 from reinception.train.config import TrainConfig
@@ -44,6 +45,7 @@ _PROBE = (0.25, 128)
 _IMAGES_FOR_WIDTH = {0.35: 5_000, 0.5: 20_000, 1.0: 100_000}
 _PROBED_BATCH, _MEASURED_STEPS, _SAMPLE = 8, 3, 32
 _WAITING = 0.15
+_POINTS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +123,13 @@ def suggest(config: TrainConfig, *, keep_weights: bool = False) -> Suggestion:
         ReinceptionError: the data or the weights cannot be used.
     """
     seconds = config.time_budget_seconds or USUAL_SECONDS
-    bare = dataclasses.replace(config, recipe="from_scratch", model=None, width=1.0, input_size=None, freeze="none")
+    bare = dataclasses.replace(config, recipe="small_images", model=None, width=1.0, input_size=None, freeze="none")
     bare = dataclasses.replace(bare, step="plain")
     with torch.random.fork_rng(enabled=True):
         small = dataclasses.replace(bare, weights=None, width=_PROBE[0], input_size=_PROBE[1])
         run = rehearse(small)
-        per_image, waiting = _measured(run)
+        took, waiting = measured_steps(run)
+        per_image = median(took) / run.plan.images_per_step
         side = _typical_side(run.records["train"])
         usable = USABLE_FRACTION * seconds
         candidates = _from_scratch(run, per_image, usable, side)
@@ -168,7 +171,7 @@ def _from_scratch(run: OpenRun, per_image: float, usable: float, side: int) -> l
         found.append(
             TrainingCandidate(
                 what=f"from scratch, width {width:g} at {size} px",
-                changes={"recipe": "from_scratch", "weights": None, "width": width, "input_size": size},
+                changes={"recipe": "small_images", "weights": None, "width": width, "input_size": size},
                 seconds_per_image=seconds,
                 passes=usable / (seconds * num),
                 enough=ENOUGH_PASSES,
@@ -182,12 +185,13 @@ def _fine_tuning(bare: TrainConfig, usable: float, probe: OpenRun) -> list[Train
     """The learned weights at their input size and below, and their frozen trunk under a new classifier."""
     batch = bare.batch_size or _PROBED_BATCH
     run = rehearse(dataclasses.replace(bare, recipe="fine_tune", batch_size=min(batch, _PROBED_BATCH)))
-    per_image, _ = _measured(run, steps=1)
+    (took,), _ = measured_steps(run, steps=1)
+    per_image = took / run.plan.images_per_step
     native, num = run.plan.arch.input_size, len(run.records["train"])
     work = multiply_adds(run.plan.arch)
     found: list[TrainingCandidate] = []
     for size in dict.fromkeys((native, round(0.85 * native), round(LEAST_SIDE * native) + 1)):
-        seconds = per_image * (size / native) ** 2
+        seconds = per_image * (size / native) ** 2 * _mean_area(run.plan.recipe)
         found.append(
             TrainingCandidate(
                 what=f"fine-tuning {run.plan.arch.name} at {size} px",
@@ -232,12 +236,21 @@ def choose(
     return best, f"because even the smallest gets through only {best.passes:.1f} passes: give it more time"
 
 
+def _mean_area(recipe: Recipe) -> float:
+    """Pixels of a training image in the mean over a run, as a fraction of those at the input size."""
+    if recipe.growth is None:
+        return 1.0
+    points = [(index + 0.5) / _POINTS for index in range(_POINTS)]
+    return fmean((recipe.growth.side(_POINTS, point) / _POINTS) ** 2 for point in points)
+
+
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def _measured(run: OpenRun, *, steps: int = _MEASURED_STEPS) -> tuple[float, float | None]:
-    """Seconds of training for one image, after a step that is not counted, and the fraction of them spent waiting."""
+def measured_steps(run: OpenRun, *, steps: int = _MEASURED_STEPS) -> tuple[list[float], float | None]:
+    """Seconds of each of `steps` steps after one that is not counted, and the fraction of them spent waiting."""
     training, recipe = wire(run), run.plan.recipe
+    training.state.unfreeze(1.0)
     batches = training.waiting.batches(training.stream.batches())
     rate = learning_rate_at(recipe.schedule, progress=0.0, epochs=recipe.epochs)
     took: list[float] = []
@@ -245,7 +258,7 @@ def _measured(run: OpenRun, *, steps: int = _MEASURED_STEPS) -> tuple[float, flo
         began = time.perf_counter()
         guarded_step(training, islice(batches, recipe.replicas), learning_rate=rate, step=step)
         took.append(time.perf_counter() - began)
-    return median(took[1:]) / run.plan.images_per_step, training.waiting.fraction
+    return took[1:], training.waiting.fraction
 
 
 def _typical_side(records: Sequence[Record]) -> int:

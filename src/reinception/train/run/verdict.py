@@ -40,7 +40,8 @@ def judge(run: OpenRun, best: BestWeights) -> None:
     for split, table in tables.items():
         run.folder.save_predictions(split, table)
     (run.folder.path / SPEED_NAME).unlink(missing_ok=True)  # of a verdict that was interrupted
-    speed = measure(network, run.plan.preprocessing, batch_size=run.plan.recipe.batch_size)
+    is_solved = run.plan.config.freeze == "trunk"  # in seconds, of which a batch would take most
+    speed = measure(network, run.plan.preprocessing, batch_size=1 if is_solved else run.plan.recipe.batch_size)
     run.folder.write_json(SPEED_NAME, speed)
     if "test" in tables:
         _write_test_metrics(run, run.folder, network, tables["test"], best)
