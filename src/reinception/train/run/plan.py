@@ -216,8 +216,9 @@ def _check_frozen(config: TrainConfig) -> None:
         raise UsageError(f"--views must be at least 1, got {config.views}")
     if config.views > 1 and config.freeze != "trunk":
         raise UsageError("--views is for --freeze trunk: elsewhere every epoch has distortions of its own")
-    if config.teacher is not None and config.freeze == "trunk":
-        raise UsageError("--freeze trunk solves for the classifier from the labels: leave --teacher out")
+    if config.freeze == "trunk" and (config.teacher is not None or config.balance not in (None, "none")):
+        name = "balance" if config.teacher is None else "teacher"
+        raise UsageError(f"--freeze trunk solves for the classifier from the labels as they are: leave --{name} out")
     if config.freeze != "none" and config.weights is None:
         raise UsageError("--freeze keeps what --weights brings; without --weights nothing has been learned yet")
 
