@@ -9,10 +9,11 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,11 @@ VERBS: dict[str, tuple[str, Words]] = {  # by verb, the ending of its result and
 }
 
 
+def _each(daily: Collection[str], without: Collection[str] = ()) -> list[Any]:
+    """Every verb, those that are not `daily` in the soak only."""
+    return [pytest.param(verb, marks=[] if verb in daily else SOAK) for verb in VERBS if verb not in without]
+
+
 def ascii_streams() -> None:
     """As PYTHONIOENCODING=ascii makes them."""
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="ascii")
@@ -110,7 +116,7 @@ def test_names_that_the_file_system_allows_are_read_and_written_whatever_the_str
         assert {Path(one["path"]).name for one in found} == set(NAMES)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", _each({"predict", "data check"}))
 def test_no_home_no_cache_and_no_temporary_folder_are_needed(verb: str, hostile: Place, tmp_path: Path) -> None:
     ending, words = VERBS[verb]
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TMPDIR", "MPLCONFIGDIR"), "/dev/null/no")
@@ -119,7 +125,7 @@ def test_no_home_no_cache_and_no_temporary_folder_are_needed(verb: str, hostile:
     assert out.exists()
 
 
-@pytest.mark.parametrize("verb", [name for name in VERBS if name not in ("compare", "draw", "weights identify")])
+@pytest.mark.parametrize("verb", _each({"features", "data check"}, without={"compare", "draw", "weights identify"}))
 def test_with_few_descriptors_the_work_is_done_or_one_line_says_what_to_do_before_it_begins(
     verb: str, hostile: Place, tmp_path: Path
 ) -> None:

@@ -495,6 +495,14 @@ def test_prediction_ranks_labels_and_names_bad_files_in_the_order_given(
         predict(model, [good], top=0)
 
 
+def test_one_path_is_one_image_and_not_a_list_of_letters(model: Model, folder: Path) -> None:
+    path = min(folder.rglob("*.png"))
+    for one in (path, str(path)):
+        (answer,) = predict(model, one)
+        assert Path(answer.path) == path
+        assert answer.error is None
+
+
 def test_a_folder_names_its_bad_pictures_and_leaves_out_what_is_none(model: Model, spoilt: Source) -> None:
     (spoilt.root / "notes.txt").write_text("not a picture")
     predictions = predict(model, [spoilt.root])
