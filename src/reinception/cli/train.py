@@ -8,6 +8,7 @@ from typing import Annotated
 
 from reinception.cli.flags import Given
 from reinception.errors import UsageError
+from reinception.machine import PROCESS_BEGAN
 from reinception.train.config import RESUMABLE, TrainConfig, flag
 
 GROUPS = {
@@ -61,7 +62,7 @@ def run(given: Annotated[Given, TrainConfig], options: TrainOptions) -> None:
         return
     from reinception.train.run.start import train
 
-    print(train(config))
+    print(train(config, began=PROCESS_BEGAN))
 
 
 def _changes(given: Given, options: TrainOptions) -> Given:

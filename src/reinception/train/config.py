@@ -66,7 +66,8 @@ class TrainConfig:
     """passes over the training images (default: the recipe's)"""
 
     time_budget_seconds: float | None = None
-    """train for this long instead, as 90s, 15m or 2h; the learning rate schedule is fitted to it"""
+    """the whole command may take this long, as 90s, 15m or 2h, judging and report included; the learning rate schedule
+    is fitted to what is left for training"""
 
     batch_size: int | None = field(default=None, metadata=RESUMABLE)
     """images per step and replica, which share batch statistics (default: the recipe's)"""

@@ -7,7 +7,8 @@ import dataclasses
 import json
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -46,6 +47,8 @@ from reinception.train.run.signals import StopRequest
 
 NAMED_PROBLEMS = 3
 FINISHED_NAME = "finished.json"
+IMBALANCE = 2
+"""So many times as many images of one class as of another are worth a line."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +106,7 @@ def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: R
     plan = plan.for_classes(source.classes)
     network = plan.network()
     refuse_without_room(out, model_bytes=sum(tensor.nbytes for tensor in network.state_dict().values()))
-    for note in plan.notes:
+    for note in (*plan.notes, *_imbalance(source, plan)):
         console.say(note)
     folder = None
     if ranks.is_first:
@@ -230,6 +233,17 @@ def _restore_environment(checkpoint: Checkpoint, device: torch.device, console: 
     changed = differences(before, numeric_environment(device))
     if changed:
         console.say(f"WARNING: {'; '.join(changed)}: the run goes on, but not to the same bits")
+
+
+def _imbalance(source: Source, plan: Plan) -> Iterator[str]:
+    """A line where classes have very unequal numbers of training images, with what is done about it."""
+    counts = Counter(record.target for record in source.split("train"))
+    (common, most), (rare, fewest) = counts.most_common(1)[0], counts.most_common()[-1]
+    if most < IMBALANCE * fewest:
+        return
+    names, how = source.classes, plan.recipe.balance
+    done = "nothing is done about it; see --balance" if how == "none" else f"--balance {how}"
+    yield f"classes are unequal: {names[common]!r} {most:,} images, {names[rare]!r} {fewest:,}; {done}"
 
 
 # -- data and device --------------------------------------------------------------------------------------------------

@@ -57,7 +57,8 @@ def _write_test_metrics(
     right, (name, baseline) = metrics.accuracy(table), metrics.majority(table)
     low, high = right.interval()
     run.console.say(
-        f"held-out images: {right.percent:.2f} % of {len(table):,} right (95 % interval {low:.1f} to {high:.1f}); "
+        f"held-out images: {right.percent:.2f} % of {len(table):,} right (95 % interval {low:.1f} to {high:.1f}), "
+        f"balanced accuracy {100 * metrics.balanced_accuracy(table):.2f} %; "
         f"always answering {name!r}: {baseline.percent:.1f} %"
     )
 
