@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,9 +18,6 @@ from reinception.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
-
-PROCESS_BEGAN = time.monotonic()
-"""When this module was first imported: the first thing a command does."""
 
 Precision = Literal["auto", "fp32", "bf16"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import Annotated
 
 from reinception.cli.flags import Given
 from reinception.errors import UsageError
-from reinception.machine import PROCESS_BEGAN
 from reinception.train.config import RESUMABLE, TrainConfig, flag
 
 GROUPS = {
@@ -46,6 +46,7 @@ def run(given: Annotated[Given, TrainConfig], options: TrainOptions) -> None:
 
     Example: reinception train photos -o runs/first --time-budget 15m
     """
+    began = time.monotonic()  # before torch is imported, which takes seconds
     if options.resume is not None:
         changes = _changes(given, options)
         from reinception.train.run.start import resume
@@ -62,7 +63,7 @@ def run(given: Annotated[Given, TrainConfig], options: TrainOptions) -> None:
         return
     from reinception.train.run.start import train
 
-    print(train(config, began=PROCESS_BEGAN))
+    print(train(config, began=began))
 
 
 def _changes(given: Given, options: TrainOptions) -> Given:
