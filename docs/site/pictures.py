@@ -151,7 +151,7 @@ def chart_bench() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python docs/site/pictures.py", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=16, help="of the second run (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=60, help="of the second run (default: %(default)s)")
     parser.add_argument("--keep-runs", action="store_true", help="take the runs that are there")
     arguments = parser.parse_args(argv)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
