@@ -99,7 +99,8 @@ def test_names_that_the_file_system_allows_are_read_and_written_whatever_the_str
     verb: str, hostile: Place, tmp_path: Path
 ) -> None:
     ending, words = VERBS[verb]
-    out = tmp_path / (os.fsdecode(b"-\xe4\n") + "y" * (LONGEST - 3 - len(ending)) + ending)
+    longest = LONGEST - len(".job") if verb == "features" else LONGEST  # beside it, features keeps its job
+    out = tmp_path / (os.fsdecode(b"-\xe4\n") + "y" * (longest - 3 - len(ending)) + ending)
     log = tmp_path / "log"
     assert ends(start(words(hostile, out), log, before=ascii_streams)) == [0], log.read_text(errors="replace")[-2000:]
     assert out.exists()
