@@ -91,6 +91,8 @@ def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compu
         raise UsageError("-o and --cascade exclude each other: --csv and --json write what a cascade answers")
     if options.json is not None or options.csv is not None:
         raise UsageError("-o and --json or --csv exclude each other: the ending of -o says what is written")
+    if options.cascade:
+        raise UsageError("-o does not take --cascade: --json or --csv do")
     if asked.is_done():
         return
     from reinception.inference.backends.choice import FEW_IMAGES
