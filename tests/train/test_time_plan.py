@@ -76,7 +76,7 @@ def test_a_run_says_its_plan_and_keeps_its_part_for_training(
     newest = max((run / "state").glob("step-*.json"))
     document = json.loads(newest.read_text())["run"]
     assert 0 < document["training_seconds"] < 12
-    assert document["learning"]["stages"] == ["stem", "grid35", "grid17", "grid8"]
+    assert document["learning"]["stages"] == ["stem", "grid35", "reduce35", "grid17", "reduce17", "grid8"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line for line in lines if line["split"] == "test"]
     assert all(math.isfinite(line["loss"]) for line in lines)
