@@ -218,7 +218,7 @@ class AblateConfig:
     """table_2, table_3 or an experiment of family.EXPERIMENTS"""
 
     budget_seconds: float = 600.0
-    """training time of each row and seed, as 90s, 10m or 2h"""
+    """time of each row and seed, judging included, as 90s, 10m or 2h"""
 
     epochs: int | None = None
     """passes over the training images, instead of a time"""
