@@ -80,9 +80,11 @@ def test_the_saved_file_is_as_good_as_the_log_says(tuned: Path) -> None:
 
 def test_a_class_that_the_test_images_lack_moves_no_label(tuned: Path, tmp_path: Path) -> None:
     root = Path(json.loads((tuned / "config.json").read_text())["root"])
-    shutil.copytree(root / "whole", tmp_path / "data" / "whole")
-    scores = {one["label"]: one["support"] for one in evaluate(tuned, tmp_path / "data").summary()["per_class"]}
+    data = tmp_path / "data"
+    shutil.copytree(root, data / "train")
+    shutil.copytree(root / "whole", data / "test" / "whole")
+    scores = {one["label"]: one["support"] for one in evaluate(tuned, data).summary()["per_class"]}
     assert scores == {"broken": 0, "whole": 16}
-    shutil.copytree(root / "broken", tmp_path / "data" / "unheard")
+    shutil.copytree(root / "broken", data / "test" / "unheard")
     with pytest.raises(ReinceptionError, match="does not know 'unheard'"):
-        evaluate(tuned, tmp_path / "data")
+        evaluate(tuned, data)
