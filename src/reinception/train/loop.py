@@ -12,6 +12,7 @@ from reinception.errors import Interrupted, ReinceptionError
 from reinception.metrics import PredictionTable
 from reinception.report.formatting import count
 from reinception.train.budget import Budget
+from reinception.train.finetune import training_side
 from reinception.train.optim import learning_rate_at
 from reinception.train.run.checkpoint import Checkpointer
 from reinception.train.run.log import BestWeights, RunLogger, Score
@@ -63,7 +64,7 @@ class _Feed:
     def at(self, progress: float, step: int) -> Iterator[Batch]:
         """The batches from `step` on; those of another side replace what was read ahead."""
         stream, growth = self._training.stream, self._training.state.recipe.growth
-        side = stream.input_size if growth is None else growth.side(stream.input_size, progress)
+        side = training_side(growth, self._training.state.network.arch, progress)
         if side != self._side:
             if growth is not None:
                 self._training.say(f"from step {step + 1:,} on: training images of {side} pixels")

@@ -20,7 +20,7 @@ from reinception.recipe import Recipe
 from reinception.report.formatting import count
 from reinception.spec import Arch, Conv, minimum_input_size, trace
 from reinception.train.config import DEFAULT_MODEL, AuxMode, Freeze, Reduction, StepKind, TrainConfig
-from reinception.train.finetune import frozen_stages, matching_outputs, start_from
+from reinception.train.finetune import frozen_stages, matching_outputs, start_from, training_side
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
 from reinception.weights.convert import Conversion, convert
@@ -274,7 +274,7 @@ def _base(config: TrainConfig, learned: Conversion | None) -> tuple[Arch, Prepro
 
 def _smallest(arch: Arch, chosen: Recipe) -> int:
     """Pixels of the side of the first training images, which are the smallest."""
-    return arch.input_size if chosen.growth is None else chosen.growth.side(arch.input_size, 0.0)
+    return training_side(chosen.growth, arch, 0.0)
 
 
 def _with_aux(config: TrainConfig, arch: Arch, chosen: Recipe) -> tuple[Arch, str]:
