@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from reinception.errors import UsageError
-from reinception.machine import Precision
+from reinception.machine import TrainingPrecision
 from reinception.preprocess import Scaling
 from reinception.recipe import Balance, BatchNormMode, Recipe, SmoothingPrior
 
@@ -185,8 +185,8 @@ class TrainConfig:
     """processes that read images; any number gives the same result. With 0 this process reads them, and an image that
     crashes the decoder ends it; with 1 or more such an image is named"""
 
-    precision: Precision = "auto"
-    """number format of the heavy layers; auto is bf16 where the hardware has it"""
+    precision: TrainingPrecision = "auto"
+    """number format of the heavy layers; auto is bf16 where the hardware has it, fp16 on a GPU that has not"""
 
     step: StepKind = "plain"
     """how a step is computed: plain is layer by layer, fused needs half of its memory, compiled is torch.compile, which

@@ -104,7 +104,7 @@ class KeptNormalised(Kept):
         """Gradients for the inputs, gamma and beta, from the `gradient` for the output; takes it once."""
         inputs, norm = self.inputs, self._norm
         if self._is_rectified:
-            gradient = torch.ops.aten.threshold_backward(gradient, self.take(), 0)
+            gradient = masked(gradient, self.take())
         else:
             self.take()
         return torch.ops.aten.native_batch_norm_backward(
@@ -131,3 +131,11 @@ class KeptConcatenation(Kept):
 
     def _forget(self) -> None:
         self._parts = []
+
+
+def masked(gradient: Tensor, outputs: Tensor) -> Tensor:
+    """A rectifier's gradient, from that for its `outputs`: where they are zero it is zero. In place: of the passes of
+    this package each makes a gradient for one layer alone, unless it is one number for many places."""
+    if 0 in gradient.stride():
+        return torch.ops.aten.threshold_backward(gradient, outputs, 0)
+    return torch.ops.aten.threshold_backward.grad_input(gradient, outputs, 0, grad_input=gradient)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import time
 from itertools import islice
 from statistics import median
@@ -22,6 +21,7 @@ from reinception.train.run.metadata import precision_name
 from reinception.train.run.open_run import OpenRun, rehearse
 from reinception.train.run.run_folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
 from reinception.train.run.start import wire
+from reinception.train.run.step_memory import StepMemory, halved, peak_bytes
 from reinception.train.waiting import describe_waiting
 
 MEASURED_STEPS = 3
@@ -33,7 +33,7 @@ def dry_run(config: TrainConfig) -> str:
         raise UsageError("--dry-run measures one process; start it without torchrun")
     run = with_chosen_step(rehearse(config))
     plan, source, ranks = run.plan, run.source, run.ranks
-    seconds, waiting = _measure(run)
+    seconds, waiting, memory = _measure(run)
     images = {split: len(records) for split, records in run.records.items()}
     splits = ", ".join(f"{split} {count:,}" for split, count in images.items() if count)
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
@@ -50,24 +50,32 @@ def dry_run(config: TrainConfig) -> str:
         ("one step", f"{median(seconds):.3g} s ({spread}), {pace:.1f} images/s"),
         ("loading", describe_waiting(waiting, workers=config.workers, input_size=plan.arch.input_size)),
         ("length", _length(run, median(seconds))),
-        ("memory", f"{_peak_bytes(ranks.device) / 2**30:.2f} GiB at its highest in these steps, this whole process"),
+        ("memory", memory.in_words(plan.recipe.batch_size)),
         ("disk", f"{(MODELS_AT_ONCE * model_bytes + ROOM_FOR_THE_REST) / 1e6:,.0f} MB in {config.out}"),
     )
     return "\n".join(f"{name:<9} {what}" for name, what in rows)
 
 
-def _measure(run: OpenRun) -> tuple[list[float], float | None]:
-    """Seconds of MEASURED_STEPS steps after one that is not counted, and the fraction of them spent waiting."""
+def _measure(run: OpenRun) -> tuple[list[float], float | None, StepMemory]:
+    """Seconds of MEASURED_STEPS steps after one that is not counted, the fraction of them spent waiting, and memory."""
     training, recipe = wire(run), run.plan.recipe
     training.state.unfreeze(1.0)
     batches = training.waiting.batches(training.stream.batches())
     learning_rate = learning_rate_at(recipe.schedule, progress=0.0, epochs=recipe.epochs)
     seconds: list[float] = []
+    # A step of half the images first: what a whole one takes beyond it is what its other images take.
+    first = list(islice(batches, recipe.replicas))
+    smaller = halved(first)
+    if smaller is not None:
+        guarded_step(training, smaller, learning_rate=0.0, step=0)
+    before = peak_bytes(run.ranks.device)
     for step in range(1 + MEASURED_STEPS):
         began = time.perf_counter()
         guarded_step(training, islice(batches, recipe.replicas), learning_rate=learning_rate, step=step)
         seconds.append(time.perf_counter() - began)
-    return seconds[1:], training.waiting.fraction
+    half = None if smaller is None else (len(smaller[0].images), before)
+    memory = StepMemory.measured(run.ranks.device, half=half, batch_size=recipe.batch_size)
+    return seconds[1:], training.waiting.fraction, memory
 
 
 def _length(run: OpenRun, step_seconds: float) -> str:
@@ -80,10 +88,3 @@ def _length(run: OpenRun, step_seconds: float) -> str:
     steps = max(1, round(recipe.epochs * run.steps_per_epoch))
     whole = steps * step_seconds + recipe.epochs * validation
     return f"{steps:,} steps ({recipe.epochs} epochs) in about {duration(whole)}"
-
-
-def _peak_bytes(device: torch.device) -> int:
-    """The most memory so far: of the GPU, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -25,7 +25,7 @@ from reinception.data.sources.split import assign_fold, assign_splits
 from reinception.data.sources.understanding import understand
 from reinception.distributed import Ranks, require_same
 from reinception.errors import ReinceptionError
-from reinception.machine import choose_device, precision
+from reinception.machine import choose_device, training_precision
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, build
 from reinception.train.config import TrainConfig
@@ -80,7 +80,7 @@ class OpenRun:
     @property
     def dtype(self) -> torch.dtype:
         """What the heavy layers compute in."""
-        return precision(self.plan.config.precision, self.ranks.device)
+        return training_precision(self.plan.config.precision, self.ranks.device)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -98,7 +98,7 @@ class OpenRun:
 
 def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: RunLock) -> OpenRun:
     """A new run: its images checked, its folder made."""
-    out, dtype = Path(plan.config.out), precision(plan.config.precision, ranks.device)
+    out, dtype = Path(plan.config.out), training_precision(plan.config.precision, ranks.device)
     refuse_unusable(out)
     ranks.barrier()  # all have found `out` free; now the first may make it
     source = open_data(plan, console)
@@ -176,7 +176,7 @@ def _reopened_folder(
     Checkpoints(out / FOLDER_NAME).forget_after(0 if checkpoint is None else checkpoint.step)
     if checkpoint is None:
         folder = RunFolder.begun_again(out)
-        dtype = precision(plan.config.precision, ranks.device)
+        dtype = training_precision(plan.config.precision, ranks.device)
         folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
     else:
         folder = RunFolder.reopened(out, checkpoint.document["folder"])

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from reinception import family, recipe
 from reinception.documents import Documents
 from reinception.errors import ReinceptionError, UsageError
-from reinception.machine import Precision
+from reinception.machine import TrainingPrecision
 from reinception.model.artifact import NO_CLASSIFIER, load
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
@@ -197,7 +197,7 @@ def _check_numbers(config: TrainConfig) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {getattr(config, name)}")
     if config.val_fraction + config.test_fraction >= 1:
         raise UsageError("--val-fraction and --test-fraction leave nothing to train on")
-    kinds = {"aux": AuxMode, "freeze": Freeze, "precision": Precision, "reduction": Reduction, "step": StepKind}
+    kinds = {"aux": AuxMode, "freeze": Freeze, "precision": TrainingPrecision, "reduction": Reduction, "step": StepKind}
     for name, kind in kinds.items():
         if getattr(config, name) not in get_args(kind):
             raise UsageError(f"--{name} {getattr(config, name)!r}: choose one of {', '.join(get_args(kind))}")
@@ -207,6 +207,8 @@ def _check_numbers(config: TrainConfig) -> None:
 
 
 def _check_frozen(config: TrainConfig) -> None:
+    if config.freeze == "trunk" and config.precision == "fp16":
+        raise UsageError("--freeze trunk computes features in fp32 or bf16: leave --precision fp16 out")
     if config.views < 1:
         raise UsageError(f"--views must be at least 1, got {config.views}")
     if config.views > 1 and config.freeze != "trunk":

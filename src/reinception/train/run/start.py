@@ -20,6 +20,7 @@ from reinception.errors import Interrupted, ReinceptionError
 from reinception.inference.compute import Compute
 from reinception.machine import choose_device
 from reinception.report.page import write_report
+from reinception.train.ahead import window_of
 from reinception.train.budget import Budget, StepBudget, TimeBudget, Turn
 from reinception.train.config import TrainConfig
 from reinception.train.distill import Teacher, TeacherTargets
@@ -32,7 +33,7 @@ from reinception.train.run.fit_head import fit_head
 from reinception.train.run.log import BestWeights, RunLogger
 from reinception.train.run.metadata import numeric_environment
 from reinception.train.run.open_run import FINISHED_NAME, OpenRun, begin, read_plan, reopen, was_begun_by
-from reinception.train.run.out_of_memory import OutOfMemoryError
+from reinception.train.run.out_of_memory import DeviceLostError, OutOfMemoryError
 from reinception.train.run.plan import Plan, make_plan
 from reinception.train.run.run_folder import LAST_NAME
 from reinception.train.run.run_lock import RunLock
@@ -124,6 +125,8 @@ def _stoppable(out: Path, console: Console) -> Iterator[StopRequest]:
             raise Interrupted(how(), number=interruption.number) from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(how()) from None
+        except DeviceLostError as error:
+            raise DeviceLostError(f"{error}; {how()}") from None
         except OutOfMemoryError as error:
             if not error.flags:
                 raise
@@ -175,6 +178,7 @@ def wire(run: OpenRun) -> Training:
         checkpointer=_checkpointer(run, state, logger, best, budget),
         stop=run.stop,
         waiting=waiting,
+        window=window_of(state),
         predict_validation=partial(predict_split, run, average, "val", run.dtype) if run.records["val"] else None,
         rate_ceiling=plan.rate_ceiling,
         say=run.console.say,
@@ -193,6 +197,7 @@ def _restore(checkpoint: Checkpoint, state: TrainState, logger: RunLogger, best:
             state.resume_learning(learning["stages"])
             if state.num_learning != learning["parameters"]:
                 raise KeyError(f"{learning['parameters']:,} parameters learned, now {state.num_learning:,} would")
+        state.scale.resume(checkpoint.document.get("loss_scale", state.scale.to_json()))
     except (KeyError, TypeError) as error:
         raise ReinceptionError(
             f"the checkpoint of step {checkpoint.step} is not one that this version can resume ({error}); finish the "
@@ -274,6 +279,7 @@ def _checkpointer(
             "journal": logger.to_json(),
             "kept": best.to_json(),
             "learning": {"stages": list(state.learning), "parameters": state.num_learning},
+            "loss_scale": state.scale.to_json(),
             "budget_seconds": budget.elapsed,
             "training_seconds": budget.seconds if isinstance(budget, TimeBudget) else None,
             "turn": None if budget.turn is None else dataclasses.asdict(budget.turn),

@@ -81,7 +81,7 @@ def _probabilities(
 ) -> npt.NDArray[np.float32]:
     batch_size = run.plan.recipe.batch_size
     compute = Compute(
-        precision="fp32" if dtype == torch.float32 else "bf16",
+        precision="bf16" if dtype == torch.bfloat16 else "fp32",
         backend="torch",
         batch_size=batch_size,
         workers=run.plan.config.workers,
