@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from cells import class_folders
-from gpu_checks import close, examples, network, state_of, taken, tensors
+from gpu_checks import batch_of, close, examples, network, state_of, taken, tensors
 from torch import Tensor, nn
 
 from processes import ends, start
@@ -33,6 +33,7 @@ from reinception.train.loss_scale import FIRST, GROWS_AFTER, LossScale
 from reinception.train.optim import ParameterAverage
 from reinception.train.run.open_run import OpenRun
 from reinception.train.run.out_of_memory import is_device_lost
+from reinception.train.run.step_memory import StepMemory, halved
 from tensors import fingerprint
 
 CPU = torch.device("cpu")
@@ -241,6 +242,25 @@ def metrics(run: Path) -> list[dict[str, object]]:
     """The lines of the log without what a clock says."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [{key: value for key, value in line.items() if key in ("step", "loss", "gradient_norm")} for line in lines]
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_batch_is_what_nine_tenths_of_the_free_memory_hold() -> None:
+    memory = StepMemory(peak=3 << 30, per_image=float(10 << 20), free=1 << 30)
+    assert memory.largest_batch(16) == 16 + 92
+    assert memory.in_words(16).endswith("; 10.0 MiB an image, so that a batch of about 108 fits here")
+    unknown = StepMemory(peak=3 << 30, per_image=None, free=1 << 30)
+    assert unknown.largest_batch(16) is None
+    assert unknown.in_words(16) == "3.00 GiB at its highest in these steps, this whole process"
+
+
+def test_half_a_batch_has_half_of_everything() -> None:
+    (half,) = halved([batch_of(0, CPU)]) or ()
+    whole = batch_of(0, CPU)
+    assert torch.equal(half.images, whole.images[:4]) and torch.equal(half.targets, whole.targets[:4])
+    assert halved([dataclasses.replace(whole, images=whole.images[:3])]) is None
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------
