@@ -91,18 +91,18 @@ def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compu
         raise UsageError("-o and --cascade exclude each other: --csv and --json write what a cascade answers")
     if options.json is not None or options.csv is not None:
         raise UsageError("-o and --json or --csv exclude each other: the ending of -o says what is written")
-    if options.cascade:
-        raise UsageError("-o does not take --cascade: --json or --csv do")
     if asked.is_done():
         return
     from reinception.inference.backends.choice import FEW_IMAGES
     from reinception.inference.engine import Engine
+    from reinception.inference.jobs.result_files import require_format
     from reinception.inference.jobs.result_rows import prediction_rows
     from reinception.inference.jobs.run_job import ImageJob, fingerprint
     from reinception.inference.predict import predictions
     from reinception.inference.stream import expand, peeked
     from reinception.model.artifact import load, resolve
 
+    require_format(out)
     model = load(options.model, with_aux=False)
     model.manifest.require_classifier()
     with connected(compute, progress=asked.counter(options.paths)) as connection:
