@@ -157,7 +157,7 @@ def test_with_everything_read_only_but_the_result_the_work_is_done(verb: str, ho
     source = str(Path(sys.modules["reinception"].__file__ or "").parents[1])
     script = (
         'mount --bind "$1" /mnt && mount --rbind /tmp /media && for at in /dev/shm "$HOME" /tmp; do '
-        'mount -t tmpfs -o ro tmpfs "$at" || exit 77; done; mkdir -p /tmp 2>/dev/null; shift; exec "$@"'
+        'mount -t tmpfs -o ro tmpfs "$at" || exit 77; done; shift; exec "$@"'
     )
     moved = Place(
         model=_seen_at(hostile.model),
@@ -171,7 +171,7 @@ def test_with_everything_read_only_but_the_result_the_work_is_done(verb: str, ho
         [*begin, *asked],
         capture_output=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": source, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "HOME": "/root"},
+        env=os.environ | {"PYTHONPATH": source, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "HOME": "/srv"},
     )
     if done.returncode == 77 or b"unshare failed" in done.stderr:
         pytest.skip("this container may not mount")
