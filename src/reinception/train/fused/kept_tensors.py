@@ -120,7 +120,14 @@ class KeptConcatenation(Kept):
 
     def __init__(self, parts: Sequence[Kept]) -> None:
         super().__init__()
-        self._parts = [part.announce() for part in parts]
+        self._parts = list(parts)
+
+    def announce(self) -> Kept:
+        """Its parts are taken once, where it is taken at all: the last of a network is averaged, and never is."""
+        if self._uses == 0:
+            for part in self._parts:
+                part.announce()
+        return super().announce()
 
     def _compute(self) -> Tensor:
         tensors = [part.take() for part in self._parts]
