@@ -48,6 +48,12 @@ def has_openvino() -> bool:
         return False
 
 
+def require_openvino() -> None:
+    """UsageError where the package openvino is not there."""
+    if not has_openvino():
+        raise UsageError("backend openvino needs the package openvino: pip install 'reinception[fast]'")
+
+
 def default_streams() -> int:
     """As many batches at once as keep the cores busy: two on a few, one for each four threads of many."""
     threads = torch.get_num_threads()
@@ -62,6 +68,7 @@ class OpenVinoBackend:
         block_size: images computed together.
         streams: blocks computed at once; None for `default_streams`.
         model: the graph to compile; None for the task's own. int8 needs one that is quantized.
+        fingerprint: of that graph.
 
     Raises:
         UsageError: the package openvino is not there, or the device is not the processor.
@@ -75,12 +82,13 @@ class OpenVinoBackend:
         block_size: int = 8,
         streams: int | None = None,
         model: Callable[[], openvino.Model] | None = None,
+        fingerprint: str = "",
     ) -> None:
         if task.device.type != "cpu":
             raise UsageError(f"backend openvino computes on the processor, not on {task.device}: leave one of them out")
-        if not has_openvino():
-            raise UsageError("backend openvino needs the package openvino: pip install 'reinception[fast]'")
-        self._task, self._make = task, model or (lambda: own_graph(task))
+        require_openvino()
+        self._task, self._fingerprint = task, fingerprint
+        self._make = model or (lambda: own_graph(task))
         self._block_size, self._streams = block_size, streams or default_streams()
         self._head = ClassifierHead(task.network)
         self._compiled: dict[int, openvino.CompiledModel] = {}
@@ -127,7 +135,7 @@ class OpenVinoBackend:
     def _network(self, streams: int) -> openvino.CompiledModel:
         with self._lock:
             if streams not in self._compiled:
-                self._compiled[streams] = compiled(self._task, streams, self._make)
+                self._compiled[streams] = compiled(self._task, streams, self._make, self._fingerprint)
             return self._compiled[streams]
 
 
@@ -138,7 +146,9 @@ def own_graph(task: Task) -> openvino.Model:
     return openvino_model(task.program(), task.side, takes_bytes=task.takes_bytes)
 
 
-def compiled(task: Task, streams: int, make: Callable[[], openvino.Model]) -> openvino.CompiledModel:
+def compiled(
+    task: Task, streams: int, make: Callable[[], openvino.Model], fingerprint: str = ""
+) -> openvino.CompiledModel:
     """The network compiled, from the cache or by compiling what `make` gives, which is then kept."""
     import openvino
 
@@ -150,7 +160,7 @@ def compiled(task: Task, streams: int, make: Callable[[], openvino.Model]) -> op
         # Pinned threads of two processes would share cores while others idle.
         "ENABLE_CPU_PINNING": False,
     }
-    name = f"{key_of(task, {'kind': 'openvino', 'format': FORMAT})}.compiled"
+    name = f"{key_of(task, {'kind': 'openvino', 'format': FORMAT, 'graph': fingerprint})}.compiled"
     content = kept.read(name)
     if content is not None:
         try:
