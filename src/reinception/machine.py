@@ -121,17 +121,25 @@ def available_bytes(device: torch.device) -> int:
     return int(available * GIB)
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _inference() -> dict[str, object]:
     """What computes a trained network here, and what would be gained by installing more (docs/guides/speed.md)."""
-    is_installed = {name: importlib.util.find_spec(name) is not None for name in ("openvino", "nncf")}
+    found = {name: is_installed(name) for name in ("openvino", "nncf")}
     compiler = next(filter(None, (shutil.which(name) for name in ("g++", "clang++"))), None)
     gain = "about 2.4 times" if "amx_bf16" in cpu_flags() else "1.1 to 1.3 times"
     advice = []
-    if not is_installed["openvino"]:
+    if not found["openvino"]:
         advice.append(f"pip install 'reinception[fast]': predict, features and evaluate {gain} as fast on a processor")
-    if not is_installed["nncf"]:
+    if not found["nncf"]:
         advice.append("pip install 'reinception[int8]': --precision int8, about twice as fast as bf16")
-    return {**is_installed, "cpp_compiler": compiler, "would_be_faster": advice}
+    return {**found, "cpp_compiler": compiler, "would_be_faster": advice}
 
 
 def _disk(folder: Path) -> dict[str, object]:

@@ -300,6 +300,8 @@ def test_without_openvino_all_works_and_it_says_what_is_missing(place: Path, tmp
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == FEW_IMAGES
     assert "backend torch in" in done.stderr and "pip install 'reinception[fast]'" in done.stderr
+    told = json.loads(without_openvino("doctor", "--json", "-").stdout)["inference"]
+    assert told["openvino"] is False and "reinception[fast]" in told["would_be_faster"][0]
     refused = without_openvino("predict", place / "model.safetensors", *images, "--backend", "openvino")
     assert refused.returncode == 2
     assert refused.stderr.splitlines() == [

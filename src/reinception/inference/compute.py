@@ -40,8 +40,8 @@ class Compute:
 
     precision: InferencePrecision | None = None
     """number format of the heavy layers; auto is bf16 where the hardware has it, which is faster; int8 is faster still,
-    computed by openvino, and needs --calibrate once (default: auto for
-    predict and features, fp32 for what else there is, so that figures are the same on every processor)"""
+    computed by openvino, and needs --calibrate once (default: auto for predict and features, fp32 for what else there
+    is, so that figures are the same on every processor)"""
 
     backend: Backend = "auto"
     """what computes the network; auto is the fastest that is measured here within the precision's tolerance, once for

@@ -170,7 +170,7 @@ class Teacher:
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(self.model.network, self.model.preprocessing, self.compute)
+        return Engine(self.model.network, self.model.preprocessing, replace(self.compute, backend="torch"))
 
     # -- what is kept --------------------------------------------------------------------------------------------------
 

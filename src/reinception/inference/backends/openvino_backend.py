@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import io
 import json
 import threading
@@ -42,10 +41,7 @@ FORMAT = 1
 
 def has_openvino() -> bool:
     """Whether the package openvino is there."""
-    try:
-        return importlib.util.find_spec("openvino") is not None
-    except ModuleNotFoundError:
-        return False
+    return machine.is_installed("openvino")
 
 
 def require_openvino() -> None:
