@@ -147,7 +147,7 @@ def _int8(task: Task, compute: Compute) -> NetworkBackend:
     def images() -> torch.Tensor:
         from reinception.inference.calibration_images import calibration_images  # which needs the stream of an engine
 
-        return calibration_images(str(compute.calibrate), task.preprocessing, workers=compute.workers)
+        return calibration_images(str(compute.calibrate), task.preprocessing, workers=compute.readers)
 
     ranks, least = compute.ranks, compute.least_agreement
     if ranks is not None and not ranks.is_first:
