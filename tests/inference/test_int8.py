@@ -90,13 +90,21 @@ def test_without_images_and_without_a_kept_network_it_says_what_to_give() -> Non
 def test_labels_that_disagree_are_refused_and_nothing_is_kept(
     images: Tensor, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
+    # Images that hardly differ, and a classifier whose border runs between them: what int8 rounds decides.
+    alike = images[:1] + torch.randint(0, 2, (32, *images.shape[1:]), generator=torch.Generator().manual_seed(0))
+    alike = alike.clamp(max=255).to(torch.uint8)
     task = task_of()
-    with torch.no_grad():  # a classifier that tells nothing apart, so that rounding decides
-        task.network.classifier.weight.mul_(1e-6)
-        task.network.classifier.bias.zero_()
+    features = computed(named("torch", dataclasses.replace(task, precision="fp32")), alike, "features")
+    with torch.no_grad():
+        weight, bias = task.network.classifier.weight, task.network.classifier.bias
+        weight[1:] = 0
+        bias.zero_()
+        bias[0] = -float(features.mean(axis=0) @ weight[0].numpy())
+        weight.mul_(1000)
+        bias.mul_(1000)
     monkeypatch.setattr(int8, "MOST_REVERTED", 1)
     with pytest.raises(ReinceptionError, match=r"int8 is refused and not kept: .* asked are 100.0%; calibrate on more"):
-        int8_backend(task, "cells", lambda: images, least_agreement=1.0)
+        int8_backend(task, "cells", lambda: alike, least_agreement=1.0)
     assert kept_report(task) is None and not list(cache.glob("*.int8.*"))
 
 

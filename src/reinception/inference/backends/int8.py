@@ -214,13 +214,18 @@ def _nncf() -> Iterator[Any]:
 
 
 def _layers(model: openvino.Model) -> tuple[int, int]:
-    """How many convolutions there are, and how many are quantized.
+    """How many convolutions there are, and how many have weights of 8 bits.
 
-    Told by the weights: between values and their quantization there may be slices.
+    Told by the weights, since there may be slices between values and their quantization.
     """
     layers = [one for one in model.get_ops() if one.get_type_name() in ("Convolution", "GroupConvolution")]
-    sources = [one.input(1).get_source_output().get_node().get_type_name() for one in layers]
-    return len(layers), sum(name == "FakeQuantize" for name in sources)
+    stored = []
+    for layer in layers:
+        node = layer.input(1).get_source_output().get_node()
+        while node.get_input_size():  # from the scaled values back to what is stored
+            node = node.input(0).get_source_output().get_node()
+        stored.append(node.get_element_type().get_type_name())
+    return len(layers), sum(name in ("i8", "u8") for name in stored)
 
 
 def _shortfall(report: QuantizationReport, least: float) -> str:
