@@ -151,7 +151,7 @@ def test_a_batch_of_arrays_or_tensors_is_a_list_of_images(predictor: ri.Predicto
 
 
 def test_features_are_those_of_the_verb(predictor: ri.Predictor, paths: list[Path], place: Path) -> None:
-    wanted = ri.features(place / "model.safetensors", paths)
+    wanted = ri.features(place / "model.safetensors", paths, compute=ri.Compute(precision="fp32"))
     got = predictor.features(paths)
     assert isinstance(got, list)
     values = [one.values for one in got if one.values is not None]
