@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from reinception.serve.limits import HEADER_SECONDS
+from reinception.serve.early_refusal import EarlyRefusal
+from reinception.serve.limits import DISCARD_BYTES, DISCARD_SECONDS, HEADER_SECONDS
 
 _BODY = b'{"error": {"code": "connections", "message": "too many connections; try again"}}'
 _FULL = (
@@ -17,12 +19,16 @@ _FULL = (
 _LAST_SECONDS = 0.3
 
 
-def limited_protocol(most: int) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 with at most `most` connections, and a deadline for the head of every request."""
+def limited_protocol(most: int, refused: EarlyRefusal) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 with at most `most` connections, and a deadline for the head of every request.
+
+    `refused` sees the first bytes of a request, and may answer in place of everything behind.
+    """
 
     class LimitedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
         _is_stopping = False
+        _discarded: int | None = None
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             given = cast(asyncio.Transport, transport)
@@ -38,6 +44,14 @@ def limited_protocol(most: int) -> type[H11Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            if self._discarded is not None:
+                self._discard(data)
+                return
+            if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+                answer = refused(data)
+                if answer is not None:
+                    self._end_with(answer, data)
+                    return
             super().data_received(data)
             if self._is_busy():
                 self._stop_timer()
@@ -52,6 +66,21 @@ def limited_protocol(most: int) -> type[H11Protocol]:
                 super().shutdown()
             else:
                 self.loop.call_later(_LAST_SECONDS, self._end_if_idle)
+
+        def _end_with(self, answer: bytes, data: bytes) -> None:
+            """The last answer of this connection. What the client still sends is read, or the answer would be lost."""
+            self._stop_timer()
+            self.transport.write(answer)
+            self.transport.write_eof()
+            self._discarded = 0
+            self._timer = self.loop.call_later(DISCARD_SECONDS, self.transport.close)
+            self._discard(data)
+
+        def _discard(self, data: bytes) -> None:
+            assert self._discarded is not None
+            self._discarded += len(data)
+            if self._discarded > DISCARD_BYTES:
+                self.transport.close()
 
         def _is_busy(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete
