@@ -33,7 +33,7 @@ VERBS = (
     *("models", "show", "draw", "train", "recipe list", "recipe show", "recipe find-rate"),
     *("evaluate", "predict", "report", "compare", "features", "score", "ablate", "shrink"),
     *("data check", "data split", "data pack", "weights identify", "weights convert"),
-    *("export", "bench", "rewrite check", "serve", "doctor"),
+    *("export", "bench", "rewrite check", "serve", "push", "pull", "doctor"),
 )
 GROUPS = {
     "recipe": "Say how a recipe trains, every number with its meaning and its source.",
