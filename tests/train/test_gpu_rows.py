@@ -257,7 +257,9 @@ def test_the_largest_batch_is_what_nine_tenths_of_the_free_memory_hold() -> None
 
 
 def test_half_a_batch_has_half_of_everything() -> None:
-    (half,) = halved([batch_of(0, CPU)]) or ()
+    halves = halved([batch_of(0, CPU)])
+    assert halves is not None
+    (half,) = halves
     whole = batch_of(0, CPU)
     assert torch.equal(half.images, whole.images[:4]) and torch.equal(half.targets, whole.targets[:4])
     assert halved([dataclasses.replace(whole, images=whole.images[:3])]) is None
