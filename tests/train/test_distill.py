@@ -124,9 +124,9 @@ def test_every_image_of_a_batch_meets_its_own_answer_of_its_own_view(place: Path
 
 def test_the_student_of_another_size_seed_and_order_has_the_same_answers(place: Path, teacher_path: Path) -> None:
     first = answers(teacher_path, stream(place))
-    before = set(cache_folder().rglob("*.npz"))
+    before = set(cache_folder().rglob("*.teacher"))
     np.testing.assert_array_equal(first, answers(teacher_path, stream(place, seed=9, batch_size=4, input_size=96)))
-    assert set(cache_folder().rglob("*.npz")) == before  # they were read, not computed
+    assert set(cache_folder().rglob("*.teacher")) == before  # they were read, not computed
 
 
 def test_the_teacher_without_distortion_is_as_right_as_evaluate_says(place: Path, teacher_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_stream_without_views_has_no_answers_to_keep(place: Path, teacher_path
 
 def test_a_damaged_part_is_computed_again(place: Path, teacher_path: Path) -> None:
     first = answers(teacher_path, stream(place))
-    (kept,) = cache_folder().rglob("*.npz")
+    (kept,) = cache_folder().rglob("*.teacher")
     content = bytearray(kept.read_bytes())
     content[len(content) // 3] ^= 1
     kept.write_bytes(content)
@@ -171,7 +171,7 @@ def test_a_damaged_part_is_computed_again(place: Path, teacher_path: Path) -> No
 
 def test_another_teacher_image_or_distortion_is_another_entry(place: Path, teacher_path: Path, tmp_path: Path) -> None:
     def keys() -> int:
-        return len(list((cache_folder() / "teachers").iterdir()))
+        return len({path.name.partition("-")[0] for path in cache_folder().rglob("*.teacher")})
 
     answers(teacher_path, stream(place))
     model = load(teacher_path)

@@ -24,7 +24,7 @@ from reinception.errors import BadImage
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.inference.feature_cache import FeatureCache, weights_digest
-from reinception.inference.image_digests import digests_of
+from reinception.inference.image_digests import readable_digests_of
 from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Augmentation
@@ -82,7 +82,7 @@ class FrozenTrunk:
         """
         ranks, size = self.compute.ranks, self.compute.batch_size
         own = shard(records, ranks, batch_size=size)
-        digests = _good(digests_of(own, dataclasses.replace(self.compute, ranks=None)))
+        digests = readable_digests_of(own, dataclasses.replace(self.compute, ranks=None))
         cache = self.cache(view)
         self._fill(cache, dict(zip(digests, own, strict=True)), view)
         rows, _ = collect(cache.rows(digests)[0].numpy(), {}, ranks, batch_size=size)
@@ -156,12 +156,3 @@ class _Distorter:
                 image = training_image(record, watchdog.pause, preprocessing=self.preprocessing)
                 pixels[:] = augment(image, kind=self.kind, input_size=size, seed=0, epoch=self.view, index=number)
         return images
-
-
-def _good(digests: Sequence[bytes | BadImage]) -> list[bytes]:
-    found: list[bytes] = []
-    for digest in digests:
-        if isinstance(digest, BadImage):
-            raise digest
-        found.append(digest)
-    return found
