@@ -23,8 +23,6 @@ from reinception.inference.backends.network_backend import (
     Task,
 )
 
-_BLOCK = 16
-
 
 def has_compiler() -> bool:
     """Whether there is a C++ compiler, which inductor needs."""
@@ -41,12 +39,17 @@ class InductorBackend:
         UsageError: there is no C++ compiler, or the device is not the processor.
     """
 
+    name: BackendName = "inductor"
+    block_size = 16
+    in_flight = 0
+
     def __init__(self, task: Task) -> None:
         if task.device.type != "cpu":
             raise UsageError(f"backend inductor computes on the processor here, not on {task.device}")
         if not has_compiler():
             raise UsageError("backend inductor needs a C++ compiler (g++ or clang++): install one, or use torch")
         self._task, self._head = task, ClassifierHead(task.network)
+        self.precision: NetworkPrecision = task.precision
         self._dtype = torch.float32 if task.precision == "fp32" else torch.bfloat16
         program = task.program()
         network = program.network(self._dtype).to(memory_format=torch.channels_last)
@@ -60,29 +63,13 @@ class InductorBackend:
 
         self._features: Callable[[Tensor], Tensor] = torch.compile(features, dynamic=False, options={"freezing": True})
 
-    @property
-    def name(self) -> BackendName:
-        return "inductor"
-
-    @property
-    def precision(self) -> NetworkPrecision:
-        return self._task.precision
-
-    @property
-    def block_size(self) -> int:
-        return _BLOCK
-
-    @property
-    def in_flight(self) -> int:
-        return 0
-
     def submit(self, images: Tensor, output: Output) -> Pending:
         done: Future[Rows] = Future()
         with torch.no_grad():
-            parts = [self._block(self._task.values(part).float()) for part in images.split(_BLOCK)]
+            parts = [self._block(self._task.values(part).float()) for part in images.split(self.block_size)]
         done.set_result(torch.cat(parts).numpy())
         return Classified(done, self._head) if output == "probabilities" else done
 
     def _block(self, values: Tensor) -> Tensor:
-        filled = F.pad(values, (0, 0, 0, 0, 0, 0, 0, _BLOCK - len(values)))
+        filled = F.pad(values, (0, 0, 0, 0, 0, 0, 0, self.block_size - len(values)))
         return self._features(filled.contiguous(memory_format=torch.channels_last))[: len(values)]

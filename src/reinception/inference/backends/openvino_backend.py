@@ -71,6 +71,8 @@ class OpenVinoBackend:
         ReinceptionError: the network has a layer that OpenVINO cannot compute.
     """
 
+    name: BackendName = "openvino"
+
     def __init__(
         self,
         task: Task,
@@ -85,7 +87,9 @@ class OpenVinoBackend:
         require_openvino()
         self._task, self._fingerprint = task, fingerprint
         self._make = model or (lambda: own_graph(task))
-        self._block_size, self._streams = block_size, streams or default_streams()
+        self.precision: NetworkPrecision = task.precision
+        self.block_size, self._streams = block_size, streams or default_streams()
+        self.in_flight = self._streams + 1  # so that none of the streams waits for the next batch
         self._head = ClassifierHead(task.network)
         self._compiled: dict[int, openvino.CompiledModel] = {}
         self._lock = threading.Lock()
@@ -93,26 +97,9 @@ class OpenVinoBackend:
         self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="openvino")
         self._network(self._streams)
 
-    @property
-    def name(self) -> BackendName:
-        return "openvino"
-
-    @property
-    def precision(self) -> NetworkPrecision:
-        return self._task.precision
-
-    @property
-    def block_size(self) -> int:
-        return self._block_size
-
-    @property
-    def in_flight(self) -> int:
-        """One more than are computed at once, so that none of the streams waits for the next batch."""
-        return self._streams + 1
-
     def submit(self, images: Tensor, output: Output) -> Pending:
         # Fewer than a block are wanted soon rather than cheaply: all cores then work on them.
-        streams = self._streams if len(images) >= self._block_size else 1
+        streams = self._streams if len(images) >= self.block_size else 1
         network = self._network(streams)
         values = np.ascontiguousarray(self._task.values(images).permute(0, 2, 3, 1).numpy())
         features: Future[Rows] = self._pool.submit(self._features, network, streams, values)
