@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from reinception.errors import ReinceptionError
 from reinception.inference.evaluate import evaluate
@@ -18,13 +16,7 @@ from reinception.recipe import Growth, named
 from reinception.train.config import TrainConfig
 from reinception.train.run.start import resume, train
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

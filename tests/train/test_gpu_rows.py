@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -39,13 +39,7 @@ from tensors import fingerprint
 CPU = torch.device("cpu")
 FORWARDS: list[Callable[[Network, Tensor], Outputs]] = [Network.outputs, fused_outputs]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # -- averages and statistics -------------------------------------------------------------------------------------------
