@@ -144,8 +144,16 @@ class Teacher:
         return torch.from_numpy(found)
 
     def _stream(self) -> TrainingStream:
-        size = self.model.preprocessing.input_size
-        return replace(self.stream, input_size=size, batch_size=_BATCH, seed=0, cache_bytes=0)
+        """Every view of every image once, in an order of its own, as the teacher's preprocessing has them."""
+        return replace(
+            self.stream,
+            input_size=self.model.preprocessing.input_size,
+            preprocessing=self.model.preprocessing,
+            batch_size=_BATCH,
+            seed=0,
+            cache_bytes=0,
+            is_balanced=False,
+        )
 
     def _compute(self, key: str, start: int, found: npt.NDArray[np.float32]) -> None:
         """Computes a part, puts it into `found` and keeps it; a cache that cannot be written costs time only."""
