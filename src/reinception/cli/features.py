@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reinception.cli.job import JobOptions, do_job
+from reinception.cli.job import JobOptions, do_job, require_all
 from reinception.cli.ranks import connected
 from reinception.inference.compute import Compute
 
@@ -59,4 +59,5 @@ def run(options: FeaturesOptions, job: JobOptions, compute: Compute) -> None:
             shard=job.shard,
             resume=job.resume,
         )
-        do_job(work, engine, connection)
+        done = do_job(work, engine, connection)
+    require_all(done)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reinception.cli.counter import counter, say
 from reinception.cli.flags import STDOUT, refuse_results
-from reinception.cli.job import JobOptions, do_job
+from reinception.cli.job import JobOptions, do_job, require_all
 from reinception.cli.ranks import connected, is_first
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
@@ -119,7 +119,8 @@ def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compu
             shard=asked.shard,
             resume=asked.resume,
         )
-        do_job(job, engine, connection)
+        done = do_job(job, engine, connection)
+    require_all(done)
 
 
 def _cascade(options: PredictOptions) -> tuple[str | None, float]:
