@@ -175,7 +175,7 @@ def _answers(search: Shrinking) -> None:
 
 
 def _run_name(student: Student, is_taught: bool) -> str:
-    return student.name if is_taught else f"{student.name}-from-labels"
+    return student.name if is_taught else f"from-labels-{student.name}"
 
 
 def _train(search: Shrinking, student: Student, *, is_taught: bool, seconds: float) -> None:
