@@ -77,7 +77,7 @@ def test_with_auxiliary_is_outputs_as_forward(network: Network) -> None:
 
 def test_a_network_trains_under_ddp_and_is_saved_from_it(place: Path, tmp_path: Path) -> None:
     model = ri.load(place / "model.safetensors")
-    with_head = ri.create("inception_v3", num_classes=2, width=0.1, input_size=107, seed=0)
+    with_head = ri.create("inception_v3", num_classes=2, width=0.1, input_size=107, aux="adaptive", seed=0)
     manifest = ri.Manifest(arch=with_head.arch, classes=model.classes, preprocessing=ri.Preprocessing(input_size=107))
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
