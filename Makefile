@@ -14,7 +14,7 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
 PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test floor wheel sbom docs notebooks pictures soak check bench golden lock clean
+.PHONY: busy gpu help setup demo test floor wheel sbom docs notebooks pictures soak check bench golden lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, wo
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell *.md docs src examples benchmarks tests deploy
 	$(BIN)/python -m pytest -q -k 'golden or house' tests
+
+gpu: $(VENV)/.demo ## all that a GPU must prove, then its images per second; under nine minutes
+	$(BIN)/python benchmarks/gpu.py
+
+busy: $(VENV)/.demo ## training on a busy machine: images per second idle, and beside four busy threads; five minutes
+	$(BIN)/python benchmarks/busy.py
 
 bench: $(VENV)/.dev ## images per second beside other libraries, each at its best setting; a quarter of an hour
 	$(BIN)/reinception bench

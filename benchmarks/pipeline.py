@@ -147,16 +147,17 @@ def timed(command: tuple[Words, dict[str, str]]) -> tuple[float, float]:
     words, settings = command
     began, peak = time.perf_counter(), 0.0
     environment = os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen(
-        [str(word) for word in words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None:
-        peak = max(peak, sum(map(pss, family_of(process.pid))))
-        time.sleep(0.1)
-    seconds = time.perf_counter() - began
-    if process.returncode:
-        assert process.stderr is not None
-        raise SystemExit(f"{words}: exit code {process.returncode}: {process.stderr.read()}")
+    with tempfile.TemporaryFile("w+") as said:  # not a pipe, which could fill up
+        process = subprocess.Popen(
+            [str(word) for word in words], env=environment, stdout=subprocess.DEVNULL, stderr=said, text=True
+        )
+        while process.poll() is None:
+            peak = max(peak, sum(map(pss, family_of(process.pid))))
+            time.sleep(0.1)
+        seconds = time.perf_counter() - began
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{words}: exit code {process.returncode}: {said.read()}")
     return seconds, peak
 
 

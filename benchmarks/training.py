@@ -2,7 +2,8 @@
 
 A step is forward, loss with auxiliary classifier, backward and TensorFlow's RMSProp. Every round times each contestant
 once, in turn. The limit is the convolutions of the step, forward and backward, each timed by itself. Memory is taken in
-a process of its own for each contestant: the most that torch's allocator held, and the most the process held.
+a process of its own for each contestant: the most that torch's allocator held, parameters and optimizer included, and
+the most the process held.
 """
 
 from __future__ import annotations
@@ -71,8 +72,15 @@ def ours(kind: StepKind, dtype: torch.dtype, batch_size: int, device: torch.devi
     return lambda: train_step(state, [batch], learning_rate=1e-4, step=0, stop=stop)
 
 
-def peer(library: str, dtype: torch.dtype, batch_size: int, device: torch.device, layout: torch.memory_format) -> Step:
-    """The same with another library's network and the loop its users write."""
+def peer(  # noqa: PLR0917
+    library: str,
+    dtype: torch.dtype,
+    batch_size: int,
+    device: torch.device,
+    layout: torch.memory_format,
+    mode: str | None = None,
+) -> Step:
+    """The same with another library's network and the loop its users write, compiled where a `mode` is given."""
     if library == "timm":
         import timm
 
@@ -85,6 +93,7 @@ def peer(library: str, dtype: torch.dtype, batch_size: int, device: torch.device
     optimizer = make_optimizer(module, named("paper_2015").optimizer)
     for group in optimizer.param_groups:
         group["lr"] = 1e-4
+    call = module if mode is None else torch.compile(module, mode=mode)
     images = torch.rand(batch_size, 3, SIZE, SIZE, device=device).contiguous(memory_format=layout)
     labels = torch.arange(batch_size, device=device) % CLASSES
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
@@ -92,7 +101,7 @@ def peer(library: str, dtype: torch.dtype, batch_size: int, device: torch.device
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(dtype, device):
-            logits, auxiliary = module(images)
+            logits, auxiliary = call(images)
         loss = loss_of(logits.float(), labels) + AUXILIARY_WEIGHT * loss_of(auxiliary.float(), labels)
         loss.backward()
         optimizer.step()
@@ -135,10 +144,10 @@ def interleaved(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def allocated(step: Step) -> int:
-    """The most bytes that torch's allocator held in a step, beside what it held before."""
+def allocated(run: Callable[[], object]) -> int:
+    """The most bytes that torch's allocator held during `run`."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
+        run()
     assert profile.profiler is not None and profile.profiler.kineto_results is not None
     held = highest = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda one: one.start_ns()):
@@ -149,11 +158,18 @@ def allocated(step: Step) -> int:
 
 
 def memory(name: str, batch_size: int) -> dict[str, float]:
-    """GiB of a contestant, in this process, which has had no other: allocator's peak in a step, process's peak."""
-    device = choose_device("cpu")
-    step = contestants(device, batch_size, compiled=False)[name]()
-    step()
-    most = allocated(step)
+    """GiB of a contestant, in this process, which has had no other: its network, its optimizer and two steps.
+
+    What the allocator held at its highest, and what the process held.
+    """
+    make = contestants(choose_device("cpu"), batch_size, compiled=False)[name]
+
+    def two_steps() -> None:  # the optimizer makes its own tensors in the first
+        step = make()
+        step()
+        step()
+
+    most = allocated(two_steps)
     resident = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
     return {"step": most / 2**30, "process": resident / 2**30}
 
@@ -260,7 +276,7 @@ def show(
             *(("", "") if bytes_ is None else (f"{bytes_['step']:.2f}", f"{bytes_['process']:.2f}")),
         ))  # fmt: skip
     print(f"\nbatch {batch_size}; the convolutions alone: {alone:.2f} s, {batch_size / alone:.2f} images/s\n")
-    columns = ("STEP", "IMAGES/S", "RANGE", "GiB, STEP", "GiB, PROCESS")
+    columns = ("STEP", "IMAGES/S", "RANGE", "GiB, TENSORS", "GiB, PROCESS")
     print(aligned(columns, rows, right=(1, 3, 4)))
     kinds = [*KINDS, "the rest"]
     table = [(kind, *(f"{1000 * profile.get(kind, 0):.0f}" for profile in profiles.values())) for kind in kinds]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -144,26 +143,15 @@ def front_of_shrink() -> None:
 
 
 def chart_bench() -> None:
-    """A bar for each way of computing, as `reinception bench` measures them, with date and machine."""
-    import matplotlib.pyplot as plt
-
-    found = WORK / "bench.json"
-    reinception("bench", "runs/second", "--json", found)
-    document = json.loads(found.read_text(encoding="utf-8"))
-    runs = document["runs"]
-    names = [f"{run['what']} {run['precision']}, batch {run['batch_size']}" for run in runs]
-    speeds = [run["median_images_per_second"] for run in runs]
-    figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(runs)), layout="constrained")
-    axes.barh(names[::-1], speeds[::-1], color="#1f5fa8")
-    axes.set_xlabel("images per second, median")
-    axes.set_title(f"{time.strftime('%Y-%m-%d')}: {json.dumps(document['machine'])[:90]}", fontsize=8)
-    figure.savefig(IMAGES / "bench.svg", metadata={"Date": None})
-    plt.close(figure)
+    """How fast the networks of several libraries are here, as `reinception bench` draws it, with its machine."""
+    chart = IMAGES / "bench.svg"
+    chart.unlink(missing_ok=True)
+    reinception("bench", "--svg", chart)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python docs/site/pictures.py", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=16, help="of the second run (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=60, help="of the second run (default: %(default)s)")
     parser.add_argument("--keep-runs", action="store_true", help="take the runs that are there")
     arguments = parser.parse_args(argv)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -76,6 +76,18 @@ def new_text_file(path: str | Path, *, replace: bool = False) -> Iterator[TextIO
         raise ReinceptionError(f"{path}: cannot write: {error.strerror}") from None
 
 
+@contextmanager
+def utf8_name(path: Path) -> Iterator[str]:
+    """A name of the file for libraries that take no other names than UTF-8: its own, or that of an open descriptor."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as stream:
+            yield f"/dev/fd/{stream.fileno()}"
+    else:
+        yield str(path)
+
+
 def write_bytes(path: str | Path, content: bytes, *, replace: bool = False) -> None:
     """`new_file` with this content."""
     with new_file(path, replace=replace) as part, open(part, "wb") as file:

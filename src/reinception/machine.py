@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["auto", "fp32", "bf16"]
+TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 
 Facts = Mapping[str, Mapping[str, object]]
 
-PACKAGES = ("numpy", "pillow", "safetensors", "jinja2", "rich", "elpv-dataset", "torchvision")
+PACKAGES = ("numpy", "pillow", "safetensors", "jinja2", "rich", "elpv-dataset", "torchvision", "openvino", "nncf")
 # What makes float32 fast, and what makes bfloat16 and int8 fast, as the Linux kernel names them.
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 GIB = 1 << 30
@@ -37,6 +40,7 @@ def examine(folder: str | Path = ".") -> Facts:
         "processor": _processor(),
         "memory": _memory(),
         "devices": _devices(),
+        "inference": _inference(),
         "disk": _disk(Path(folder)),
         "distributed": _distributed(),
         "images": _images(),
@@ -103,6 +107,41 @@ def _devices() -> dict[str, object]:
     }
 
 
+def available_bytes(device: torch.device) -> int:
+    """Memory that nobody uses: of a GPU, or of this machine within its container's limit."""
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    available = _gib(_colon_separated("/proc/meminfo").get("MemAvailable")) or 0.0
+    limit, used = _container_limit(), _container_use()
+    if limit is not None and used is not None:
+        available = min(available, max(0.0, limit - used))
+    return int(available * GIB)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _inference() -> dict[str, object]:
+    """What computes a trained network here, and what would be gained by installing more (docs/guides/speed.md)."""
+    found = {name: is_installed(name) for name in ("openvino", "nncf")}
+    compiler = next(filter(None, (shutil.which(name) for name in ("g++", "clang++"))), None)
+    gain = "about 2.4 times" if "amx_bf16" in cpu_flags() else "1.1 to 1.3 times"
+    advice = []
+    if not found["openvino"]:
+        advice.append(f"pip install 'reinception[fast]': predict, features and evaluate {gain} as fast on a processor")
+    if not found["nncf"]:
+        advice.append("pip install 'reinception[int8]': --precision int8, about twice as fast as bf16")
+    return {**found, "cpp_compiler": compiler, "would_be_faster": advice}
+
+
 def _disk(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {"folder": str(folder.resolve()), "free_gib": _free(folder)}
     # Worker processes hand batches over in shared memory; containers often give it only 64 MiB.
@@ -155,6 +194,15 @@ def _container_limit() -> float | None:
     except OSError:
         return None
     return None if limit == "max" else round(int(limit) / GIB, 1)
+
+
+def _container_use() -> float | None:
+    """What the processes of the control group have allocated, without its cache of files."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((round(int(line.split()[1]) / GIB, 1) for line in lines if line.startswith("anon ")), None)
 
 
 def _free(folder: Path) -> float | None:
@@ -223,7 +271,29 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise UsageError(f"device {name}: no such device here; see `reinception doctor`") from None
+    if device.type == "cuda":
+        refuse_too_old(
+            torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+        )
     return device
+
+
+def refuse_too_old(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> None:
+    """UsageError for a GPU that this torch has no code for.
+
+    `built_for` is as torch lists it: `sm_80` is code for every 8.x from 8.0 on, `compute_80` can be made code for
+    everything later.
+    """
+    own = 10 * capability[0] + capability[1]
+    found = [(kind, int(number)) for kind, number in re.findall(r"(sm|compute)_(\d+)", " ".join(built_for))]
+    if found and not any(
+        number <= own and (kind == "compute" or number // 10 == capability[0]) for kind, number in found
+    ):
+        version = ".".join(map(str, capability))
+        raise UsageError(
+            f"{name} (compute capability {version}): this torch has code for {', '.join(built_for)} only; "
+            "install a torch built for it, or use --device cpu"
+        )
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -246,6 +316,19 @@ def precision(kind: Precision = "auto", device: torch.device | None = None) -> t
     if kind == "bf16" and not has_bf16(device):
         raise UsageError(f"bf16: {device.type} has no bfloat16 arithmetic here; use --precision fp32 or auto")
     return torch.bfloat16 if kind != "fp32" and has_bf16(device) else torch.float32
+
+
+def training_precision(kind: TrainingPrecision = "auto", device: torch.device | None = None) -> torch.dtype:
+    """What `precision` says, and float16 where it is asked for, or on a GPU that has no bfloat16; its gradients need a
+    factor on the loss. UsageError for an fp16 without a GPU."""
+    import torch
+
+    device = device or choose_device()
+    if kind == "fp16" and device.type != "cuda":
+        raise UsageError(f"fp16: {device.type} trains in fp32 or bf16; use --precision auto")
+    if kind == "fp16" or (kind == "auto" and device.type == "cuda" and not has_bf16(device)):
+        return torch.float16
+    return precision(kind, device)
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 import reinception as ri
 from reinception.errors import UsageError
@@ -71,6 +73,23 @@ def test_with_auxiliary_is_outputs_as_forward(network: Network) -> None:
     assert found.auxiliary is not None and wanted.auxiliary is not None
     assert torch.equal(found.auxiliary, wanted.auxiliary)
     assert {id(one) for one in module.parameters()} == {id(one) for one in network.parameters()}
+
+
+def test_a_network_trains_under_ddp_and_is_saved_from_it(place: Path, tmp_path: Path) -> None:
+    model = ri.load(place / "model.safetensors")
+    with_head = ri.create("inception_v3", num_classes=2, width=0.1, input_size=107, aux="adaptive", seed=0)
+    manifest = ri.Manifest(arch=with_head.arch, classes=model.classes, preprocessing=ri.Preprocessing(input_size=107))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        ddp = DistributedDataParallel(ri.WithAuxiliary(with_head))
+        outputs = ddp(torch.randn(2, 3, 107, 107, generator=torch.Generator().manual_seed(0)))
+        (outputs.logits.sum() + outputs.auxiliary.sum()).backward()
+        assert all(parameter.grad is not None for parameter in with_head.parameters())
+        ri.save(ddp, tmp_path / "ddp.safetensors", manifest)
+    finally:
+        dist.destroy_process_group()
+    saved = ri.load(tmp_path / "ddp.safetensors").network.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in with_head.state_dict().items())
 
 
 def test_a_network_can_be_given_other_classes(network: Network) -> None:

@@ -20,7 +20,7 @@ from reinception.inference.predict import Prediction
 
 @pytest.fixture(scope="module")
 def predictor(place: Path) -> ri.Predictor:
-    return ri.Predictor(place / "model.safetensors", precision="fp32")
+    return ri.Predictor(place / "model.safetensors", precision="fp32", backend="torch")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_form_of_an_image_changes_no_bit(predictor: ri.Predictor, paths: lis
 
 
 def test_answers_are_those_of_predict(predictor: ri.Predictor, paths: list[Path], place: Path) -> None:
-    wanted = ri.predict(place / "model.safetensors", paths)
+    wanted = ri.predict(place / "model.safetensors", paths, compute=ri.Compute(precision="fp32"))
     got = predictor(paths)
     assert [one.to_json() for one in got] == [one.to_json() for one in wanted]
     many = predictor(paths * 5)  # as many as are computed together
@@ -151,7 +151,7 @@ def test_a_batch_of_arrays_or_tensors_is_a_list_of_images(predictor: ri.Predicto
 
 
 def test_features_are_those_of_the_verb(predictor: ri.Predictor, paths: list[Path], place: Path) -> None:
-    wanted = ri.features(place / "model.safetensors", paths)
+    wanted = ri.features(place / "model.safetensors", paths, compute=ri.Compute(precision="fp32"))
     got = predictor.features(paths)
     assert isinstance(got, list)
     values = [one.values for one in got if one.values is not None]
@@ -181,7 +181,7 @@ def test_several_threads_may_ask_at_once(predictor: ri.Predictor, paths: list[Pa
 
 def test_what_does_not_exist_is_refused_in_one_line(place: Path) -> None:
     model = place / "model.safetensors"
-    with pytest.raises(UsageError, match=r"^backend 'tpu' is unknown; it is auto or torch$"):
+    with pytest.raises(UsageError, match=r"^backend 'tpu' is unknown; it is auto or torch or inductor or openvino$"):
         ri.Predictor(model, backend="tpu")  # pyrefly: ignore[bad-argument-type]
     with pytest.raises(UsageError, match=r"^device cuda:99: no such device here"):
         ri.Predictor(model, device="cuda:99")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,9 @@ def test_the_table_compares_medians_with_ours() -> None:
 def test_the_loop_around_openvino_gives_the_features_of_a_graph(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    graph = openvino.convert_model(pooled, example_input=torch.zeros(1, 3, 299, 299), input=[-1, 3, 299, 299])
+    with warnings.catch_warnings():  # OpenVINO traces, which torch deprecates
+        warnings.simplefilter("ignore")
+        graph = openvino.convert_model(pooled, example_input=torch.zeros(1, 3, 299, 299), input=[-1, 3, 299, 299])
     openvino.save_model(graph, tmp_path / "graph.xml", compress_to_fp16=False)
     images = make_images(tmp_path / "images", 299, 299, 9)
     words = [sys.executable, HERE / "openvino_loop.py", tmp_path / "graph.xml", images, "fp32", tmp_path / "f.npz"]

@@ -141,13 +141,14 @@ def test_every_option_of_training_is_a_flag_with_the_words_and_the_default_of_it
 
 def test_resume_takes_what_the_fields_allow_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"bool": [], "float": ["0.5"], "int": ["1"]}
+    own = {"background": ["0,0,0"], "deep_range": ["0,4095"]}
     for one in options_of(TrainConfig):
         metadata = next(field.metadata for field in dataclasses.fields(TrainConfig) if field.name == one.name)
         if RESUMABLE.items() <= metadata.items():
             continue
         kind = "bool" if one.hint is bool else "float" if one.name.endswith("fraction") else "int"
         word = one.help.partition("one of ")[2].partition(",")[0] if "one of" in one.help else None
-        value = [word] if word and "`" not in word else values[kind]
+        value = [word] if word and "`" not in word else own.get(one.name, values[kind])
         assert cli.main(["train", "--resume", "no_run", flag(one.name), *value]) == 2, one.name
         assert f"{flag(one.name)} beside --resume" in capsys.readouterr().err
     assert cli.main(["train", "images", "--resume", "no_run", "-o", "run"]) == 2
@@ -170,7 +171,7 @@ def test_the_command_of_a_config_is_read_back_as_the_same(monkeypatch: pytest.Mo
         data="my images", out="run", time_budget_seconds=90.5, width=0.3, tensorboard=True, aux="none", seed=-1
     )
     got: list[object] = []
-    monkeypatch.setattr("reinception.train.run.start.train", got.append)
+    monkeypatch.setattr("reinception.train.run.start.train", lambda config, **_: got.append(config))
     assert cli.main(shlex.split(config.command())[1:]) == 0
     assert got == [config]
 

@@ -93,7 +93,8 @@ def test_features_are_those_of_the_network_in_the_order_given(
     (tmp_path / "bad.png").write_bytes(b"no")
     first = min((solar_cells / "defective").iterdir())
     out = tmp_path / "f.npz"
-    result = verb("features", small_run, tmp_path / "bad.png", first, solar_cells / "functional", "-o", out)
+    images = (tmp_path / "bad.png", first, solar_cells / "functional")
+    result = verb("features", small_run, *images, "-o", out, "--precision", "fp32")
     assert result.returncode == 1
     assert "bad.png" in result.stderr and "1 could not be read; the other 17 are done" in result.stderr
     with np.load(out, allow_pickle=False) as found:

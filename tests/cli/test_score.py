@@ -35,6 +35,27 @@ def test_scores_are_printed_and_written_with_their_intervals(
     assert [line.split(":")[0] for line in result.stdout.splitlines()[:6]] == names
 
 
+def test_two_generators_are_compared_with_an_interval(
+    command: Command, features: tuple[Path, Path], tmp_path: Path
+) -> None:
+    real, near = features
+    far = tmp_path / "far.npz"
+    np.savez(far, features=np.load(near)["features"] + 1.0)
+    result = command("score", real, near, "--against", far, "--json", tmp_path / "s.json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads((tmp_path / "s.json").read_text())
+    found = told["frechet_distance_difference"]
+    assert found["interval"][0] < found["value"] < found["interval"][1] < 0 and found["better"] == "generated"
+    wanted = told["frechet_distance"]["infinite"] - found["against"]["infinite"]
+    assert found["value"] == pytest.approx(wanted)
+    assert told["against"]["num_images"] == 200
+    assert "GENERATED is nearer to the real images" in result.stdout
+    same = command("score", real, near, "--against", near, "--json")
+    assert json.loads(same.stdout)["frechet_distance_difference"]["better"] is None
+    refused = command("score", real, near, "--against", far, "--metrics", "kid")
+    assert refused.returncode == 2 and "compared by fid" in refused.stderr
+
+
 def test_json_alone_goes_to_the_standard_output(command: Command, features: tuple[Path, Path]) -> None:
     result = command("score", *features, "--json")
     assert result.returncode == 0, result.stderr

@@ -21,6 +21,7 @@ from PIL import Image
 from test_data_shards import tree
 
 from command import SMALLEST, Command
+from reinception.cli import main
 from reinception.data.images.decode import Pixels, decode
 from reinception.data.loading.evaluation_stream import evaluation_batches
 from reinception.data.loading.read import pixels_of, training_image
@@ -337,24 +338,26 @@ def test_groups_that_share_a_member_are_one():
 # -- the quarantine and a read-only place ------------------------------------------------------------------------------
 
 
-def test_the_quarantine_is_left_out_by_train_and_evaluate(command: Command, solar_cells: Path, tmp_path):
+def test_the_quarantine_is_left_out_by_train_and_evaluate(solar_cells: Path, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(solar_cells, data)
     (data / "functional" / "bad.png").write_bytes(b"no image")
     list_, run = tmp_path / "bad.txt", tmp_path / "run"
-    assert command("data", "check", data, "--quarantine", list_).returncode == 1
+
+    def said(*words: object, code: int = 0) -> str:
+        assert main(list(map(str, words))) == code, capsys.readouterr().err
+        return "".join(capsys.readouterr())
+
+    said("data", "check", data, "--quarantine", list_, code=1)
     assert list_.read_text() == "functional/bad.png\n"
     for path in (data, *data.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = tree(data)
     asked = ("train", data, "-o", run, "--epochs", 1, *SMALLEST)
-    trained = command(*asked, "--exclude", list_)
-    assert trained.returncode == 0, trained.stderr
-    assert "32 used of 33 listed" in trained.stderr
-    judged = command("evaluate", run, data, "--exclude", list_)
-    assert judged.returncode == 0, judged.stderr
-    assert "as in training" in judged.stdout
-    assert " used of " in judged.stdout
+    assert "32 used of 33 listed" in said(*asked, "--exclude", list_)
+    judged = said("evaluate", run, data, "--exclude", list_)
+    assert "as in training" in judged
+    assert " used of " in judged
     pack(open_source(data), tmp_path / "packed")
     assert open_source(tmp_path / "packed").classes == open_source(data).classes
     assert tree(data) == before

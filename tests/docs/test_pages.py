@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from page_blocks import PAGES, ROOT, blocks
@@ -18,6 +19,8 @@ import reinception
 RUN_ELSEWHERE = {"README.md"}
 TYPED = {page: [block for block in blocks(page) if block.language != "setup"] for page in PAGES}
 TO_RUN = [page for page, found in TYPED.items() if page.name not in RUN_ELSEWHERE and any(not b.reason for b in found)]
+# They compute full-size networks or train three times: part of the soak, that everybody's tests stay short.
+LONG = {"torchvision.md", "timm.md", "fastai.md", "ultralytics.md"}
 RUNNER = Path(__file__).parent / "run_page.py"
 
 
@@ -52,7 +55,12 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
-@pytest.mark.parametrize("page", TO_RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def cases() -> list[Any]:
+    marks = {True: [pytest.mark.slow, pytest.mark.timeout(600)], False: []}
+    return [pytest.param(page, marks=marks[page.name in LONG], id=page.relative_to(ROOT).as_posix()) for page in TO_RUN]
+
+
+@pytest.mark.parametrize("page", cases())
 def test_what_a_page_says_works(page: Path, desk: Path) -> None:
     text = page.read_text(encoding="utf-8")
     if "-o runs/first" in text:
@@ -70,6 +78,6 @@ def test_what_a_page_says_works(page: Path, desk: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=220,
+        timeout=560,
     )
     assert result.returncode == 0, f"{result.stdout[-2500:]}\n{result.stderr[-2500:]}"

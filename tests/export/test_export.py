@@ -69,7 +69,7 @@ def answer(session: onnxruntime.InferenceSession, images: Pixels) -> np.ndarray:
 
 
 def predicted(model: Model, image: Pixels) -> np.ndarray:
-    (one,) = Predictor(model, precision="fp32")([image])
+    (one,) = Predictor(model, precision="fp32", backend="torch")([image])
     assert one.probabilities is not None
     return one.probabilities
 
@@ -250,7 +250,8 @@ def test_the_command_writes_a_folder_that_works_elsewhere(
     out = tmp_path / "out dir"
     done = command("export", file, "-o", out, "--check", solar_cells, "--json", tmp_path / "parity.json")
     assert done.returncode == 0, done.stderr
-    assert files_in(out) == {"model.onnx", "sample.py", "requirements.txt", "labels.txt", "parity.json"}
+    samples = {"sample.py", "requirements.txt", "sample.cjs", "package.json"}
+    assert files_in(out) == {"model.onnx", "labels.txt", "parity.json"} | samples
     parity = json.loads((out / "parity.json").read_text(encoding="utf-8"))
     assert parity == json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))
     assert (parity["format"], parity["precision"], parity["num_images"]) == ("onnx", "fp32", 32)
@@ -261,7 +262,7 @@ def test_the_command_writes_a_folder_that_works_elsewhere(
     out.rename(elsewhere)
     Image.fromarray(BUNDLED[0]).save(tmp_path / "one.png")
     said = sampled(elsewhere, tmp_path / "one.png")
-    best = Predictor(file, precision="fp32")(tmp_path / "one.png")
+    best = Predictor(file, precision="fp32", backend="torch")(tmp_path / "one.png")
     assert said.returncode == 0 and f"one.png: {best.label} " in said.stdout, said.stderr
     again = command("export", file, "-o", elsewhere)
     assert again.returncode == 1 and "exists already" in again.stderr

@@ -300,8 +300,34 @@ def test_without_openvino_all_works_and_it_says_what_is_missing(place: Path, tmp
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == FEW_IMAGES
     assert "backend torch in" in done.stderr and "pip install 'reinception[fast]'" in done.stderr
+    told = json.loads(without_openvino("doctor", "--json", "-").stdout)["inference"]
+    assert told["openvino"] is False and "reinception[fast]" in told["would_be_faster"][0]
     refused = without_openvino("predict", place / "model.safetensors", *images, "--backend", "openvino")
     assert refused.returncode == 2
     assert refused.stderr.splitlines() == [
         "reinception: backend openvino needs the package openvino: pip install 'reinception[fast]'"
     ]
+
+
+# -- inductor ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(600)  # it runs a C++ compiler
+def test_inductor_agrees_with_torch_at_any_number_of_images() -> None:
+    task = task_of()
+    arch = task.network.arch
+    task = dataclasses.replace(task, network=random_network(dataclasses.replace(arch, stages=arch.stages[:1])))
+    backend = named("inductor", task)
+    expected = computed(named("torch", task), IMAGES, "features")
+    found = computed(backend, IMAGES, "features")
+    assert backend.name == "inductor" and relative(found, expected) < LARGEST_DIFFERENCE["fp32"]
+    assert (backend.submit(IMAGES[:3], "features").result() == found[:3]).all()
+    rows = backend.submit(IMAGES, "probabilities").result()
+    assert np.abs(rows - computed(named("torch", task), IMAGES, "probabilities")).max() < LARGEST_DIFFERENCE["fp32"]
+
+
+def test_without_a_compiler_inductor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UsageError, match=r"needs a C\+\+ compiler"):
+        named("inductor", task_of())

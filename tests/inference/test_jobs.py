@@ -177,6 +177,7 @@ def test_an_output_is_never_overwritten_and_wrong_words_cost_nothing(
         (["-o", tmp_path / "q.csv", "--shard", "0/2"], "'0/2' is not a shard such as 1/8"),
         (["-o", tmp_path / "q.csv", "--shard", "3/2"], "'3/2' is not a shard"),
         (["-o", tmp_path / "q.csv", "--csv", tmp_path / "r.csv"], "exclude each other"),
+        (["-o", tmp_path / "q.csv", "--cascade"], "-o and --cascade exclude each other"),
     ):
         assert run("predict", model, folder, *words) == 2
         assert said in capsys.readouterr().err

@@ -17,7 +17,9 @@ import reinception as ri
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_data.py"
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'ray[data]'")
+@pytest.mark.skipif(
+    find_spec("ray") is None or find_spec("pandas") is None, reason="Ray Data is not installed: pip install 'ray[data]'"
+)
 def test_the_example_classifies_a_folder_on_ray_and_a_bad_image_is_a_row(place: Path, tmp_path: Path) -> None:
     """It takes longer than others, for Ray starts a cluster of its own."""
     folder, out = tmp_path / "images", tmp_path / "out"

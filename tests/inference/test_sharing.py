@@ -26,7 +26,7 @@ from reinception.model.artifact import Manifest, save
 from reinception.model.build import build
 from reinception.preprocess import Preprocessing
 
-NUM_IMAGES, NUM_BAD = 1003, 3
+NUM_IMAGES, NUM_BAD = 403, 3
 CLASSES = tuple(f"cell{index}" for index in range(7))
 
 
@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,003 small pictures cut from solar cells in seven class folders, three of them damaged, at both ends too."""
+    """403 small pictures cut from solar cells in seven class folders, three of them damaged, at both ends too."""
     root, records = tmp_path_factory.mktemp("images"), open_source("elpv").records
     paths = []
     for index in range(NUM_IMAGES):
@@ -58,7 +58,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cell.resize((80, 75)).save(path)
         paths.append(path)
     ordered = sorted(paths)
-    for path in (ordered[0], ordered[500], ordered[-1]):
+    for path in (ordered[0], ordered[200], ordered[-1]):
         path.write_bytes(path.read_bytes()[:200])
     return root
 
@@ -145,7 +145,7 @@ def test_features_and_predictions_of_several_ranks_are_those_of_one(model: Path,
         for words in verbs:
             log = out / str(words[0])
             # What could not be read is the first rank's to say, and its exit code.
-            assert ends(*start_ranks(words, log, world=world)) == [1] + [0] * (world - 1), log.read_text()
+            assert ends(*start_ranks(words, log, world=world)) == [1] + [0] * (world - 1)
             assert "1 could not be read" in (said := log.with_name(f"{log.name}.0").read_text()) or "1 of 25" in said
             assert all(not log.with_name(f"{log.name}.{rank}").read_text() for rank in range(1, world))
         with np.load(out / "f.npz") as found:

@@ -69,7 +69,7 @@ def test_fifteen_clients_are_answered_beside_one_with_a_bad_image(server: Runnin
 
 def test_features_equal_those_of_the_library(server: RunningServer, served_file: Path, images: list[bytes]) -> None:
     (one,) = server.post("/v1/features", images[0]).json["features"]
-    answer = ri.Predictor(served_file, precision="fp32").features(images[0])
+    answer = ri.Predictor(served_file, precision="fp32", backend="torch").features(images[0])
     assert isinstance(answer, ImageFeatures)
     right = answer.values
     assert right is not None

@@ -501,7 +501,7 @@ def test_a_thousand_reloads_under_load_lose_nothing_and_memory_stays(
 
 @pytest.mark.slow
 def test_memory_and_descriptors_stay_level_under_load(starting: Start, images: list[bytes]) -> None:
-    """Ten minutes of mixed sizes from 16 clients; the slope is taken after the first three."""
+    """Mixed sizes from 16 clients for REINCEPTION_SOAK_MINUTES (10); the slope is taken after three tenths."""
     import io
 
     from PIL import Image
@@ -510,17 +510,18 @@ def test_memory_and_descriptors_stay_level_under_load(starting: Start, images: l
     Image.effect_noise((5000, 4000), 50).save(large, "JPEG")
     server = starting()
     memory: list[tuple[float, int]] = []
+    whole = 60 * float(os.environ.get("REINCEPTION_SOAK_MINUTES", "10"))
     start = time.monotonic()
     with load(server, [*images, large.getvalue()], clients=16) as got:
-        while (seconds := time.monotonic() - start) < 600:
+        while (seconds := time.monotonic() - start) < whole:
             time.sleep(2)
             text = Path(f"/proc/{server.pid}/status").read_text()
             memory.append((seconds, int(text.partition("VmRSS:")[2].split()[0])))
             got[:] = [one for one in got if one not in (200, 429)]
-    late = np.array([one for one in memory if one[0] > 180])
+    late = np.array([one for one in memory if one[0] > 0.3 * whole])
     slope = np.polyfit(late[:, 0] / 3600, late[:, 1] / 1024, 1)[0]
     print(f"memory slope {slope:.1f} MiB/h over {len(late)} samples")
     assert not got
-    assert slope < 20  # ten minutes say no more than this; an hour is asked for 1 MB/h
+    assert slope < (1 if whole >= 3600 else 20 if whole >= 600 else 600)  # a short time says little
     time.sleep(16)
     assert len(list(Path(f"/proc/{server.pid}/fd").iterdir())) < 60

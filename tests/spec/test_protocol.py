@@ -124,9 +124,9 @@ def test_each_image_is_decoded_once_and_resized_once_a_scale(monkeypatch: pytest
     decoded: list[Record] = []
     true_decode = evaluation_stream.pixels_of
 
-    def counting(record: Record, *more: Any) -> NDArray[np.uint8]:
+    def counting(record: Record, *more: Any, **named: Any) -> NDArray[np.uint8]:
         decoded.append(record)
-        return true_decode(record, *more)
+        return true_decode(record, *more, **named)
 
     monkeypatch.setattr(evaluation_stream, "pixels_of", counting)
     batches = list(

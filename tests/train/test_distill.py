@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from command import SMALLEST, Command
 from reinception.data.loading.loader import Batch, TrainingStream, normalise
@@ -124,9 +125,32 @@ def test_every_image_of_a_batch_meets_its_own_answer_of_its_own_view(place: Path
 
 def test_the_student_of_another_size_seed_and_order_has_the_same_answers(place: Path, teacher_path: Path) -> None:
     first = answers(teacher_path, stream(place))
-    before = set(cache_folder().rglob("*.npz"))
+    before = set(cache_folder().rglob("*.teacher"))
     np.testing.assert_array_equal(first, answers(teacher_path, stream(place, seed=9, batch_size=4, input_size=96)))
-    assert set(cache_folder().rglob("*.npz")) == before  # they were read, not computed
+    assert set(cache_folder().rglob("*.teacher")) == before  # they were read, not computed
+
+
+def test_a_student_with_balanced_classes_has_the_same_answers(place: Path, teacher_path: Path) -> None:
+    records = open_source(place / "images").records[:3]  # two of one class, one of the other
+    plain, balanced = (stream(place, records=records, is_balanced=one) for one in (False, True))
+    said = answers(teacher_path, plain)
+    shutil.rmtree(cache_folder())
+    np.testing.assert_array_equal(answers(teacher_path, balanced), said)
+
+
+def test_the_teacher_sees_pixels_as_its_own_preprocessing_has_them(teacher_path: Path, tmp_path: Path) -> None:
+    model, pixels = load(teacher_path), np.zeros((80, 80, 4), np.uint8)
+    pixels[:40, :, 3] = 255  # black above, nothing below
+    for name in ("defective", "functional"):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    manifest = replace(model.manifest, preprocessing=replace(model.preprocessing, background=(0, 0, 0)))
+    save(model.network, tmp_path / "black.safetensors", manifest)
+    one = stream(tmp_path, augmentation="none", views=1)
+    on_white, on_black = answers(teacher_path, one), answers(tmp_path / "black.safetensors", one)
+    assert np.abs(on_white - on_black).max() > 1e-3
 
 
 def test_the_teacher_without_distortion_is_as_right_as_evaluate_says(place: Path, teacher_path: Path) -> None:
@@ -160,7 +184,7 @@ def test_a_stream_without_views_has_no_answers_to_keep(place: Path, teacher_path
 
 def test_a_damaged_part_is_computed_again(place: Path, teacher_path: Path) -> None:
     first = answers(teacher_path, stream(place))
-    (kept,) = cache_folder().rglob("*.npz")
+    (kept,) = cache_folder().rglob("*.teacher")
     content = bytearray(kept.read_bytes())
     content[len(content) // 3] ^= 1
     kept.write_bytes(content)
@@ -171,7 +195,7 @@ def test_a_damaged_part_is_computed_again(place: Path, teacher_path: Path) -> No
 
 def test_another_teacher_image_or_distortion_is_another_entry(place: Path, teacher_path: Path, tmp_path: Path) -> None:
     def keys() -> int:
-        return len(list((cache_folder() / "teachers").iterdir()))
+        return len({path.name.partition("-")[0] for path in cache_folder().rglob("*.teacher")})
 
     answers(teacher_path, stream(place))
     model = load(teacher_path)

@@ -225,3 +225,14 @@ def test_a_classifier_of_other_classes_is_new_and_it_is_said(tmp_path: Path) -> 
     assert "classifier: new for the 2 classes of the data" in other.notes[-1]
     assert plan.learned is not None
     assert not torch.equal(other.network().classifier.weight, plan.learned.network.classifier.weight)
+
+
+def test_weights_are_those_of_the_file_that_is_there_now(tmp_path: Path) -> None:
+    arch = family.network("inception_v3", num_classes=2, width=0.1, input_size=75, aux="none")
+    manifest = Manifest(arch=arch, classes=("cat", "dog"), preprocessing=Preprocessing(input_size=75))
+    weights = []
+    for seed in (1, 2):
+        save(build(arch, seed=seed), tmp_path / "pets.safetensors", manifest)
+        plan = make_plan(config(tmp_path, tmp_path / "run", weights=tmp_path / "pets.safetensors"))
+        weights.append(plan.for_classes(("cat", "dog")).network().classifier.weight)
+    assert not torch.equal(*weights)

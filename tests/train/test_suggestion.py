@@ -30,8 +30,9 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def candidate(name: str, passes: float, enough: float, work: int) -> TrainingCandidate:
+    changes = {"freeze": "trunk"} if name == "frozen" else {}
     return TrainingCandidate(
-        what=name, changes={}, seconds_per_image=work / 1e9, passes=passes, enough=enough, multiply_adds=work
+        what=name, changes=changes, seconds_per_image=work / 1e9, passes=passes, enough=enough, multiply_adds=work
     )
 
 

@@ -31,7 +31,7 @@ from reinception.train.run.open_run import OpenRun
 PER_CLASS = 24
 REPLICAS = 6
 SMALL = (
-    *("--epochs", 9, "--batch-size", 2, "--replicas", REPLICAS, "--width", 0.1, "--input-size", 75),
+    *("--epochs", 6, "--batch-size", 2, "--replicas", REPLICAS, "--width", 0.1, "--input-size", 75),
     *("--precision", "fp32", "--checkpoint-steps", 1, "--test-fraction", 0.5, "--val-fraction", 0.2),
 )  # 15 images to train on, 12 a step: steps end in the middle of epochs
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from reinception.preprocess import Preprocessing
 from reinception.recipe import BatchNormMode, Cosine, Growth, Recipe, distortions, named
 from reinception.train.budget import StepBudget, TimeBudget
 from reinception.train.config import Freeze
-from reinception.train.finetune import training_mode
+from reinception.train.finetune import training_mode, training_side
 from reinception.train.loss import smoothed_cross_entropy, training_loss
 from reinception.train.optim import ParameterAverage, learning_rate_at, set_learning_rate
 from reinception.train.run.log import BestWeights, Score
@@ -34,13 +33,7 @@ from reinception.train.step import TrainState, train_step
 
 RECORDS = open_source("elpv").records[:32]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fine_tune(**changes: Any) -> Recipe:
@@ -197,6 +190,9 @@ def test_images_grow_to_the_input_size() -> None:
     assert [growth.side(300, progress) for progress in (0.0, 0.29, 0.3, 0.59, 0.6, 1.0)] == [
         150, 150, 225, 225, 300, 300
     ]  # fmt: skip
+    arch = network("inception_v3", num_classes=2, width=0.1, input_size=120, aux="none")
+    assert [training_side(growth, arch, progress) for progress in (0.0, 0.3, 0.6)] == [75, 90, 120]  # 75 is the least
+    assert training_side(None, arch, 0.0) == 120
     stream = TrainingStream(RECORDS, input_size=80, augmentation="flips", batch_size=4, seed=0, workers=0)
     small = next(stream.resized(40).batches(3))
     assert small.images.shape == (4, 3, 40, 40)

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,14 +29,7 @@ from reinception.train.run.start import TrainConfig, train
 
 PER_CLASS = 24
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, and lose much where the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -167,17 +159,20 @@ def test_plain_lines_go_to_the_error_stream_and_all_of_them_to_the_log(
 
 
 def test_a_time_budget_is_kept_and_the_rate_comes_down_with_it(cells: Path, tmp_path: Path) -> None:
-    run = train(small(cells, tmp_path / "run", epochs=None, time_budget_seconds=5.0))
+    run = train(small(cells, tmp_path / "run", epochs=None, time_budget_seconds=8.0))
     lines, validations = metrics_of(run, "train"), metrics_of(run, "val")
     seconds = [0.0, *sorted(line["seconds"] for line in [*lines, *validations])]
     slowest = max(after - before for before, after in pairwise(seconds))  # one step of a busy machine may be long
-    assert 5.0 - 8 * slowest <= seconds[-1] <= 5.0 + 2 * slowest
+    newest = max((run / "state").glob("step-*.json"))
+    planned = json.loads(newest.read_text())["run"]["training_seconds"]  # what start, judging and report leave
+    assert 0 < planned < 8.0
+    assert planned - 8 * slowest <= seconds[-1] <= planned + 2 * slowest
     assert len(validations) <= 11
-    assert lines[-1]["progress"] >= 1 - 3 * slowest / 5.0
+    assert lines[-1]["progress"] >= 1 - 3 * slowest / planned
     schedule = named("from_scratch").schedule
     for line in lines:
         assert line["learning_rate"] == pytest.approx(learning_rate_at(schedule, progress=line["progress"], epochs=30))
-    assert json.loads((run / "config.json").read_text())["time_budget_seconds"] == 5.0
+    assert json.loads((run / "config.json").read_text())["time_budget_seconds"] == 8.0
 
 
 def test_replicas_are_batches_of_their_own_in_one_step(cells: Path, tmp_path: Path) -> None:
@@ -199,7 +194,10 @@ def test_a_dry_run_says_what_a_run_would_be_and_writes_nothing(cells: Path, tmp_
     assert lines["recipe"].startswith("from_scratch: 2 x 8 images a step")
     assert re.fullmatch(r"\S+ s \(median of 3, \S+ to \S+ s\), \S+ images/s", lines["one_step"])
     assert lines["length"].startswith("6 steps (3 epochs) in about ")
-    memory = re.fullmatch(r"(\S+) GiB at its highest in these steps, this whole process", lines["memory"])
+    each = (
+        r"; \S+ MiB an image, so that a batch of about \S+ fits here"  # where this process had not held as much before
+    )
+    memory = re.fullmatch(rf"(\S+) GiB at its highest in these steps, this whole process({each})?", lines["memory"])
     assert memory is not None
     assert 0.1 < float(memory[1]) < 64
     assert list(tmp_path.iterdir()) == []

@@ -104,7 +104,7 @@ def run(options: EvaluateOptions, compute: Compute) -> None:
 
 
 def _judgement(evaluation: Evaluation, source: Source, selection: EvaluationSplit) -> str:
-    from reinception.metrics import accuracy, majority, per_class, top_k_error
+    from reinception.metrics import accuracy, balanced_accuracy, majority, per_class, top_k_error
     from reinception.metrics.calibration import brier_score, calibration_error, negative_log_likelihood
 
     table = evaluation.table
@@ -120,7 +120,11 @@ def _judgement(evaluation: Evaluation, source: Source, selection: EvaluationSpli
         lines.append(f"{name} {rate.percent:.2f} % ({rate.count} of {rate.n}; 95 % interval {low:.2f} to {high:.2f})")
     right, (common, baseline) = accuracy(table), majority(table)
     low, high = right.interval()
-    lines.append(f"accuracy {right.percent:.2f} % ({low:.2f} to {high:.2f}); always {common}: {baseline.percent:.2f} %")
+    balanced = 100 * balanced_accuracy(table)
+    lines.append(
+        f"accuracy {right.percent:.2f} % ({low:.2f} to {high:.2f}), balanced {balanced:.2f} %; "
+        f"always {common}: {baseline.percent:.2f} %"
+    )
     lines.append(
         f"negative log-likelihood {negative_log_likelihood(table):.3f}, Brier score {brier_score(table):.3f}, "
         f"calibration error {100 * calibration_error(table):.1f} %"

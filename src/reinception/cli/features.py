@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reinception.cli.job import JobOptions, do_job
+from reinception.cli.job import JobOptions, do_job, require_all
 from reinception.cli.ranks import connected
 from reinception.inference.compute import Compute
 
@@ -38,11 +38,13 @@ def run(options: FeaturesOptions, job: JobOptions, compute: Compute) -> None:
     from reinception.inference.backends.choice import FEW_IMAGES
     from reinception.inference.engine import Engine
     from reinception.inference.features import pooled_features
+    from reinception.inference.jobs.result_files import require_format
     from reinception.inference.jobs.result_rows import feature_rows
     from reinception.inference.jobs.run_job import ImageJob, fingerprint
     from reinception.inference.stream import expand, peeked
     from reinception.model.artifact import load, resolve
 
+    require_format(options.out)
     model = load(options.model, with_aux=False)
     with connected(compute, progress=asked.counter(options.paths)) as connection:
         num, _ = peeked(expand(options.paths), FEW_IMAGES)  # of the whole list, not of a shard
@@ -57,4 +59,5 @@ def run(options: FeaturesOptions, job: JobOptions, compute: Compute) -> None:
             shard=job.shard,
             resume=job.resume,
         )
-        do_job(work, engine, connection)
+        done = do_job(work, engine, connection)
+    require_all(done)

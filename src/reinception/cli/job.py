@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reinception.inference.compute import Compute
     from reinception.inference.engine import Engine
     from reinception.inference.jobs.result_rows import Result
-    from reinception.inference.jobs.run_job import ImageJob
+    from reinception.inference.jobs.run_job import ImageJob, JobDone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,8 @@ class JobOptions:
         return False
 
 
-def do_job(job: ImageJob[Result], engine: Engine, compute: Compute) -> None:
-    """Do the job, name its bad images, and say what was written. ReinceptionError where there are bad ones."""
+def do_job(job: ImageJob[Result], engine: Engine, compute: Compute) -> JobDone:
+    """Do the job, name its bad images, and say what was written: the first of several processes does, for all."""
     from reinception.inference.jobs.run_job import run_job
 
     def notice(one: Result) -> None:
@@ -69,10 +69,14 @@ def do_job(job: ImageJob[Result], engine: Engine, compute: Compute) -> None:
             say(f"{one.path}: {one.error}")
 
     done = run_job(job, engine, compute, notice)
-    if not is_first(compute):
-        return  # the first writes and speaks for all
-    if job.out.exists():
+    if is_first(compute) and job.out.exists():
         print(f"{job.out}: {done.rows:,} rows" + (f", {done.failed:,} of them without a result" * bool(done.failed)))
+    return done
+
+
+def require_all(done: JobDone) -> None:
+    """ReinceptionError where there were bad images. To be called when all processes are through: one that ends earlier
+    is taken for dead by the others."""
     if done.failed:
         rest = done.rows - done.failed
         raise ReinceptionError(f"{done.failed:,} could not be read; the other {rest:,} are done")

@@ -34,7 +34,7 @@ VERBS = (
     "recipe find-rate",
     *("evaluate", "predict", "report", "compare", "features", "score", "ablate", "shrink"),
     *("data check", "data split", "data pack", "weights identify", "weights convert"),
-    *("export", "bench", "rewrite check", "serve", "doctor"),
+    *("export", "bench", "rewrite check", "serve", "push", "pull", "doctor"),
 )
 GROUPS = {
     "recipe": "Say how a recipe trains, every number with its meaning and its source.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reinception.cli.counter import counter, say
 from reinception.cli.flags import STDOUT, refuse_results
-from reinception.cli.job import JobOptions, do_job
+from reinception.cli.job import JobOptions, do_job, require_all
 from reinception.cli.ranks import connected, is_first
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
@@ -95,12 +95,14 @@ def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compu
         return
     from reinception.inference.backends.choice import FEW_IMAGES
     from reinception.inference.engine import Engine
+    from reinception.inference.jobs.result_files import require_format
     from reinception.inference.jobs.result_rows import prediction_rows
     from reinception.inference.jobs.run_job import ImageJob, fingerprint
     from reinception.inference.predict import predictions
     from reinception.inference.stream import expand, peeked
     from reinception.model.artifact import load, resolve
 
+    require_format(out)
     model = load(options.model, with_aux=False)
     model.manifest.require_classifier()
     with connected(compute, progress=asked.counter(options.paths)) as connection:
@@ -117,7 +119,8 @@ def _write(options: PredictOptions, asked: JobOptions, out: Path, compute: Compu
             shard=asked.shard,
             resume=asked.resume,
         )
-        do_job(job, engine, connection)
+        done = do_job(job, engine, connection)
+    require_all(done)
 
 
 def _cascade(options: PredictOptions) -> tuple[str | None, float]:

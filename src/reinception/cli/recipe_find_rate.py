@@ -10,7 +10,7 @@ from typing import Annotated
 from reinception.cli.counter import counter
 from reinception.cli.flags import Given, refuse_results
 from reinception.files import new_text_file, write_json
-from reinception.machine import Precision
+from reinception.machine import TrainingPrecision
 from reinception.recipe import Recipe
 from reinception.train.config import AuxMode, FindRateConfig, Freeze, TrainConfig
 
@@ -32,7 +32,7 @@ class FindRateOptions:
     exclude: str | Path | None = TrainConfig.exclude
     seed: int = TrainConfig.seed
     workers: int = TrainConfig.workers
-    precision: Precision = TrainConfig.precision
+    precision: TrainingPrecision = TrainConfig.precision
     device: str = TrainConfig.device
 
 

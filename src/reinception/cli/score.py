@@ -24,6 +24,9 @@ class ScoreOptions:
     generated: str
     """the generated images, likewise"""
 
+    against: str | None = None
+    """another generator's images: which of the two has the smaller FID, and the difference with its interval"""
+
     statistics: Path | None = None
     """also write the statistics of REAL to this .npz, which can stand for REAL from then on, never over a file"""
 
@@ -56,7 +59,7 @@ def run(options: ScoreOptions, config: Annotated[Given, ScoreConfig], compute: C
     from reinception.generative.scoring import score
 
     with connected(compute, progress=counter("images")) as connection:
-        report = score(options.real, options.generated, chosen, connection)
+        report = score(options.real, options.generated, chosen, connection, against=options.against)
     if not is_first(connection):
         return  # the first writes and speaks for all
     for told in report.sets.values():

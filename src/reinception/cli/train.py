@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -47,6 +48,7 @@ def run(given: Annotated[Given, TrainConfig], options: TrainOptions) -> None:
 
     Example: reinception train photos -o runs/first --time-budget 15m
     """
+    began = time.monotonic()  # before torch is imported, which takes seconds
     if options.resume is not None:
         changes = _changes(given, options)
         from reinception.train.run.start import resume
@@ -65,7 +67,7 @@ def run(given: Annotated[Given, TrainConfig], options: TrainOptions) -> None:
         return
     from reinception.train.run.start import train
 
-    print(train(config))
+    print(train(config, began=began))
 
 
 def _changes(given: Given, options: TrainOptions) -> Given:

@@ -72,6 +72,7 @@ _LISTS: dict[type, tuple[str, Read]] = {
 }
 _BY_NAME: dict[str, tuple[str, Read]] = {
     "seed": ("N", _number(int, lambda value: True, "a whole number")),
+    "split_seed": ("N", _number(int, lambda value: True, "a whole number")),
     "workers": ("N", _number(int, lambda value: value >= 0, "a whole number, 0 or more")),
     "scales": ("N,...", _sizes),
     "background": ("R,G,B", _numbers(3, 255, "0,0,0")),

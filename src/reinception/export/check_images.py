@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ from reinception.data.sources.open_source import open_source
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
 from reinception.export.gate import CheckImages
+from reinception.inference.calibration_images import records_in, spread
 from reinception.inference.evaluation_split import select
-from reinception.inference.stream import expand
 from reinception.model.artifact import Manifest
 
 MOST = 100
@@ -36,7 +35,7 @@ def check_images(data: str | None, model: str | Path, manifest: Manifest) -> Che
     Raises ReinceptionError where `data` holds none that can be read.
     """
     if data is not None:
-        images = decoded(_records(data), str(data))
+        images = decoded(records_in(data), str(data))
         if not images.pixels:
             raise ReinceptionError(f"{data}: holds no image that can be read")
         return images
@@ -53,12 +52,12 @@ def decoded(records: Sequence[Record], what: str) -> CheckImages:
     """Those of evenly spread records that can be read."""
     pixels: list[Pixels] = []
     names: list[str] = []
-    for index in np.unique(np.linspace(0, len(records) - 1, min(MOST, len(records))).astype(int)).tolist():
+    for record in spread(records, MOST):
         if sum(one.nbytes for one in pixels) > MOST_BYTES:
             break
         with suppress(BadImage):
-            pixels.append(in_colour(pixels_of(records[index])))
-            names.append(records[index].name)
+            pixels.append(in_colour(pixels_of(record)))
+            names.append(record.name)
     return CheckImages(pixels=pixels, names=names, what=what)
 
 
@@ -81,11 +80,3 @@ def bundled() -> CheckImages:
         }
         found |= {f"bundled {file.stem}, {name}": np.ascontiguousarray(one) for name, one in variants.items()}
     return CheckImages(pixels=list(found.values()), names=list(found), what="bundled")
-
-
-def _records(data: str) -> Sequence[Record]:
-    """Labelled images of any source; else whatever `predict` takes."""
-    try:
-        return open_source(data).records
-    except ReinceptionError:
-        return [item for item in islice(expand([data]), 100_000) if isinstance(item, Record)]

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from reinception.model.artifact import Manifest
     from reinception.rewrite.program import Program
 
-Target = Literal["onnx", "openvino", "torch", "triton"]
+Target = Literal["onnx", "openvino", "torch", "triton", "web"]
 ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 
-_RUNTIMES = {"onnx": "onnx", "openvino": "openvino", "torch": "torch", "triton": "onnx"}
-_FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2", "triton": "{name}/1/model.onnx"}
+_RUNTIMES = {"onnx": "onnx", "openvino": "openvino", "torch": "torch", "triton": "onnx", "web": "onnx"}
+_FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2", "triton": "{name}/1/model.onnx"} | {
+    "web": "model.onnx"
+}
 _IMPOSSIBLE = {
     ("onnx", "bf16"): "ONNX Runtime has no bf16 convolution on processors: use fp16, or openvino",
     ("triton", "bf16"): "ONNX Runtime has no bf16 convolution on processors: use fp16",
+    ("web", "bf16"): "browsers have no bf16: use fp16",
     ("torch", "int8"): "torch's own int8 is not exported: use onnx or openvino",
 }
 
@@ -63,6 +66,10 @@ class Export:
     features: bool = False
     """the pooled features in place of the probabilities"""
 
+    web_runtime: str | None = None
+    """for web: the npm package onnxruntime-web, as a folder or .tgz, or the word npm, which fetches it (default: what
+    npm fetched before)"""
+
     def __post_init__(self) -> None:
         if self.to not in get_args(Target) or self.precision not in get_args(ExportPrecision):
             raise UsageError(f"export: {self.to} in {self.precision} is unknown; see reinception export --help")
@@ -70,6 +77,10 @@ class Export:
             raise UsageError(f"export: {reason}")
         if (self.precision == "int8") != (self.calibrate is not None):
             raise UsageError("export: int8 needs --calibrate, images like those it will see, and only int8 does")
+        if self.to == "web" and self.features:
+            raise UsageError("export: the page of --to web shows labels: leave --features out")
+        if self.to != "web" and self.web_runtime is not None:
+            raise UsageError("export: only --to web takes --web-runtime")
 
 
 def export(model: str | Path, folder: str | Path, how: Export) -> Parity:
@@ -91,7 +102,6 @@ def export(model: str | Path, folder: str | Path, how: Export) -> Parity:
         from reinception.export.check_images import check_images
         from reinception.export.gate import check
         from reinception.export.resize_graph import require_exportable
-        from reinception.export.samples import requirements, sample
         from reinception.model.artifact import load
         from reinception.rewrite.program import Program
         from reinception.rewrite.rules import rewritten
@@ -99,27 +109,31 @@ def export(model: str | Path, folder: str | Path, how: Export) -> Parity:
         loaded = load(model, with_aux=False)
         manifest = loaded.manifest
         require_exportable(manifest.preprocessing)
+        web = None if how.to != "web" else _web_runtime(how.web_runtime)
         images = check_images(how.check, model, manifest)
         calibration = [] if how.calibrate is None else check_images(how.calibrate, model, manifest).pixels
         program = rewritten(Program.of(loaded.network, manifest.preprocessing))
-        name = _name(manifest)
-        file = _FILES[how.to].format(name=name)
         with _new_folder(folder) as part:
             delivery = _Delivery(program, manifest, how, calibration)
+            name = _name(manifest)
+            file = _FILES[how.to].format(name=name)
             delivery.write(part, name, part / file)
-            runtime = _RUNTIMES[how.to]
-            labels = f"{name}/labels.txt" if how.to == "triton" else "labels.txt"
-            if not how.features:
-                text = "\n".join(" ".join(one.splitlines()) for one in manifest.classes)
-                (part / labels).write_text(text, encoding="utf-8", newline="")
-            script = sample(runtime, file, precision=how.precision, features=how.features, labels=labels)
-            (part / "sample.py").write_text(script, encoding="utf-8")
-            (part / "requirements.txt").write_text(requirements(runtime), encoding="utf-8")
+            if web is not None:
+                from reinception.export.web_page import write_page
+
+                write_page(part, delivery.metadata, web)
+            delivery.write_sample(part, name, file)
             parity = check(
                 part / "sample.py", loaded, images, form=how.to, precision=how.precision, features=how.features
             )
             write_json(parity.to_json(), part / "parity.json")
     return parity
+
+
+def _web_runtime(where: str | None) -> Mapping[str, bytes]:
+    from reinception.export.web_page import web_runtime
+
+    return web_runtime(where)
 
 
 class _Delivery:
@@ -163,12 +177,34 @@ class _Delivery:
             size = self.manifest.preprocessing.input_size
             write_configuration(folder, name, width=self.width, size=size, features=self.how.features)
 
+    def write_sample(self, folder: Path, name: str, file: str) -> None:
+        """The labels, the script that runs `file`, and what the script needs."""
+        from reinception.export.samples import node_package, node_sample, requirements, sample
+
+        runtime = _RUNTIMES[self.how.to]
+        labels = f"{name}/labels.txt" if self.how.to == "triton" else "labels.txt"
+        if not self.how.features:
+            text = "\n".join(" ".join(one.splitlines()) for one in self.manifest.classes)
+            (folder / labels).write_text(text, encoding="utf-8", newline="")
+        script = sample(runtime, file, precision=self.how.precision, features=self.how.features, labels=labels)
+        (folder / "sample.py").write_text(script, encoding="utf-8")
+        (folder / "requirements.txt").write_text(requirements(runtime), encoding="utf-8")
+        if self.how.to == "onnx":
+            script = node_sample(file, features=self.how.features)
+            (folder / "sample.cjs").write_text(script, encoding="utf-8")
+            (folder / "package.json").write_text(node_package(), encoding="utf-8")
+
     def _onnx(self) -> ModelProto:
         from reinception.export.onnx_graph import onnx_model, set_metadata
 
         precision = "fp16" if self.how.precision == "fp16" and self.how.to != "openvino" else "fp32"
         model = onnx_model(
-            self.program, self._preprocessing, metadata=self.metadata, precision=precision, features=self.how.features
+            self.program,
+            self._preprocessing,
+            metadata=self.metadata,
+            precision=precision,
+            features=self.how.features,
+            activation_map=self.how.to == "web",
         )
         if self.how.precision == "int8":
             from reinception.export.quantize import quantized

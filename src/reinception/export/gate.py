@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from reinception.data.images.decode import Pixels
 from reinception.errors import ReinceptionError
+from reinception.export.node_gate import node_rows
 from reinception.inference.predictor import Predictor
 from reinception.machine import CPU_FEATURES, cpu_flags
 from reinception.model.artifact import Model
@@ -49,14 +50,10 @@ TIMEOUT_SECONDS = 1800
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """What `parity.json` says.
-
-    `largest_difference` is of a probability, or of a feature relative to the largest; `top1_agreement` from 0 to 1,
-    null for features. `runtime` is what was tested: on another one the file is not checked.
-    """
+    """What `parity.json` says."""
 
     format: str
-    """onnx, openvino, torch or triton"""
+    """onnx, openvino, torch, triton or web"""
 
     precision: str
     """number format of the network inside"""
@@ -83,7 +80,10 @@ class Parity:
     """the largest between an image in a batch and alone"""
 
     runtime: str
-    """what ran the file, with version and provider"""
+    """what ran the file, with version and provider; on another runtime the file is not checked"""
+
+    node: str | None
+    """what ran the JavaScript sample; null where it was not run"""
 
     processor: tuple[str, ...]
     """the processor's features"""
@@ -129,12 +129,16 @@ def check(sample: Path, model: Model, images: CheckImages, *, form: str, precisi
     else:
         wanted = np.array([one.probabilities for one in predictor(list(images.pixels))], dtype=np.float32)
     found, batch, single, facts = _run(sample, images.pixels)
+    in_node = node_rows(sample.with_suffix(".cjs"), images.pixels)
     if found.shape != wanted.shape:
         raise ReinceptionError(
             f"export: the {form} file gives {found.shape}, the model {wanted.shape}; nothing was written"
         )
     scale = float(np.abs(wanted).max()) if features else 1.0
     differences = np.abs(found - wanted).max(axis=1) / scale
+    if in_node is not None:
+        again = np.abs(in_node[0] - wanted[: len(in_node[0])]).max(axis=1) / scale
+        differences[: len(again)] = np.maximum(differences[: len(again)], again)
     worst = int(np.argmax(np.where(np.isfinite(differences), differences, np.inf)))
     chosen = wanted[np.arange(len(wanted)), found.argmax(axis=1)]
     parity = Parity(
@@ -149,6 +153,7 @@ def check(sample: Path, model: Model, images: CheckImages, *, form: str, precisi
         worst_image=images.names[worst],
         largest_batch_difference=float(np.abs(batch - single).max() / scale),
         runtime=str(facts["runtime"]),
+        node=None if in_node is None else in_node[1],
         processor=tuple(name for name in CPU_FEATURES if name in cpu_flags()),
     )
     if parity.refusal is not None:

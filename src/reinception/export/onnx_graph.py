@@ -16,7 +16,7 @@ from reinception.export.resize_graph import preprocessing_nodes
 from reinception.preprocess import Preprocessing
 from reinception.rewrite.lowering import Pads, lower
 from reinception.rewrite.program import Program
-from reinception.spec import Conv, LocalResponseNorm, Pool
+from reinception.spec import Conv, LocalResponseNorm, Pool, trace
 
 OPSET, IR = 18, 9
 INPUT = "images"
@@ -25,7 +25,13 @@ _TYPES = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16,
 
 
 def onnx_model(
-    program: Program, preprocessing: Preprocessing, *, metadata: Mapping[str, Any], precision: str, features: bool
+    program: Program,
+    preprocessing: Preprocessing,
+    *,
+    metadata: Mapping[str, Any],
+    precision: str,
+    features: bool,
+    activation_map: bool = False,
 ) -> ModelProto:
     """The model: `images` (n, h, w, 3) uint8 in; `probabilities` (n, classes) or `features` (n, num_features) out.
 
@@ -35,15 +41,19 @@ def onnx_model(
         metadata: written last, as JSON, into the file's own metadata.
         precision: fp32, or fp16 for the network between the preprocessing and the softmax.
         features: the pooled features in place of the probabilities.
+        activation_map: a second output, `map` (n, rows, columns): the class-activation map of the most probable class.
     """
     graph = _Graph(program, precision)
     graph.nodes += preprocessing_nodes(preprocessing, program)
     name = graph.cast("values", graph.type) if precision != "fp32" else "values"
-    output, width = graph.network(name, features=features)
+    output, width, grid = graph.network(name, features=features)
     value = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", 3])
-    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", width])
+    results = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", width])]
+    if activation_map:
+        sides = graph.activation_map(grid, output)
+        results.append(helper.make_tensor_value_info("map", TensorProto.FLOAT, ["batch", *sides]))
     model = helper.make_model(
-        helper.make_graph(graph.nodes, program.arch.name, [value], [result], graph.weights),
+        helper.make_graph(graph.nodes, program.arch.name, [value], results, graph.weights),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR,
         producer_name="reinception",
@@ -85,19 +95,34 @@ class _Graph:
     def cast(self, name: str, kind: int) -> str:
         return self.node("Cast", [name], f"{name}_cast", to=kind)
 
-    def network(self, name: str, *, features: bool) -> tuple[str, int]:
-        """The name and width of the output, (n, width) float32."""
+    def network(self, name: str, *, features: bool) -> tuple[str, int, str]:
+        """The name and width of the output, (n, width) float32, and the name of the last grid."""
         arch, tensors = self.program.arch, self.program.tensors
-        name = lower(self.program, name, self)
+        name = grid = lower(self.program, name, self)
         name = self.node("GlobalAveragePool", [name], "pooled")
         name = self.node("Flatten", [name], "pooled_features", axis=1)
         if features:
             width = int(tensors["classifier.weight"].shape[1])
-            return self.node("Cast", [name], "features", to=TensorProto.FLOAT), width
+            return self.node("Cast", [name], "features", to=TensorProto.FLOAT), width, grid
         weights = [self.weight(f"classifier.{kind}", tensors[f"classifier.{kind}"]) for kind in ("weight", "bias")]
         name = self.node("Gemm", [name, *weights], "logits", transB=1)
         name = self.cast(name, TensorProto.FLOAT) if self.type != TensorProto.FLOAT else name
-        return self.node("Softmax", [name], "probabilities", axis=1), arch.num_classes
+        return self.node("Softmax", [name], "probabilities", axis=1), arch.num_classes, grid
+
+    def activation_map(self, grid: str, probabilities: str) -> tuple[int, int]:
+        """What each position of the last grid adds to the most probable class's logit, and the sides of that grid."""
+        arch = self.program.arch
+        last = {step.path: step.output for step in trace(arch, with_aux=False)}[arch.stages[-1][0]]
+        sides = (last.height, last.width)
+        best = self.node("ArgMax", [probabilities], "best", axis=1, keepdims=1)
+        # (n, 1, channels) times (n, channels, positions). Weights of its own: quantization replaces the classifier's.
+        weight = self.program.tensors["classifier.weight"] / (last.height * last.width)
+        chosen = self.node("Gather", [self.weight("map.weight", weight), best], "map_weights", axis=0)
+        flat = self.node("Reshape", [grid, self.numbers("map.flat", [0, 0, -1])], "map_grid")
+        product = self.node("MatMul", [chosen, flat], "map_values")
+        shaped = self.node("Reshape", [product, self.numbers("map.sides", [-1, *sides])], "map_shaped")
+        self.node("Cast", [shaped], "map", to=TensorProto.FLOAT)
+        return sides
 
     def convolution(self, path: str, value: str, layer: Conv, weight: Tensor, bias: Tensor | None) -> str:
         owner = path.removesuffix(".conv")

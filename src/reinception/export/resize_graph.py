@@ -24,7 +24,7 @@ from reinception.rewrite.program import Program
 # Whole numbers only: a weight is room / sum, and its 22 bits come from two divisions, as by hand.
 _BILINEAR = """
     {a}_room = Max({a}_zero, {a}_reach_minus)
-    {a}_sum = ReduceSum({a}_room, {a}_column)
+    {a}_sum = ReduceSum({a}_room, {a}_down)
     {a}_step = Constant<value = int64 {{2048}}>()
     {a}_w0 = Mul({a}_room, {a}_step)
     {a}_w1 = Div({a}_w0, {a}_sum)
@@ -64,7 +64,7 @@ _BICUBIC = """
     {a}_q5 = Mul({a}_q4, {a}_minus_half)
     {a}_is_near = Less({a}_t, {a}_one)
     {a}_raw = Where({a}_is_near, {a}_n3, {a}_q5)
-    {a}_sum = ReduceSum({a}_raw, {a}_column)
+    {a}_sum = ReduceSum({a}_raw, {a}_down)
     {a}_weight = Div({a}_raw, {a}_sum)
     {a}_bits = Constant<value = double {{4194304.0}}>()
     {a}_half = Constant<value = double {{0.5}}>()
@@ -102,16 +102,17 @@ _AXIS = """
     {a}_p2 = Mul({a}_o1, {a}_whole2)
     {a}_p3 = Add({a}_p2, {a}_whole1)
     {a}_p4 = Mul({a}_p3, {a}_length)
-    {a}_column = Constant<value = int64[1] {{1}}>()
-    {a}_p5 = Unsqueeze({a}_p4, {a}_column)
-    {a}_signed = Sub({a}_x5, {a}_p5)
+    {a}_down = Constant<value = int64[1] {{0}}>()
+    {a}_across = Constant<value = int64[1] {{1}}>()
+    {a}_x6 = Unsqueeze({a}_x5, {a}_across)
+    {a}_signed = Sub({a}_x6, {a}_p4)
     {a}_far = Abs({a}_signed)
     {a}_wider = Max({a}_length, {a}_side)
     {a}_reach = Mul({a}_wider, {a}_whole2)
     {a}_reach_minus = Sub({a}_reach, {a}_far)
     {a}_shift = Constant<value = float {{2048.0}}>()
     {kernel}
-    {a}_matrix = Concat<axis=0>({a}_high, {a}_low)
+    {a}_matrix = Concat<axis=1>({a}_high, {a}_low)
 """
 # floor((2048 high + low + 2^21) / 2^22), cut to 8 bits, as Pillow's shift does it.
 _PASS = """
@@ -140,11 +141,11 @@ _CHOICE = """
     num = Gather<axis=0>(shape, nowhere)
     num_columns_first = Where(begins_with_columns, num, nowhere)
     num_rows_first = Sub(num, num_columns_first)
-    columns_first = Slice(floats, nowhere, num_columns_first, nowhere)
-    rows_first = Slice(floats, nowhere, num_rows_first, nowhere)
+    columns_bytes = Slice(images, nowhere, num_columns_first, nowhere)
+    rows_bytes = Slice(images, nowhere, num_rows_first, nowhere)
     {columns}
     {rows}
-    pixels = Concat<axis=0>(a_w, b_h)
+    pixels = Concat<axis=0>(a_pixels, b_pixels)
 """
 _BOX_OF_FRACTION = """
     {a}_side = Identity({a}_size)
@@ -181,9 +182,6 @@ preprocess (uint8[n, h, w, 3] images) => (float[n, 3, {size}, {size}] values) {{
     width = Gather<axis=0>(shape, at_width)
     {width}
     {height}
-    planes = Transpose<perm=[0,3,1,2]>(images)
-    floats = Cast<to=1>(planes)
-    width_columns = Transpose<perm=[1,0]>(width_matrix)
     {resized}
     {scaled}
 }}
@@ -228,11 +226,11 @@ def preprocessing_nodes(preprocessing: Preprocessing, program: Program) -> Seque
             box = _BOX_OF_FRACTION.format(a=name, fraction=fraction)
         kernel = KERNELS[preprocessing.interpolation].format(a=name)
         parts[name] = _AXIS.format(a=name, size=size, box=box, kernel=kernel)
-    rows = _passes("b_", first="w", of="rows_first")
+    rows = _passes("b_", first="width", of="rows_bytes")
     if begins_with_columns_sometimes():
-        parts["resized"] = _CHOICE.format(columns=_passes("a_", first="h", of="columns_first"), rows=rows)
+        parts["resized"] = _CHOICE.format(columns=_passes("a_", first="height", of="columns_bytes"), rows=rows)
     else:
-        parts["resized"] = f"    rows_first = Identity(floats)\n{rows}\n    pixels = Identity(b_h)"
+        parts["resized"] = f"    rows_bytes = Identity(images)\n{rows}\n    pixels = Identity(b_pixels)"
     if preprocessing.scaling == "per_image":
         scaled = _PER_IMAGE.format(least=LEAST_STD)
     else:
@@ -243,19 +241,25 @@ def preprocessing_nodes(preprocessing: Preprocessing, program: Program) -> Seque
 
 
 def _passes(prefix: str, *, first: str, of: str) -> str:
-    """Both passes over the images `of`, the rows (`w`) or the columns (`h`) first.
+    """Both passes over the images `of` (n, h, w, 3) uint8, along the `first` side before the other.
 
-    The result is called `prefix` and the last pass.
+    The result is called `prefix` and pixels, (n, 3, size, size) float32. The side that is resized is the last one and
+    the matrix the right operand, and between a transposition and a product stands something else, or the two would be
+    fused to one with the sides swapped: ONNX Runtime 1.30 cannot compute that for no images.
     """
-    axes = {"w": (3, "MatMul({of}, width_columns)", "width"), "h": (2, "MatMul(height_matrix, {of})", "height")}
-    text = ""
-    for one in (first, "h" if first == "w" else "w"):
-        axis, product, name = axes[one]
-        text += f"\n    {prefix}{one}_sums = {product.format(of=of)}" + _PASS.format(
-            p=f"{prefix}{one}", axis=axis, name=name
-        )
-        of = f"{prefix}{one}"
-    return text
+    second = "height" if first == "width" else "width"
+    order = "0,3,1,2" if first == "width" else "0,3,2,1"
+    text = f"""
+    {prefix}planes = Transpose<perm=[{order}]>({of})
+    {prefix}floats = Cast<to=1>({prefix}planes)
+    {prefix}products = MatMul({prefix}floats, {first}_matrix)
+    {prefix}one_sums = Transpose<perm=[0,1,3,2]>({prefix}products)
+    {_PASS.format(p=f"{prefix}one", axis=2, name=first)}
+    {prefix}two_sums = MatMul({prefix}one, {second}_matrix)
+    {_PASS.format(p=f"{prefix}two", axis=3, name=second)}
+    """
+    end = f"Transpose<perm=[0,1,3,2]>({prefix}two)" if first == "width" else f"Identity({prefix}two)"
+    return text + f"{prefix}pixels = {end}"
 
 
 @cache

@@ -1,8 +1,9 @@
-"""The samples: for each exported file a short script that runs it, and what it needs; the parity gate runs them too."""
+"""The samples: for each exported file short scripts that run it, and what they need; the parity gate runs them too."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 
 _START = '''"""Runs {file}: python sample.py IMAGE... It needs what requirements.txt names, nothing else."""
 
@@ -76,6 +77,56 @@ RUNTIME = f"torch {{torch.__version__}}, cpu"
         ("numpy", "pillow", "torch"),
     ),
 }
+
+
+_NODE = """// Runs {file} in Node: npm install, then node sample.cjs IMAGE...
+const fs = require("node:fs"), path = require("node:path");
+const ort = require("onnxruntime-node");
+
+const session = ort.InferenceSession.create(path.join(__dirname, "{file}"));
+
+// {what} of uint8 RGB pixels {{ data, height, width }}.
+async function run({{ data, height, width }}) {{
+  if (!(data instanceof Uint8Array) || !height || !width || data.length !== 3 * height * width)
+    throw new Error(`the input is uint8, 3 x ${{height}} x ${{width}}, not ${{data?.length}} of ${{typeof data}}`);
+  const images = new ort.Tensor("uint8", data, [1, height, width, 3]);
+  const found = await (await session).run({{ images }});
+  return found.{output}.data;
+}}
+
+// Turned as its EXIF says, transparency on white.
+async function read(name) {{
+  const image = require("sharp")(name).rotate().flatten({{ background: "white" }}).removeAlpha().toColourspace("srgb");
+  const {{ data, info }} = await image.raw().toBuffer({{ resolveWithObject: true }});
+  return {{ data: new Uint8Array(data), height: info.height, width: info.width }};
+}}
+
+async function main() {{
+  for (const name of process.argv.slice(2)) {{
+    const values = await run(await read(name));
+{main}
+  }}
+}}
+module.exports = {{ run, read }};
+if (require.main === module) main();
+"""
+_NODE_LABELS = """    const labels = fs.readFileSync(path.join(__dirname, "{labels}"), "utf8").split("\\n");
+    const best = [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, 5);
+    console.log(`${{name}}: ${{best.map((i) => `${{labels[i]}} ${{(100 * values[i]).toFixed(1)}} %`).join(", ")}}`);"""
+_NODE_VALUES = """    console.log(name, ...values);"""
+NODE_PACKAGES = {"onnxruntime-node": "1.30.0", "sharp": "^0.34.0"}
+
+
+def node_sample(file: str, *, features: bool, labels: str = "labels.txt") -> str:
+    """The script for Node and `file`, an ONNX file beside it."""
+    what = "The pooled features (channels)" if features else "The probabilities (classes)"
+    main = _NODE_VALUES if features else _NODE_LABELS.format(labels=labels)
+    return _NODE.format(file=file, what=what, main=main, output="features" if features else "probabilities")
+
+
+def node_package() -> str:
+    """The package.json of that script."""
+    return json.dumps({"private": True, "dependencies": NODE_PACKAGES}, indent=2) + "\n"
 
 
 def sample(runtime: str, file: str, *, precision: str, features: bool, labels: str = "labels.txt") -> str:

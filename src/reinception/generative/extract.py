@@ -153,6 +153,8 @@ class _Runner:
         self.extractor, self.compute = extractor, compute
         if compute.backend not in ("auto", "torch"):
             raise UsageError(f"score: features are computed by torch, as those of others are, not by {compute.backend}")
+        if compute.precision == "int8":
+            raise UsageError("score: features are computed in fp32 or bf16: int8 would be another score")
         how = replace(compute, backend="torch")
         self.engine = Engine(extractor.network, extractor.preprocessing, how)
         self.input_of = partial(_input_of, extractor.mode, extractor.preprocessing)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reinception import machine
-from reinception.errors import BadImage, ReinceptionError
+from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.generative.classifier_score import inception_score
 from reinception.generative.extract import features_of_records, records_of
 from reinception.generative.extractor import Extractor, load_extractor
 from reinception.generative.feature_set import gaussian
-from reinception.generative.frechet import FrechetResult, fid, fid_of
+from reinception.generative.frechet import FrechetResult, compare_fid, fid, fid_of
 from reinception.generative.kernel import kid
 from reinception.generative.moments import moments_of
 from reinception.generative.neighbours import precision_recall
@@ -86,9 +86,16 @@ class ScoreReport:
 
 
 def score(
-    real: str | Path, generated: str | Path, config: ScoreConfig | None = None, compute: Compute | None = None
+    real: str | Path,
+    generated: str | Path,
+    config: ScoreConfig | None = None,
+    compute: Compute | None = None,
+    *,
+    against: str | Path | None = None,
 ) -> ScoreReport:
     """The scores of GENERATED against REAL: folders, manifests, shards, or .npz of statistics or features.
+
+    With `against`, another generator's images, also which of the two has the smaller FID, with an interval.
 
     ReinceptionError, one line, for what cannot be scored: a set without images, statistics where features are needed,
     sets of different extractors or modes, and what the metrics refuse.
@@ -103,8 +110,12 @@ def score(
         1
     """
     chosen, how = config or ScoreConfig(), compute or Compute()
+    if against is not None and "fid" not in chosen.names:
+        raise UsageError("against: two generators are compared by fid, which is not among the metrics")
     opened = _Sets(chosen, how)
     sides = {"real": opened.open(real, "real"), "generated": opened.open(generated, "generated")}
+    if against is not None:
+        sides["against"] = opened.open(against, "against")
     known = _same_origin(sides)
     scores: dict[str, Mapping[str, Any]] = {}
     is_fid = any(side.provenance.get("is_fid") for side in sides.values())
@@ -113,6 +124,9 @@ def score(
         name = metric if is_fid else _OTHER_NAMES.get(metric, metric)
         for key, values in _METRICS[metric](sides["real"], sides["generated"], chosen).items():
             scores[key or name] = {**values, **common}
+    if against is not None:
+        name = "fid" if is_fid else _OTHER_NAMES["fid"]
+        scores[f"{name}_difference"] = {**_difference(sides, chosen), **common}
     return ScoreReport(
         scores=scores,
         sets={name: side.told for name, side in sides.items()},
@@ -236,6 +250,23 @@ def _fid(real: _Side, generated: _Side, config: ScoreConfig) -> _Found:
     if unknown and len(unknown) < 2:
         notes.append(f"{unknown[0]} does not say of which extractor and mode it is: taken for the same")
     return {"": frechet_json(found) | {"notes": [*found.notes, *notes]} | _counts(real, generated)}
+
+
+def _difference(sides: Mapping[str, _Side], config: ScoreConfig) -> dict[str, Any]:
+    """The distance of `generated` less that of `against`, what both say of the real images cancelled."""
+    rows = [sides[name].rows("a comparison of generators").features for name in ("real", "generated", "against")]
+    found = compare_fid(real=rows[0], a=rows[1], b=rows[2], seed=config.seed)
+    words = {"A": "GENERATED is nearer to the real images", "B": "the other is nearer to the real images"}
+    better = {"A": "generated", "B": "against", None: None}[found.better]
+    return {
+        "value": found.value,
+        "interval": list(found.interval),
+        "standard_error": found.standard_error,
+        "better": better,
+        "against": frechet_json(found.b),
+        "seed": config.seed,
+        "notes": [words.get(found.better or "", "no difference is shown")],
+    }
 
 
 def frechet_json(found: FrechetResult) -> dict[str, Any]:

@@ -99,24 +99,21 @@ class Passing:
 
 def passing(small: PredictionTable, large: PredictionTable, threshold: float) -> Passing:
     """What the cascade does with images that both networks have answered for, in the same order of names."""
-    own, whole = small.predicted, _in_order_of(small, large)
     stands = small.probabilities.max(axis=1) >= threshold
-    agrees = own == whole
+    agrees = small.predicted == _aligned(small, large).argmax(axis=1)
     return Passing(
         threshold=threshold,
         passed_on=float(1 - stands.mean()),
         agreement=float(agrees[stands].mean()) if stands.any() else None,
-        accuracy=float((np.where(stands, own, whole) == small.targets).mean()),
+        accuracy=float(joined(small, large, threshold).correct.mean()),
     )
 
 
 def joined(small: PredictionTable, large: PredictionTable, threshold: float) -> PredictionTable:
     """The cascade's own table: the small network's rows where they stand, the large one's where not."""
-    place = {name: row for row, name in enumerate(large.names)}
-    columns = [large.classes.index(name) for name in small.classes]
-    whole = large.probabilities[[place[name] for name in small.names]][:, columns]
     stands = small.probabilities.max(axis=1) >= threshold
-    return dataclasses.replace(small, probabilities=np.where(stands[:, None], small.probabilities, whole))
+    chosen = np.where(stands[:, None], small.probabilities, _aligned(small, large))
+    return dataclasses.replace(small, probabilities=chosen)
 
 
 def choose_threshold(small: PredictionTable, large: PredictionTable, agreement: float) -> float:
@@ -128,7 +125,7 @@ def choose_threshold(small: PredictionTable, large: PredictionTable, agreement: 
     """
     confidence = small.probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
-    agrees = (small.predicted == _in_order_of(small, large))[order]
+    agrees = (small.predicted == _aligned(small, large).argmax(axis=1))[order]
     rates = np.cumsum(agrees) / np.arange(1, len(order) + 1)
     sorted_confidence = confidence[order]
     # Answers of equal confidence stand or fall together: only the last of them is a threshold.
@@ -137,8 +134,8 @@ def choose_threshold(small: PredictionTable, large: PredictionTable, agreement: 
     return float(sorted_confidence[enough[-1]]) if len(enough) else 2.0
 
 
-def _in_order_of(small: PredictionTable, large: PredictionTable) -> npt.NDArray[np.int64]:
-    """The large network's predictions for the small one's images, as numbers of the small one's classes."""
+def _aligned(small: PredictionTable, large: PredictionTable) -> npt.NDArray[np.float32]:
+    """The large network's probabilities for the small one's images, in the small one's order of images and classes."""
     place = {name: row for row, name in enumerate(large.names)}
-    number = np.array([small.classes.index(name) for name in large.classes])
-    return number[large.predicted[[place[name] for name in small.names]]]
+    columns = [large.classes.index(name) for name in small.classes]
+    return large.probabilities[[place[name] for name in small.names]][:, columns]

@@ -14,8 +14,8 @@ from reinception.machine import num_processors
 if TYPE_CHECKING:
     from reinception.distributed import Ranks
 
-Backend = Literal["auto", "torch", "openvino"]
-InferencePrecision = Literal["auto", "fp32", "bf16"]
+Backend = Literal["auto", "torch", "inductor", "openvino"]
+InferencePrecision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,20 @@ class Compute:
     the network is)"""
 
     precision: InferencePrecision | None = None
-    """number format of the heavy layers; auto is bf16 where the hardware has it, which is faster (default: auto for
-    predict and features, fp32 for what else there is, so that figures are the same on every processor)"""
+    """number format of the heavy layers; auto is bf16 where the hardware has it, which is faster; int8 is faster still,
+    computed by openvino, and needs --calibrate once (default: auto for predict and features, fp32 for what else there
+    is, so that figures are the same on every processor)"""
 
     backend: Backend = "auto"
     """what computes the network; auto is the fastest that is measured here within the precision's tolerance, once for
     each model, and torch for serve and score. torch in fp32 gives the reference"""
+
+    calibrate: str | None = None
+    """images like those to come, some hundred, which int8's ranges are measured on: a folder, a manifest, tar shards or
+    the word elpv. What was quantized is kept for the model"""
+
+    least_agreement: float = 0.97
+    """refuse int8 where the most probable class is float32's on fewer of the images, as a fraction"""
 
     batch_size: int = 32
     """images at a time: memory and speed, not the result"""
@@ -76,6 +84,12 @@ class Compute:
     def __post_init__(self) -> None:
         if self.backend not in get_args(Backend):
             raise UsageError(f"backend {self.backend!r} is unknown; it is {' or '.join(get_args(Backend))}")
+        if self.calibrate is not None and self.precision != "int8":
+            raise UsageError("calibrate is for precision int8: ask for that, or leave it out")
+        if self.precision == "int8" and self.backend not in ("auto", "openvino"):
+            raise UsageError(f"int8 is computed by openvino, not by {self.backend}: leave --backend out")
+        if not 0 < self.least_agreement <= 1:
+            raise UsageError(f"least_agreement must be above 0 and at most 1, got {self.least_agreement:g}")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
 

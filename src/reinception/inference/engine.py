@@ -18,7 +18,8 @@ from reinception.data.loading.watchdog import Progress
 from reinception.data.sources.records import Record
 from reinception.errors import BadImage, ReinceptionError
 from reinception.inference.backends.choice import backend_of
-from reinception.inference.backends.network_backend import NetworkPrecision, Output, Pending, Task
+from reinception.inference.backends.int8 import int8_backend
+from reinception.inference.backends.network_backend import NetworkBackend, NetworkPrecision, Output, Pending, Task
 from reinception.inference.backends.torch_backend import TorchBackend
 from reinception.inference.compute import HERE, Compute
 from reinception.model.build import Network
@@ -57,15 +58,19 @@ class Engine:
     ) -> None:
         own = next(network.parameters()).device
         self.device = own if compute.device is None else machine.choose_device(compute.device)
-        self.dtype = machine.precision(compute.precision or "fp32", self.device)
+        asked = compute.precision or "fp32"
+        self.dtype = machine.precision("auto" if asked == "int8" else asked, self.device)
         self.preprocessing = preprocessing
         self.compute = compute
         self.num_features = network.num_features
         precision: NetworkPrecision = "fp32" if self.dtype == torch.float32 else "bf16"
         task = Task(network=network, preprocessing=preprocessing, precision=precision, device=self.device)
-        self.backend = backend_of(
-            task, compute.backend, num_images=num_images, tell=compute.notice, ranks=compute.ranks
-        )
+        if asked == "int8":
+            self.backend = _int8(replace(task, precision="int8"), compute)
+        else:
+            self.backend = backend_of(
+                task, compute.backend, num_images=num_images, tell=compute.notice, ranks=compute.ranks
+            )
         self._given = network
 
     @cached_property
@@ -134,6 +139,24 @@ def _weighted(
     rows = values.astype(np.float64)
     pairs = rows[:num] + rows[len(block.images) :][:num] if mirrored else rows[:num]
     return block, pairs * block.weights[:, None]
+
+
+def _int8(task: Task, compute: Compute) -> NetworkBackend:
+    """The quantized network; with ranks the first quantizes, and the others take what it has kept."""
+
+    def images() -> torch.Tensor:
+        from reinception.inference.calibration_images import calibration_images  # which needs the stream of an engine
+
+        return calibration_images(str(compute.calibrate), task.preprocessing, workers=compute.readers)
+
+    ranks, least = compute.ranks, compute.least_agreement
+    if ranks is not None and not ranks.is_first:
+        ranks.barrier()
+        return int8_backend(task, None, images, least_agreement=least)
+    backend = int8_backend(task, compute.calibrate, images, least_agreement=least, tell=compute.notice)
+    if ranks is not None:
+        ranks.barrier()
+    return backend
 
 
 @contextmanager

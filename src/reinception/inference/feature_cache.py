@@ -20,7 +20,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from reinception.errors import ReinceptionError
-from reinception.files import write_bytes
+from reinception.files import utf8_name, write_bytes
 from reinception.model.build import Network
 
 IMAGES = 512
@@ -125,7 +125,7 @@ class FeatureCache:
             else:
                 by_file.setdefault(self._places[digest].path, []).append(index)
         for path, indices in by_file.items():
-            with safe_open(path, framework="pt") as file:
+            with utf8_name(path) as name, safe_open(name, framework="pt") as file:
                 rows, own = file.get_slice("rows"), file.get_tensor("marks")
                 for index in indices:
                     row = self._places[digests[index]].row
@@ -166,7 +166,7 @@ class FeatureCache:
         """Notes the rows of a file, each of which has been checked."""
         content = path.read_bytes()
         tensors = deserialise(content)
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             told = file.metadata() or {}
         if told.get("key") != self.key:
             raise ReinceptionError("it was computed in another way, or is no file of this cache")

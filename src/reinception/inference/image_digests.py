@@ -33,6 +33,16 @@ def digests_of(records: Sequence[Record], compute: Compute) -> list[bytes | BadI
     return digests
 
 
+def readable_digests_of(records: Sequence[Record], compute: Compute) -> list[bytes]:
+    """`digests_of` where all can be read; else the `BadImage` of the first that cannot."""
+    found: list[bytes] = []
+    for digest in digests_of(records, compute):
+        if isinstance(digest, BadImage):
+            raise digest
+        found.append(digest)
+    return found
+
+
 def _hash(records: Sequence[Record], task: range, watchdog: Watchdog) -> list[str | tuple[str, str, str]]:
     found: list[str | tuple[str, str, str]] = []
     for index in task:

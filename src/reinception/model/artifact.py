@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reinception.documents import Documents
 from reinception.errors import ReinceptionError, UsageError
-from reinception.files import write_bytes
+from reinception.files import utf8_name, write_bytes
 from reinception.model.build import Network, skeleton
 from reinception.preprocess import Preprocessing
 from reinception.spec import Arch, current_path
@@ -218,7 +218,7 @@ def _opened(file: Path) -> Iterator[Any]:
         # A .safetensors file begins with the length of its header, whose bytes may be those of another format.
         if head.startswith(_OTHERS) and not head.endswith(b"{"):
             raise ReinceptionError(f"is no reinception model but another library's file; {_CONVERT}")
-        with safe_open(file, framework="pt") as tensors:
+        with utf8_name(file) as name, safe_open(name, framework="pt") as tensors:
             yield tensors
     except SafetensorError as error:
         raise ReinceptionError(f"{file}: not a whole .safetensors file ({error}); copy or export it again") from None

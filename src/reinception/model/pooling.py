@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -13,12 +14,22 @@ class AveragePool(nn.AvgPool2d):
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name for it
         """(n, c, h, w) -> (n, c, h', w')."""
-        if not torch.jit.is_scripting() and self._needs_other_layout(input):
-            outputs = super().forward(input.contiguous())
-            return outputs.contiguous(memory_format=torch.channels_last)
-        return super().forward(input)
+        if not torch.jit.is_scripting():  # noqa: SIM102 - alone, so that TorchScript leaves out what is below it
+            if self._needs_other_layout(input):
+                return self._averages(input.contiguous()).contiguous(memory_format=torch.channels_last)
+        return self._averages(input)
 
-    @torch.jit.unused
+    def _averages(self, input: Tensor) -> Tensor:  # what nn.AvgPool2d does; TorchScript knows no super()
+        return F.avg_pool2d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+        )
+
     def _needs_other_layout(self, images: Tensor) -> bool:
         # Traced or compiled there are no values to ask with, and a compiler has a gradient of its own.
         if torch.jit.is_tracing() or torch.compiler.is_compiling() or not isinstance(images, Tensor):
@@ -36,7 +47,7 @@ def gradient_is_wrong(device: torch.device) -> bool:
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         images = torch.zeros(1, 8, 4, 4, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
-        torch.nn.functional.avg_pool2d(images, 3, 1, 1).sum().backward()
+        F.avg_pool2d(images, 3, 1, 1).sum().backward()
         assert images.grad is not None
         windows = torch.tensor([2.0, 3.0, 3.0, 2.0], device=device)
         right = torch.outer(windows, windows) / 9

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import ClassVar, cast
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from reinception.serve.limits import HEADER_SECONDS
+from reinception.serve.early_refusal import EarlyRefusal
+from reinception.serve.limits import DISCARD_BYTES, DISCARD_SECONDS, HEADER_SECONDS
 
 _BODY = b'{"error": {"code": "connections", "message": "too many connections; try again"}}'
 _FULL = (
@@ -17,52 +19,85 @@ _FULL = (
 _LAST_SECONDS = 0.3
 
 
-def limited_protocol(most: int) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 with at most `most` connections, and a deadline for the head of every request."""
+class LimitedProtocol(H11Protocol):
+    """The protocol of `limited_protocol`, which sets how many connections there may be and what refuses early."""
 
-    class LimitedProtocol(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
-        _is_stopping = False
+    most: ClassVar[int]
+    refused: ClassVar[EarlyRefusal]
 
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            given = cast(asyncio.Transport, transport)
-            super().connection_made(given)
-            if len(self.connections) > most:
-                given.write(_FULL)
-                given.close()
-            else:
-                self._timer = self.loop.call_later(HEADER_SECONDS, self._end_if_idle)
+    _timer: asyncio.TimerHandle | None = None
+    _is_stopping = False
+    _discarded: int | None = None
 
-        def connection_lost(self, exc: Exception | None) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        given = cast(asyncio.Transport, transport)
+        super().connection_made(given)
+        if len(self.connections) > self.most:
+            given.write(_FULL)
+            given.close()
+        else:
+            self._timer = self.loop.call_later(HEADER_SECONDS, self._end_if_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarded is not None:
+            self._discard(data)
+            return
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            answer = self.refused(data)
+            if answer is not None:
+                self._end_with(answer, data)
+                return
+        super().data_received(data)
+        if self._is_busy():
             self._stop_timer()
-            super().connection_lost(exc)
+            self.cycle.keep_alive = self.cycle.keep_alive and not self._is_stopping
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEADER_SECONDS, self._end_if_idle)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._is_busy():
-                self._stop_timer()
-                self.cycle.keep_alive = self.cycle.keep_alive and not self._is_stopping
-            elif self._timer is None:
-                self._timer = self.loop.call_later(HEADER_SECONDS, self._end_if_idle)
+    def shutdown(self) -> None:
+        """A request that is on its way when the server stops is still answered."""
+        self._is_stopping = True
+        if self._is_busy():
+            super().shutdown()
+        else:
+            self.loop.call_later(_LAST_SECONDS, self._end_if_idle)
 
-        def shutdown(self) -> None:
-            """A request that is on its way when the server stops is still answered."""
-            self._is_stopping = True
-            if self._is_busy():
-                super().shutdown()
-            else:
-                self.loop.call_later(_LAST_SECONDS, self._end_if_idle)
+    def _end_with(self, answer: bytes, data: bytes) -> None:
+        """The last answer of this connection. What the client still sends is read, or the answer would be lost."""
+        self._stop_timer()
+        self.transport.write(answer)
+        self.transport.write_eof()
+        self._discarded = 0
+        self._timer = self.loop.call_later(DISCARD_SECONDS, self.transport.close)
+        self._discard(data)
 
-        def _is_busy(self) -> bool:
-            return self.cycle is not None and not self.cycle.response_complete
+    def _discard(self, data: bytes) -> None:
+        assert self._discarded is not None
+        self._discarded += len(data)
+        if self._discarded > DISCARD_BYTES:
+            self.transport.close()
 
-        def _end_if_idle(self) -> None:
-            if not self._is_busy() and not self.transport.is_closing():
-                self.transport.close()
+    def _is_busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+    def _end_if_idle(self) -> None:
+        if not self._is_busy() and not self.transport.is_closing():
+            self.transport.close()
 
-    return LimitedProtocol
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def limited_protocol(most: int, refused: EarlyRefusal) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 with at most `most` connections, and a deadline for the head of every request.
+
+    `refused` sees the first bytes of a request, and may answer in place of everything behind.
+    """
+
+    return type("Limited", (LimitedProtocol,), {"most": most, "refused": staticmethod(refused)})

@@ -31,6 +31,7 @@ from reinception.serve.classify import Pipeline, Readiness
 from reinception.serve.connections import limited_protocol
 from reinception.serve.counters import Counters
 from reinception.serve.decoders import DecoderPool
+from reinception.serve.early_refusal import early_refusal
 from reinception.serve.limits import START_SECONDS, ServeConfig
 from reinception.serve.refusal import Refusal
 from reinception.serve.served_model import ServedModels
@@ -77,7 +78,7 @@ async def _serve(
     server = uvicorn.Server(
         uvicorn.Config(
             gate,
-            http=limited_protocol(config.connections),
+            http=limited_protocol(config.connections, early_refusal(batcher, counters, config.root_path)),
             ws="none",
             lifespan="off",
             log_config=None,

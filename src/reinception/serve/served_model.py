@@ -87,7 +87,7 @@ def load_served(name: str, path: Path, compute: Compute, batch_size: int) -> Ser
     digest = _digest(path)
     network, manifest = load(path, with_aux=False)
     # A reload would measure the requests that run meanwhile.
-    how = replace(compute, backend="torch") if compute.backend == "auto" else compute
+    how = compute if compute.precision == "int8" or compute.backend != "auto" else replace(compute, backend="torch")
     engine = Engine(network, manifest.preprocessing, how)
     model = ServedModel(name=name, path=path, digest=digest, manifest=manifest, engine=engine)
     side = manifest.preprocessing.input_size

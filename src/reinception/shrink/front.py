@@ -9,7 +9,8 @@ from typing import Any
 from reinception.errors import ReinceptionError
 from reinception.metrics import PredictionTable, accuracy
 from reinception.metrics.significance import Interval, compare
-from reinception.report.charts import Line, line_chart
+from reinception.report import curves
+from reinception.report.charts import Line, chart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,22 +98,13 @@ def markdown(rows: Sequence[FrontRow], choice: FrontRow | None) -> Iterator[str]
 
 
 _STYLES = {"teacher": "line-a", "student": "line-b", "from labels alone": "line-faint", "cascade": "line-a"}
-_LOOK = """<style>svg{font:11px sans-serif;background:#fff}.line-a{stroke:#1f5fbf;fill:#1f5fbf}
-.line-b{stroke:#c2410c;fill:#c2410c}.line-faint{stroke:#888;fill:#888}.grid{stroke:#ddd}.axis{stroke:#666}
-text{fill:#333;stroke:none}.end{text-anchor:end}.mid{text-anchor:middle}</style>"""
 
 
 def drawing(rows: Sequence[FrontRow]) -> str:
     """front.svg: a dot with a tooltip for each network, accuracy in percent against images per second."""
-    lines = [
-        Line(
-            name=row.what,
-            style=_STYLES[row.what],
-            points=((row.images_per_second, accuracy(row.test).percent),),
-            dots=True,
-        )
-        for row in rows
-    ]
-    inline = str(line_chart(lines, title="accuracy in percent", x_label="images per second"))
-    opening, rest = inline.split(">", 1)
-    return f'{opening} xmlns="http://www.w3.org/2000/svg">{_LOOK}{rest}\n'
+    lines: list[Line] = []
+    for row in rows:
+        name = "" if row.what in [line.name for line in lines] else row.what  # once in the legend
+        point = (row.images_per_second, accuracy(row.test).percent)
+        lines.append(Line(name=name, style=_STYLES[row.what], points=(point,), dots=True))
+    return curves.drawing([chart("Accuracy in percent", lines, x_label="images per second")]) + "\n"

@@ -55,7 +55,7 @@ class ShrinkConfig:
     num_students: int = 3
     """students to train, each with an equal part of the time; one more is trained from the labels alone, to compare"""
 
-    recipe: str | Recipe = "from_scratch"
+    recipe: str | Recipe = "small_images"
     """how the students are trained, one of `reinception recipe list`"""
 
     temperature: float = TrainConfig.temperature

@@ -86,9 +86,16 @@ class Shrinking:
         return Engine(network, preprocessing, Compute(precision="auto"))
 
     def measure(self, networks: Sequence[Arch], batch_size: int) -> list[float]:
-        """Images per second of networks with random weights, side by side."""
-        engines = {str(i): self.engine(build(arch), _square(arch.input_size)) for i, arch in enumerate(networks)}
+        """Images per second of networks with random weights, side by side; each is made once."""
+        for arch in networks:
+            if arch not in self._measured:
+                self._measured[arch] = self.engine(build(arch), Preprocessing(input_size=arch.input_size))
+        engines = {str(number): self._measured[arch] for number, arch in enumerate(networks)}
         return list(images_per_second(engines, batch_size=batch_size, rounds=2).values())
+
+    @cached_property
+    def _measured(self) -> dict[Arch, Engine]:
+        return {}
 
 
 def shrink(config: ShrinkConfig, *, say: Say = lambda line: None) -> str:
@@ -168,7 +175,7 @@ def _answers(search: Shrinking) -> None:
 
 
 def _run_name(student: Student, is_taught: bool) -> str:
-    return student.name if is_taught else f"{student.name}-from-labels"
+    return student.name if is_taught else f"from-labels-{student.name}"
 
 
 def _train(search: Shrinking, student: Student, *, is_taught: bool, seconds: float) -> None:
@@ -304,7 +311,3 @@ def _verdict(search: Shrinking, rows: Sequence[FrontRow], choice: FrontRow | Non
     else:
         lost = f"at most {config.tolerance:g} points lost with 95 % confidence"
         yield f"- recommended: {choice.model}, the fastest with {lost}"
-
-
-def _square(side: int) -> Preprocessing:
-    return Preprocessing(input_size=side)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from reinception import family
 from reinception.data.loading.evaluation_stream import EvaluationBatch
 from reinception.errors import ReinceptionError, UsageError
 from reinception.family.catalog import models
+from reinception.inference.backends.choice import sample
 from reinception.inference.engine import Engine
 from reinception.shrink.shrink_config import ShrinkConfig
 from reinception.spec import Arch, cost, minimum_input_size
@@ -48,8 +48,8 @@ class Student:
         return family.network(self.network, num_classes=num_classes, aux="none", **changes)
 
 
-def candidates(teacher: Arch) -> tuple[Student, ...]:
-    """Every student that is cheaper than `teacher`, the most multiply-adds first.
+def candidates(teacher: Arch) -> dict[Student, int]:
+    """Every student that is cheaper than `teacher`, with its multiply-adds, the most first.
 
     Narrower, shallower and with smaller inputs; networks of Table 2, whose first layers keep more of a small image,
     where the teacher is of that family.
@@ -68,8 +68,8 @@ def candidates(teacher: Arch) -> tuple[Student, ...]:
                         continue
                     found[one] = cost.multiply_adds(one.arch(teacher.num_classes))
     limit = cost.multiply_adds(dataclasses.replace(teacher, aux=()))
-    cheaper = [one for one, multiply_adds in found.items() if multiply_adds < limit]
-    return tuple(sorted(cheaper, key=lambda one: (-found[one], one.name)))
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0].name))
+    return {one: multiply_adds for one, multiply_adds in ordered if multiply_adds < limit}
 
 
 def choose(
@@ -86,25 +86,25 @@ def choose(
 
     def is_fast_enough(student: Student) -> bool:
         if config.multiply_adds is not None:
-            return cost.multiply_adds(student.arch(k)) <= config.multiply_adds
+            return costs[student] <= config.multiply_adds
         own, whole = measure([student.arch(k), teacher], 1 if one_at_a_time else _BATCH)
         wanted = 1 / config.latency_seconds if config.latency_seconds is not None else config.wanted_speed_up * whole
         return own >= wanted
 
+    costs = candidates(teacher)
     chosen: list[Student] = []
     by_side: dict[tuple[str, int], list[Student]] = {}
-    for one in candidates(teacher):
+    for one in costs:
         by_side.setdefault((one.network, one.input_size), []).append(one)
     # More multiply-adds than this were never so fast: layers lose efficiency when they shrink, and do not gain any.
     most = teacher_cost / config.wanted_speed_up if not one_at_a_time and config.multiply_adds is None else None
     for group in by_side.values():
-        affordable = [one for one in group if most is None or cost.multiply_adds(one.arch(k)) <= most]
+        affordable = [one for one in group if most is None or costs[one] <= most]
         if (first := next(filter(is_fast_enough, affordable), None)) is not None:
             chosen.append(first)
     if not chosen:
         raise ReinceptionError(f"{config.model}: no network of its family is {config.goal} here; ask for less")
-    chosen.sort(key=lambda one: (-cost.multiply_adds(one.arch(k)), one.name))
-    return tuple(chosen[: config.num_students])
+    return tuple(sorted(chosen, key=lambda one: (-costs[one], one.name))[: config.num_students])
 
 
 def images_per_second(engines: Mapping[str, Engine], *, batch_size: int = _BATCH, rounds: int = 3) -> dict[str, float]:
@@ -141,8 +141,7 @@ def cascade_images_per_second(small: Engine, large: Engine, *, passed_on: float,
 def _noise(engine: Engine, num: int) -> EvaluationBatch:
     """Images of noise: what they show changes no time."""
     side = engine.preprocessing.input_size
-    noise = torch.randint(0, 256, (num, 3, side, side), dtype=torch.uint8)
-    return EvaluationBatch(images=noise, indices=np.arange(num), weights=np.ones(num))
+    return EvaluationBatch(images=sample(side, num), indices=np.arange(num), weights=np.ones(num))
 
 
 def _rate(engine: Engine, batch_size: int) -> float:

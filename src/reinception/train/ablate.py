@@ -216,12 +216,14 @@ def _with(config: AblateConfig, chosen: tuple[StudyRow, ...], judged: list[list[
         for seed in range(config.num_seeds)
         if (log := _run_of(Path(config.out), row, seed) / "metrics.jsonl").is_file()
     ]
-    budget = f"{config.budget_seconds:g} s" if config.epochs is None else count(config.epochs, "epoch")
+    budget = (
+        f"{config.budget_seconds:g} s, judging included," if config.epochs is None else count(config.epochs, "epoch")
+    )
     each = f"test images for each of {count(config.num_seeds, 'seed')}"
     yield f"- data {Path(config.data).name}: n = {len(judged[0][0]):,} {each}"
     if config.num_seeds == 1:
         yield "- one seed: how much a second training of the same row would differ is not in the intervals"
-    yield f"- budget {budget} of training for each row and seed ({min(steps):,} to {max(steps):,} steps)"
+    yield f"- budget {budget} for each row and seed ({min(steps):,} to {max(steps):,} steps)"
     yield f"- width {config.width:g}; inputs {', '.join(str(row.input_size) for row in chosen)} pixels; random weights"
     yield (
         f"- {environment.get('processor', 'unknown processor')}, {environment.get('threads')} threads, "

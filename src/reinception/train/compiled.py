@@ -68,7 +68,7 @@ def _average_pool_backward(  # noqa: PLR0917 - the order of torch's own operator
 ) -> Tensor:
     if any(padding) and images.is_cuda:  # where the other layout may be wrong (pytorch#188344)
         gradient, images = gradient.contiguous(), images.contiguous()
-    return aten.avg_pool2d_backward(gradient, images, kernel, stride, padding, True, count_include_pad)
+    return aten.avg_pool2d_backward(gradient, images, kernel, stride, padding, True, count_include_pad, None)
 
 
 @max_pool.register_fake

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from reinception.errors import UsageError
-from reinception.machine import Precision
+from reinception.machine import TrainingPrecision
 from reinception.preprocess import Scaling
 from reinception.recipe import Balance, BatchNormMode, Recipe, SmoothingPrior
 
@@ -69,7 +69,8 @@ class TrainConfig:
     """passes over the training images (default: the recipe's)"""
 
     time_budget_seconds: float | None = None
-    """train for this long instead, as 90s, 15m or 2h; the learning rate schedule is fitted to it"""
+    """the whole command may take this long, as 90s, 15m or 2h, judging and report included; the learning rate schedule
+    is fitted to what is left for training"""
 
     batch_size: int | None = field(default=None, metadata=RESUMABLE)
     """images per step and replica, which share batch statistics (default: the recipe's)"""
@@ -187,8 +188,8 @@ class TrainConfig:
     """processes that read images; any number gives the same result. With 0 this process reads them, and an image that
     crashes the decoder ends it; with 1 or more such an image is named"""
 
-    precision: Precision = "auto"
-    """number format of the heavy layers; auto is bf16 where the hardware has it"""
+    precision: TrainingPrecision = "auto"
+    """number format of the heavy layers; auto is bf16 where the hardware has it, fp16 on a GPU that has not"""
 
     step: StepKind = "plain"
     """how a step is computed: plain is layer by layer, fused needs half of its memory, compiled is torch.compile, which
@@ -220,7 +221,7 @@ class AblateConfig:
     """table_2, table_3 or an experiment of family.EXPERIMENTS"""
 
     budget_seconds: float = 600.0
-    """training time of each row and seed, as 90s, 10m or 2h"""
+    """time of each row and seed, judging included, as 90s, 10m or 2h"""
 
     epochs: int | None = None
     """passes over the training images, instead of a time"""

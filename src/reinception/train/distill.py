@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +17,21 @@ from torch import Tensor
 
 from reinception import machine
 from reinception.data.loading.loader import Batch, TrainingStream, normalise
-from reinception.data.loading.read import bytes_of
 from reinception.data.sources.labels import listed
 from reinception.distributed import Ranks
 from reinception.errors import ReinceptionError, UsageError
-from reinception.files import cache_folder, new_file
+from reinception.inference.backends import kept
+from reinception.inference.backends.network_backend import Task
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
+from reinception.inference.image_digests import readable_digests_of
 from reinception.model.artifact import Model, load
 from reinception.train.loss import Losses
 
 _BATCH, _BATCHES_IN_PART = 16, 16
 """Images the teacher sees at a time, and batches in one file: the work that an interrupted run loses at most."""
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -146,8 +144,16 @@ class Teacher:
         return torch.from_numpy(found)
 
     def _stream(self) -> TrainingStream:
-        size = self.model.preprocessing.input_size
-        return replace(self.stream, input_size=size, batch_size=_BATCH, seed=0, cache_bytes=0)
+        """Every view of every image once, in an order of its own, as the teacher's preprocessing has them."""
+        return replace(
+            self.stream,
+            input_size=self.model.preprocessing.input_size,
+            preprocessing=self.model.preprocessing,
+            batch_size=_BATCH,
+            seed=0,
+            cache_bytes=0,
+            is_balanced=False,
+        )
 
     def _compute(self, key: str, start: int, found: npt.NDArray[np.float32]) -> None:
         """Computes a part, puts it into `found` and keeps it; a cache that cannot be written costs time only."""
@@ -162,15 +168,11 @@ class Teacher:
             rows.append(logits[:, columns].log_softmax(dim=1).cpu().numpy())
         part = np.ascontiguousarray(np.concatenate(rows)[: len(places[0])])
         found[places] = part
-        with contextlib.suppress(OSError, RuntimeError):
-            path = _file(key, start)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with new_file(path, replace=True) as temporary, temporary.open("wb") as file:
-                np.savez(file, rows=part, sha256=np.array(_sha256(part.tobytes())))
+        kept.write(_name(key, start), part.tobytes())
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(self.model.network, self.model.preprocessing, self.compute)
+        return Engine(self.model.network, self.model.preprocessing, replace(self.compute, backend="torch"))
 
     # -- what is kept --------------------------------------------------------------------------------------------------
 
@@ -184,45 +186,38 @@ class Teacher:
 
     def _read(self, key: str, start: int, found: npt.NDArray[np.float32]) -> bool:
         """Puts a kept part into `found`; False where there is none, or it is damaged: then it is computed again."""
-        places = self._places(start)
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
-            with _file(key, start).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                rows, digest = arrays["rows"], str(arrays["sha256"][()])
-            is_whole = rows.shape == (len(places[0]), len(self.classes)) and rows.dtype == np.float32
-            if is_whole and _sha256(rows.tobytes()) == digest:
-                found[places] = rows
-                return True
-        return False
+        places, shape = self._places(start), (-1, len(self.classes))
+        content = kept.read(_name(key, start))
+        if content is None:
+            return False
+        found[places] = np.frombuffer(content, dtype=np.float32).reshape(shape)
+        return True
 
     def _key(self) -> str:
-        """sha256 of all that the answers depend on: teacher, images, labels' order, distortion, precision."""
-        told: dict[str, Any] = {
+        """sha256 of all that the answers depend on: teacher, images, labels' order, distortion, precision.
+
+        An answer belongs to the content of an image and not to its name.
+        """
+        engine = self._engine
+        task = Task(
+            network=self.model.network,
+            preprocessing=self.model.preprocessing,
+            precision=engine.precision,
+            device=engine.device,
+        )
+        told = {
             "format": _FORMAT,
             "torch": torch.__version__,
+            "teacher": task.digest,
             "augmentation": self.stream.augmentation,
             "views": self.stream.views,
-            "preprocessing": self.model.preprocessing.to_json(),
-            "precision": self._engine.precision,
+            "precision": engine.precision,
             "classes": list(self.classes),
+            "images": [digest.hex() for digest in readable_digests_of(self.stream.records, self.compute)],
         }
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-        for name, tensor in sorted(self.model.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        for content in _contents(self.stream):
-            digest.update(content)
-        return digest.hexdigest()
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _contents(stream: TrainingStream) -> Iterator[bytes]:
-    """The digest of each image's bytes, in order: an answer belongs to a content and not to a name."""
-    for record in stream.records:
-        yield hashlib.sha256(bytes_of(record)).digest()
-
-
-def _file(key: str, start: int) -> Path:
-    return cache_folder() / "teachers" / key / f"{start}.npz"
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _name(key: str, start: int) -> str:
+    """Of a part among what is kept."""
+    return f"{key}-{start}.teacher"

@@ -9,8 +9,8 @@ from torch import nn
 
 from reinception.errors import UsageError
 from reinception.model.build import Network, build
-from reinception.recipe import BatchNormMode
-from reinception.spec import Arch
+from reinception.recipe import BatchNormMode, Growth
+from reinception.spec import Arch, minimum_input_size
 from reinception.train.config import Freeze
 
 
@@ -63,6 +63,14 @@ def learning_stages(network: Network, part: Freeze, *, unfreeze_fraction: float,
     names = [name for name, _ in network.arch.stages if name not in frozen]
     num = len(names) if progress >= unfreeze_fraction else int(progress / unfreeze_fraction * len(names))
     return tuple(names[len(names) - num :])
+
+
+def training_side(growth: Growth | None, arch: Arch, progress: float) -> int:
+    """Pixels of the side of training images at `progress`: never fewer than the trunk of `arch` takes."""
+    if growth is None:
+        return arch.input_size
+    least = min(minimum_input_size(arch, with_aux=False), arch.input_size)
+    return max(growth.side(arch.input_size, progress), least)
 
 
 def training_mode(network: Network, learning: Collection[str], batch_norm: BatchNormMode) -> Network:

@@ -29,7 +29,7 @@ from reinception.inference.backends.network_backend import BackendName
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.inference.feature_cache import FeatureCache, weights_digest
-from reinception.inference.image_digests import digests_of
+from reinception.inference.image_digests import digests_of, readable_digests_of
 from reinception.model.build import Network
 from reinception.preprocess import Preprocessing
 from reinception.recipe import Augmentation
@@ -92,7 +92,7 @@ class FrozenTrunk:
         """
         ranks, size = self.compute.ranks, self.compute.batch_size
         own = shard(records, ranks, batch_size=size)
-        digests = _good(digests_of(own, dataclasses.replace(self.compute, ranks=None)))
+        digests = readable_digests_of(own, dataclasses.replace(self.compute, ranks=None))
         cache = self._complete(digests, view)
         if cache is None:
             cache = self.cache(view, self.engine.backend.name)
@@ -198,12 +198,3 @@ class _Distorter:
 def features_root(cache: str | Path | None) -> Path:
     """The folder of the cache: `cache`, or the user's."""
     return cache_folder() / "features" if cache is None else Path(cache)
-
-
-def _good(digests: Sequence[bytes | BadImage]) -> list[bytes]:
-    found: list[bytes] = []
-    for digest in digests:
-        if isinstance(digest, BadImage):
-            raise digest
-        found.append(digest)
-    return found

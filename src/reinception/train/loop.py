@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 from reinception.data.loading.loader import Batch, TrainingStream
 from reinception.distributed import RankLostError
 from reinception.errors import Interrupted, ReinceptionError
 from reinception.metrics import PredictionTable
 from reinception.report.formatting import count
+from reinception.train.ahead import Snapshot, Taken, on_device, records_of
 from reinception.train.budget import Budget
+from reinception.train.finetune import training_side
 from reinception.train.optim import learning_rate_at
 from reinception.train.run.checkpoint import Checkpointer
 from reinception.train.run.log import BestWeights, RunLogger, Score
-from reinception.train.run.out_of_memory import OutOfMemoryError, is_out_of_memory, out_of_memory
+from reinception.train.run.out_of_memory import (
+    DeviceLostError,
+    OutOfMemoryError,
+    device_lost,
+    is_device_lost,
+    is_out_of_memory,
+    out_of_memory,
+)
 from reinception.train.run.signals import StopRequest
-from reinception.train.step import StepRecord, TrainState, train_step
+from reinception.train.step import StepRecord, TrainState, blind_step, train_step
 from reinception.train.waiting import ImageWait
 
 # So many steps in a row without a finite loss and gradient are no accident.
@@ -46,6 +58,14 @@ class Training:
     rate_ceiling: float | None = None
     """what the learning rate may not exceed, in a run that was given more epochs"""
 
+    window: int = 1
+    """steps that are taken before the device is waited for"""
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """Where a window of steps goes back to."""
+        return Snapshot(self.state)
+
     def learning_rate(self, progress: float) -> float:
         """The learning rate of a step begun at `progress`."""
         recipe = self.state.recipe
@@ -63,12 +83,13 @@ class _Feed:
     def at(self, progress: float, step: int) -> Iterator[Batch]:
         """The batches from `step` on; those of another side replace what was read ahead."""
         stream, growth = self._training.stream, self._training.state.recipe.growth
-        side = stream.input_size if growth is None else growth.side(stream.input_size, progress)
+        side = training_side(growth, self._training.state.network.arch, progress)
         if side != self._side:
             if growth is not None:
                 self._training.say(f"from step {step + 1:,} on: training images of {side} pixels")
             numbers = _numbers(self._training.state, step)
-            self._batches, self._side = self._training.waiting.batches(stream.resized(side).numbered(numbers)), side
+            batches = self._training.waiting.batches(stream.resized(side).numbered(numbers))
+            self._batches, self._side = on_device(batches, self._training.state.ranks.device), side
         return self._batches
 
 
@@ -86,20 +107,23 @@ def fit(training: Training, *, first_step: int = 0) -> int:
         while (progress := ranks.from_first(budget.progress(step))) < 1.0:
             ranks.barrier()
             unfrozen, batches = training.state.unfreeze(progress), feed.at(progress, step)
-            record = guarded_step(training, batches, learning_rate=training.learning_rate(progress), step=step)
-            step += 1
-            skipped = skipped + 1 if record.skipped else 0
-            if skipped == MOST_SKIPPED:
-                raise _diverged(step, skipped)
-            if unfrozen:
-                training.say(f"from step {step:,} on: {_learning(training.state)}")
-            training.logger.stepped(step, progress, record)
+            for begun, record in _steps(training, batches, progress, step):
+                step += 1
+                skipped = skipped + 1 if record.skipped else 0
+                if skipped == MOST_SKIPPED:
+                    raise _diverged(step, skipped)
+                if unfrozen:
+                    training.say(f"from step {step:,} on: {_learning(training.state)}")
+                    unfrozen = False
+                training.logger.stepped(step, begun, record)
             if not _validate_if_due(training, step):
                 training.checkpointer.save_if_due(step)
         validate(training, step)
     except OutOfMemoryError:  # a checkpoint takes memory too, and safetensors ends the process where there is none
+        if ranks.device.type != "cpu":  # but here it is the device's that is full
+            training.checkpointer.save(step)
         raise
-    except DivergedError:
+    except (DivergedError, DeviceLostError):  # nothing worth saving, nothing left to save
         raise
     except (Interrupted, Exception) as error:
         if skipped and isinstance(error, ReinceptionError) and not isinstance(error, RankLostError):
@@ -110,20 +134,80 @@ def fit(training: Training, *, first_step: int = 0) -> int:
     return step
 
 
-def guarded_step(training: Training, batches: Iterable[Batch], *, learning_rate: float, step: int) -> StepRecord:
-    """`train_step`, timed; where memory runs out OutOfMemoryError, one line with a smaller batch to try."""
-    state = training.state
+def _steps(
+    training: Training, batches: Iterator[Batch], progress: float, step: int
+) -> Iterator[tuple[float, StepRecord]]:
+    """The next step, or on a GPU a window of them, each with the progress it was begun at.
+
+    Of a window with a number that is not finite everything is taken back and done once more, step by step: the same
+    bits as if each had been looked at.
+    """
+    state, snapshot = training.state, training.snapshot
+    if training.window == 1 or not snapshot.is_possible:
+        rate = training.learning_rate(progress)
+        yield progress, guarded_step(training, batches, learning_rate=rate, step=step)
+        return
+    snapshot.take()
     try:
-        with training.waiting.step():
-            return train_step(
+        taken = _blind_steps(training, batches, progress, step)
+        records = records_of(state, taken)
+    except BaseException:
+        snapshot.restore()
+        raise
+    if records is not None:
+        yield from ((one.progress, record) for one, record in zip(taken, records, strict=True))
+        return
+    snapshot.restore()
+    for number, one in enumerate(taken):
+        rate = one.learning_rate
+        yield one.progress, guarded_step(training, one.batches, learning_rate=rate, step=step + number)
+
+
+def _blind_steps(training: Training, batches: Iterator[Batch], progress: float, step: int) -> list[Taken]:
+    """Steps up to the end of the window, or to one after which something has to be looked at or written."""
+    state, budget, taken = training.state, training.budget, list[Taken]()
+    while progress < 1.0 and not (taken and training.stop.number):
+        rate = training.learning_rate(progress)
+        with training.waiting.step(), _faults_named(state):
+            mine = list(islice(batches, len(state.shard)))
+            numbers = blind_step(
                 state,
-                batches,
-                learning_rate=learning_rate,
-                step=step,
+                mine,
+                learning_rate=rate,
+                step=step + len(taken),
                 stop=training.stop,
                 changing=training.checkpointer.changing,
             )
+        taken.append(Taken(progress=progress, learning_rate=rate, batches=mine, numbers=numbers))
+        done = step + len(taken)
+        if len(taken) == training.window or budget.validation_due(done) or training.checkpointer.is_due(done):
+            break
+        progress = budget.progress(done)
+    return taken
+
+
+def guarded_step(training: Training, batches: Iterable[Batch], *, learning_rate: float, step: int) -> StepRecord:
+    """`train_step`, timed; where memory runs out OutOfMemoryError, one line with a smaller batch to try."""
+    with training.waiting.step(), _faults_named(training.state):
+        return train_step(
+            training.state,
+            batches,
+            learning_rate=learning_rate,
+            step=step,
+            stop=training.stop,
+            changing=training.checkpointer.changing,
+        )
+
+
+@contextmanager
+def _faults_named(state: TrainState) -> Iterator[None]:
+    """OutOfMemoryError where memory runs out, DeviceLostError where the device is gone, in place of torch's errors."""
+    try:
+        yield
+        return
     except (RuntimeError, MemoryError, OSError) as error:
+        if is_device_lost(error):
+            raise device_lost(error, state.ranks.device) from None
         if not is_out_of_memory(error):
             raise
     raise out_of_memory(state.recipe, state.ranks.device)  # here the tensors are gone that the error's frames held

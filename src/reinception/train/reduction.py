@@ -205,6 +205,8 @@ class BatchStatistics:
     def __init__(self, network: Network) -> None:
         self._norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         self._momenta = [module.momentum for module in self._norms]
+        self._weights_of: tuple[tuple[int, float], ...] | None = None
+        self._weights = torch.empty(0)
 
     def _training(self) -> list[nn.BatchNorm2d]:
         return [norm for norm in self._norms if norm.training]
@@ -240,8 +242,12 @@ class BatchStatistics:
     def update(self, rows: Tensor) -> None:
         """Moves the running statistics by the batch statistics of each replica, (R, c), first to last."""
         running = self.row()
-        weights = [torch.full((2 * norm.num_features,), norm.momentum or 0.0) for norm in self._training()]
-        weight = torch.cat(weights).to(running) if weights else running
+        norms = self._training()
+        key = tuple((norm.num_features, norm.momentum or 0.0) for norm in norms)
+        if key != self._weights_of:  # made once: to send it to a GPU is to wait for it
+            weights = [torch.full((2 * num,), momentum) for num, momentum in key]
+            self._weights_of, self._weights = key, torch.cat(weights).to(running) if weights else running
+        weight = self._weights
         for row in rows:
             running.lerp_(row, weight)
         self._restore(running)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from reinception.train.distill import TeacherTargets
 from reinception.train.finetune import fix, learning_stages, training_mode
 from reinception.train.forward import forward_of
 from reinception.train.loss import training_loss
+from reinception.train.loss_scale import LossScale
 from reinception.train.mixing import mix
 from reinception.train.optim import (
     ParameterAverage,
@@ -56,6 +57,7 @@ class TrainState:
     step: StepKind = "plain"
     frequencies: Tensor | None = None
     learning: tuple[str, ...] = field(init=False)
+    scale: LossScale = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     average: ParameterAverage[Network] = field(init=False)
     statistics: BatchStatistics = field(init=False)
@@ -64,6 +66,7 @@ class TrainState:
     def __post_init__(self) -> None:
         self.network.set_batch_norm_decay(self.recipe.batch_norm_decay)
         fix(self.network, self.freeze, self.recipe.batch_norm)
+        self.scale = LossScale(is_used=self.dtype == torch.float16)
         self.average = ParameterAverage(self.network, self.recipe.parameter_average)
         stages = [name for name, _ in self.network.arch.stages]
         rates = stage_rates(stages, self.recipe.layer_decay)
@@ -113,6 +116,18 @@ class TrainState:
         """The replicas of a step that this rank computes."""
         return self.ranks.shard(self.recipe.replicas)
 
+    def record(self, numbers: Sequence[float], *, learning_rate: float, is_finite: bool) -> StepRecord:
+        """A step with these `numbers`: main loss, auxiliary loss, norm of the gradient."""
+        loss, auxiliary_loss, norm = numbers
+        return StepRecord(
+            loss=loss,
+            auxiliary_loss=auxiliary_loss if self.network.arch.aux else None,
+            learning_rate=learning_rate,
+            gradient_norm=norm,
+            clipped=self.recipe.clip_norm is not None and norm > self.recipe.clip_norm,
+            skipped=not is_finite,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
@@ -146,7 +161,7 @@ def accumulate(state: TrainState, batches: Iterable[Batch], *, step: int, stop: 
                 losses = training_loss(outputs, labels, state.recipe, state.frequencies)
                 if state.teacher is not None:
                     losses = state.teacher.added(losses, outputs.logits, batch)
-                usable = state.reducer.backward(losses.total)
+                usable = state.reducer.backward(losses.total * state.scale.factor)
             auxiliary = torch.zeros_like(losses.main) if losses.auxiliary is None else losses.auxiliary
             numbers = [number.detach().float().reshape(1) for number in (losses.main, auxiliary, usable)]
             rows.append(torch.cat([*numbers, state.statistics.row().to(state.ranks.device)]))
@@ -171,28 +186,54 @@ def train_step(
     whatever rank, and the step changes nothing on any. `changing` surrounds what must happen together or not at all.
     Interrupted, before anything is changed, where any rank was asked to stop.
     """
-    recipe, norm = state.recipe, math.nan
-    network = training_mode(state.network, state.learning, recipe.batch_norm)
-    rows = accumulate(state, batches, step=step, stop=stop)
+    training_mode(state.network, state.learning, state.recipe.batch_norm)
+    norm, rows = math.nan, accumulate(state, batches, step=step, stop=stop)
     if bool(rows.isfinite().all()):
-        state.reducer.finish()
-        norm = float(clip_by_global_norm(network.parameters(), recipe.clip_norm))
+        norm = float(_gradient_norm(state))
     is_finite = math.isfinite(norm)
     if is_finite:
-        set_learning_rate(state.optimizer, learning_rate)
         with changing():
-            state.optimizer.step()
-            state.statistics.update(rows[:, 3:])
-            state.average.update()
-    loss, auxiliary_loss = rows[:, :2].double().mean(dim=0).tolist()
-    return StepRecord(
-        loss=loss,
-        auxiliary_loss=auxiliary_loss if network.arch.aux else None,
-        learning_rate=learning_rate,
-        gradient_norm=norm,
-        clipped=recipe.clip_norm is not None and norm > recipe.clip_norm,
-        skipped=not is_finite,
-    )
+            _update(state, rows, learning_rate)
+    state.scale.update(is_finite=is_finite)
+    losses = rows[:, :2].double().mean(dim=0).tolist()
+    return state.record([*losses, norm], learning_rate=learning_rate, is_finite=is_finite)
+
+
+def blind_step(
+    state: TrainState,
+    batches: Iterable[Batch],
+    *,
+    learning_rate: float,
+    step: int,
+    stop: StopRequest,
+    changing: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Tensor:
+    """`train_step` without a look at its numbers, and so without waiting for the device: it changes everything in any
+    case. Returns main loss, auxiliary loss and norm of the gradient, (3,) on the device, NaN where one is not finite:
+    then the caller has to go back."""
+    training_mode(state.network, state.learning, state.recipe.batch_norm)
+    rows = accumulate(state, batches, step=step, stop=stop)
+    norm = _gradient_norm(state).double()
+    with changing():
+        _update(state, rows, learning_rate)
+    state.scale.update(is_finite=True)
+    numbers = torch.cat([rows[:, :2].double().mean(dim=0), norm.reshape(1)])
+    return torch.where(rows.isfinite().all(), numbers, torch.nan)
+
+
+def _gradient_norm(state: TrainState) -> Tensor:
+    """Leaves the mean gradient in the parameters, clipped; its norm before that, a scalar on the device."""
+    state.reducer.finish()
+    state.scale.unscale(state.network.parameters())
+    return clip_by_global_norm(state.network.parameters(), state.recipe.clip_norm)
+
+
+def _update(state: TrainState, rows: Tensor, learning_rate: float) -> None:
+    """The optimizer's step, the batch statistics of `rows`, the average."""
+    set_learning_rate(state.optimizer, learning_rate)
+    state.optimizer.step()
+    state.statistics.update(rows[:, 3:])
+    state.average.update()
 
 
 def _inputs(state: TrainState, batch: Batch, step: int, replica: int) -> tuple[Tensor, Tensor]:

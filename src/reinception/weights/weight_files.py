@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reinception.errors import ReinceptionError, first_line
+from reinception.files import utf8_name
 from reinception.model.artifact import METADATA_KEY, MODEL_NAME
 from reinception.weights import hdf5
 
@@ -142,10 +143,10 @@ def _digests(file: Path) -> tuple[str, str]:
 
 def _safetensors(file: Path) -> tuple[dict[str, Tensor], bool]:
     try:
-        with safe_open(file, framework="pt") as opened:
+        with utf8_name(file) as name, safe_open(name, framework="pt") as opened:
             is_ours = METADATA_KEY in (opened.metadata() or {})
             # copies, as what the reader gives are views of the file, which may be written to
-            return {name: opened.get_tensor(name).clone() for name in opened.keys()}, is_ours  # noqa: SIM118
+            return {one: opened.get_tensor(one).clone() for one in opened.keys()}, is_ours  # noqa: SIM118
     except SafetensorError as error:
         raise ReinceptionError(f"not a whole .safetensors file ({error}); copy or download it again") from None
 

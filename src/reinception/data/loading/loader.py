@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import count
 
 import numpy as np
@@ -152,6 +152,13 @@ class TrainingStream:
         return self._cache.get(index, read) if self._cache else read()
 
 
+@cache
+def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """A number for each channel, on the scale of bytes, (1, 3, 1, 1). Sent once: a GPU is waited for each time."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32).mul_(255).view(1, 3, 1, 1).to(device)
+
+
 def normalise(
     images: torch.Tensor,
     preprocessing: Preprocessing,
@@ -167,10 +174,7 @@ def normalise(
         floats = images.to(dtype=torch.float32, memory_format=memory_format, copy=True)
         std, mean = torch.std_mean(floats, dim=(1, 2, 3), correction=0, keepdim=True)
         return floats.sub_(mean).div_(std.clamp_(min=LEAST_STD)).to(dtype=dtype, memory_format=memory_format)
-    centre, scale = (
-        torch.tensor(values, dtype=torch.float32, device=images.device).mul_(255).view(1, 3, 1, 1)
-        for values in (preprocessing.mean, preprocessing.std)
-    )
+    centre, scale = (_channels(values, images.device) for values in (preprocessing.mean, preprocessing.std))
     floats = images.to(dtype=torch.float32, memory_format=memory_format, copy=True).sub_(centre).div_(scale)
     return floats.to(dtype=dtype, memory_format=memory_format)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.backends import kept
+from reinception.inference.backends.inductor_backend import InductorBackend
 from reinception.inference.backends.network_backend import BackendName, NetworkBackend, Output, Rows, Task
 from reinception.inference.backends.openvino_backend import OpenVinoBackend, default_streams, has_openvino, key_of
 from reinception.inference.backends.torch_backend import TorchBackend
@@ -59,6 +60,8 @@ def named(backend: BackendName, task: Task) -> NetworkBackend:
     """The backend of this name. UsageError where it is not installed or computes on other devices only."""
     if backend == "openvino":
         return OpenVinoBackend(task)
+    if backend == "inductor":
+        return InductorBackend(task)
     dtype = torch.float32 if task.precision == "fp32" else torch.bfloat16
     return TorchBackend(task.network, task.preprocessing, task.device, dtype)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import io
 import json
 import threading
@@ -42,10 +41,13 @@ FORMAT = 1
 
 def has_openvino() -> bool:
     """Whether the package openvino is there."""
-    try:
-        return importlib.util.find_spec("openvino") is not None
-    except ModuleNotFoundError:
-        return False
+    return machine.is_installed("openvino")
+
+
+def require_openvino() -> None:
+    """UsageError where the package openvino is not there."""
+    if not has_openvino():
+        raise UsageError("backend openvino needs the package openvino: pip install 'reinception[fast]'")
 
 
 def default_streams() -> int:
@@ -62,11 +64,14 @@ class OpenVinoBackend:
         block_size: images computed together.
         streams: blocks computed at once; None for `default_streams`.
         model: the graph to compile; None for the task's own. int8 needs one that is quantized.
+        fingerprint: of that graph.
 
     Raises:
         UsageError: the package openvino is not there, or the device is not the processor.
         ReinceptionError: the network has a layer that OpenVINO cannot compute.
     """
+
+    name: BackendName = "openvino"
 
     def __init__(
         self,
@@ -75,13 +80,16 @@ class OpenVinoBackend:
         block_size: int = 8,
         streams: int | None = None,
         model: Callable[[], openvino.Model] | None = None,
+        fingerprint: str = "",
     ) -> None:
         if task.device.type != "cpu":
             raise UsageError(f"backend openvino computes on the processor, not on {task.device}: leave one of them out")
-        if not has_openvino():
-            raise UsageError("backend openvino needs the package openvino: pip install 'reinception[fast]'")
-        self._task, self._make = task, model or (lambda: own_graph(task))
-        self._block_size, self._streams = block_size, streams or default_streams()
+        require_openvino()
+        self._task, self._fingerprint = task, fingerprint
+        self._make = model or (lambda: own_graph(task))
+        self.precision: NetworkPrecision = task.precision
+        self.block_size, self._streams = block_size, streams or default_streams()
+        self.in_flight = self._streams + 1  # so that none of the streams waits for the next batch
         self._head = ClassifierHead(task.network)
         self._compiled: dict[int, openvino.CompiledModel] = {}
         self._lock = threading.Lock()
@@ -89,26 +97,9 @@ class OpenVinoBackend:
         self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="openvino")
         self._network(self._streams)
 
-    @property
-    def name(self) -> BackendName:
-        return "openvino"
-
-    @property
-    def precision(self) -> NetworkPrecision:
-        return self._task.precision
-
-    @property
-    def block_size(self) -> int:
-        return self._block_size
-
-    @property
-    def in_flight(self) -> int:
-        """One more than are computed at once, so that none of the streams waits for the next batch."""
-        return self._streams + 1
-
     def submit(self, images: Tensor, output: Output) -> Pending:
         # Fewer than a block are wanted soon rather than cheaply: all cores then work on them.
-        streams = self._streams if len(images) >= self._block_size else 1
+        streams = self._streams if len(images) >= self.block_size else 1
         network = self._network(streams)
         values = np.ascontiguousarray(self._task.values(images).permute(0, 2, 3, 1).numpy())
         features: Future[Rows] = self._pool.submit(self._features, network, streams, values)
@@ -127,7 +118,7 @@ class OpenVinoBackend:
     def _network(self, streams: int) -> openvino.CompiledModel:
         with self._lock:
             if streams not in self._compiled:
-                self._compiled[streams] = compiled(self._task, streams, self._make)
+                self._compiled[streams] = compiled(self._task, streams, self._make, self._fingerprint)
             return self._compiled[streams]
 
 
@@ -138,7 +129,9 @@ def own_graph(task: Task) -> openvino.Model:
     return openvino_model(task.program(), task.side, takes_bytes=task.takes_bytes)
 
 
-def compiled(task: Task, streams: int, make: Callable[[], openvino.Model]) -> openvino.CompiledModel:
+def compiled(
+    task: Task, streams: int, make: Callable[[], openvino.Model], fingerprint: str = ""
+) -> openvino.CompiledModel:
     """The network compiled, from the cache or by compiling what `make` gives, which is then kept."""
     import openvino
 
@@ -150,7 +143,7 @@ def compiled(task: Task, streams: int, make: Callable[[], openvino.Model]) -> op
         # Pinned threads of two processes would share cores while others idle.
         "ENABLE_CPU_PINNING": False,
     }
-    name = f"{key_of(task, {'kind': 'openvino', 'format': FORMAT})}.compiled"
+    name = f"{key_of(task, {'kind': 'openvino', 'format': FORMAT, 'graph': fingerprint})}.compiled"
     content = kept.read(name)
     if content is not None:
         try:

@@ -29,15 +29,14 @@ class TorchBackend:
         dtype: float32 or bfloat16, of convolutions and products.
     """
 
+    name: BackendName = "torch"
+    in_flight = 0
+
     def __init__(
         self, network: Network, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.preprocessing, self.device, self.dtype = preprocessing, device, dtype
         self.network = _copy(network, device, dtype)
-
-    @property
-    def name(self) -> BackendName:
-        return "torch"
 
     @property
     def precision(self) -> NetworkPrecision:
@@ -52,10 +51,6 @@ class TorchBackend:
         were as cheap as 32 to within 3 % for Inception-v3 at 299 pixels, and waste less where there are few images.
         """
         return block_size(self.device)
-
-    @property
-    def in_flight(self) -> int:
-        return 0
 
     def submit(self, images: Tensor, output: Output) -> Future[Rows]:
         with torch.inference_mode(), machine.autocast(self.dtype, self.device):

@@ -156,13 +156,19 @@ class Parquet(_Spooled[Result]):
 FORMATS = {".csv": Csv, ".jsonl": JsonLines, ".npz": Npz, ".parquet": Parquet}
 
 
-def format_of(out: Path, rows: Rows[Result]) -> Format[Result]:
-    """The format that the ending of `out` names. UsageError for another one; ReinceptionError without pyarrow."""
-    if (kind := FORMATS.get(out.suffix.lower())) is None:
+def require_format(out: Path) -> None:
+    """UsageError where the ending of `out` names no format; ReinceptionError where it needs pyarrow, which is not
+    installed."""
+    if (ending := out.suffix.lower()) not in FORMATS:
         raise UsageError(f"{out}: the ending of -o says what is written: {', '.join(FORMATS)}")
-    if kind is Parquet:
+    if FORMATS[ending] is Parquet:
         _pyarrow()
-    return kind(rows)
+
+
+def format_of(out: Path, rows: Rows[Result]) -> Format[Result]:
+    """The format that the ending of `out` names, as `require_format`."""
+    require_format(out)
+    return FORMATS[out.suffix.lower()](rows)
 
 
 def _pyarrow() -> tuple[ModuleType, ModuleType]:

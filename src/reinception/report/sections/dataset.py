@@ -57,6 +57,7 @@ def dataset(run: Run, table: PredictionTable | None) -> DatasetSection | None:
         )
         sentence = f"{count(sum(totals), 'image')} in {count(len(names), 'class', 'classes')}, {sizes}."
         sentence += "".join(f" Note: {note}." for note in run.config.get("notes", ()))
+        sentence += _in_training(run.config.get("recipe"))
     return DatasetSection(
         sentence=sentence,
         splits=splits,
@@ -89,3 +90,12 @@ def _samples(run: Run, table: PredictionTable) -> Iterator[tuple[str, tuple[Repo
         yield "", tuple(one for _, images in rows for one in images)
     else:
         yield from rows
+
+
+def _in_training(recipe: object) -> str:
+    """How the training images were changed and drawn, as the run's recipe says; nothing where it does not."""
+    if not isinstance(recipe, Mapping) or "augmentation" not in recipe:
+        return ""
+    said = f" Distorted in training: {recipe['augmentation']}."
+    balance = recipe.get("balance", "none")
+    return said if balance == "none" else f"{said} For rare classes: {balance.replace('_', ' ')}."

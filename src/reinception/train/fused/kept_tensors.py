@@ -104,7 +104,7 @@ class KeptNormalised(Kept):
         """Gradients for the inputs, gamma and beta, from the `gradient` for the output; takes it once."""
         inputs, norm = self.inputs, self._norm
         if self._is_rectified:
-            gradient = torch.ops.aten.threshold_backward(gradient, self.take(), 0)
+            gradient = masked(gradient, self.take())
         else:
             self.take()
         return torch.ops.aten.native_batch_norm_backward(
@@ -120,7 +120,14 @@ class KeptConcatenation(Kept):
 
     def __init__(self, parts: Sequence[Kept]) -> None:
         super().__init__()
-        self._parts = [part.announce() for part in parts]
+        self._parts = list(parts)
+
+    def announce(self) -> Kept:
+        """Its parts are taken once, where it is taken at all: the last of a network is averaged, and never is."""
+        if self._uses == 0:
+            for part in self._parts:
+                part.announce()
+        return super().announce()
 
     def _compute(self) -> Tensor:
         tensors = [part.take() for part in self._parts]
@@ -131,3 +138,11 @@ class KeptConcatenation(Kept):
 
     def _forget(self) -> None:
         self._parts = []
+
+
+def masked(gradient: Tensor, outputs: Tensor) -> Tensor:
+    """A rectifier's gradient, from that for its `outputs`: where they are zero it is zero. In place: of the passes of
+    this package each makes a gradient for one layer alone, unless it is one number for many places."""
+    if 0 in gradient.stride():
+        return torch.ops.aten.threshold_backward(gradient, outputs, 0)
+    return torch.ops.aten.threshold_backward.grad_input(gradient, outputs, 0, grad_input=gradient)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from reinception.model.layers import ConvNorm
-from reinception.train.fused.kept_tensors import Kept, KeptNormalised, KeptTensor
+from reinception.train.fused.kept_tensors import Kept, KeptNormalised, KeptTensor, masked
 
 aten = torch.ops.aten
 CHANNELS_LAST = torch.channels_last
@@ -66,7 +66,7 @@ class ConvHead:
             needed = tuple(one is not None and one.requires_grad for one in self.parameters[2:])
             gradient, gamma, beta = self.output.backward(gradient, (True, needed[0], needed[1]))
         elif isinstance(self.layer.act, nn.ReLU):
-            gradient = aten.threshold_backward(gradient, self.output.take(), 0)
+            gradient = masked(gradient, self.output.take())
         else:
             self.output.take()
         if self.pool is not None:

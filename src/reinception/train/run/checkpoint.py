@@ -180,10 +180,14 @@ class Checkpointer:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def save_if_due(self, step: int) -> None:
-        """After `step` steps, where time or steps since the last checkpoint ask for one."""
+    def is_due(self, step: int) -> bool:
+        """Whether time or steps since the last checkpoint ask for one after `step` steps."""
         by_steps = self._num_steps is not None and step % self._num_steps == 0
-        if by_steps or self._clock() - self._last >= self._seconds:
+        return by_steps or self._clock() - self._last >= self._seconds
+
+    def save_if_due(self, step: int) -> None:
+        """After `step` steps, where one is due."""
+        if self.is_due(step):
             self.save(step)
 
     def save(self, step: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 from statistics import median
 
 import torch
@@ -16,8 +15,9 @@ from reinception.train.config import AUTO, TrainConfig
 from reinception.train.run.choose_step import with_chosen_step
 from reinception.train.run.metadata import precision_name
 from reinception.train.run.open_run import OpenRun, rehearse
+from reinception.train.run.rehearsal import measured_steps
 from reinception.train.run.run_folder import MODELS_AT_ONCE, ROOM_FOR_THE_REST
-from reinception.train.run.suggestion import measured_steps, suggest
+from reinception.train.run.suggestion import suggest
 from reinception.train.waiting import describe_waiting
 
 MEASURED_STEPS = 3
@@ -30,7 +30,7 @@ def dry_run(config: TrainConfig) -> str:
     config = suggest(config, keep_weights=True).config if config.recipe == AUTO else config
     run = with_chosen_step(rehearse(config))
     plan, source, ranks = run.plan, run.source, run.ranks
-    seconds, waiting = measured_steps(run, steps=MEASURED_STEPS)
+    seconds, waiting, memory = measured_steps(run, steps=MEASURED_STEPS)
     images = {split: len(records) for split, records in run.records.items()}
     splits = ", ".join(f"{split} {count:,}" for split, count in images.items() if count)
     parameters = sum(parameter.numel() for parameter in run.network.parameters())
@@ -47,7 +47,7 @@ def dry_run(config: TrainConfig) -> str:
         ("one step", f"{median(seconds):.3g} s ({spread}), {pace:.1f} images/s"),
         ("loading", describe_waiting(waiting, workers=config.workers, input_size=plan.arch.input_size)),
         ("length", _length(run, median(seconds))),
-        ("memory", f"{_peak_bytes(ranks.device) / 2**30:.2f} GiB at its highest in these steps, this whole process"),
+        ("memory", memory.in_words(plan.recipe.batch_size)),
         ("disk", f"{(MODELS_AT_ONCE * model_bytes + ROOM_FOR_THE_REST) / 1e6:,.0f} MB in {config.out}"),
     )
     return "\n".join(f"{name:<9} {what}" for name, what in rows)
@@ -63,10 +63,3 @@ def _length(run: OpenRun, step_seconds: float) -> str:
     steps = max(1, round(recipe.epochs * run.steps_per_epoch))
     whole = steps * step_seconds + recipe.epochs * validation
     return f"{steps:,} steps ({recipe.epochs} epochs) in about {duration(whole)}"
-
-
-def _peak_bytes(device: torch.device) -> int:
-    """The most memory so far: of the GPU, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -44,7 +44,8 @@ def fit_head(run: OpenRun, training: Training, *, first_step: int) -> int:
         "once; the classifier is then solved for, so that epochs, batch size, learning rate and time budget play no "
         "part" + ("; the recipe's distortions are off: --views 2 or more has them" if config.views == 1 else "")
     )
-    trunk = frozen_trunk(run, training.state.network, precision=config.precision)
+    asked: Precision = "auto" if config.precision == "fp16" else config.precision  # the plan refuses it
+    trunk = frozen_trunk(run, training.state.network, precision=asked)
     records = run.records["train"]
     features = torch.cat([trunk.rows(records, view) for view in range(config.views)])
     targets = _targets(records, training.state.network.arch.num_classes).repeat(config.views, 1)

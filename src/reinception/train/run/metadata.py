@@ -53,7 +53,7 @@ def describe_machine(out: Path, device: torch.device, dtype: torch.dtype) -> dic
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    return "bf16" if dtype == torch.bfloat16 else "fp32"
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32")
 
 
 def describe_model(plan: Plan, source: Source, training: Mapping[str, Any]) -> Manifest:

@@ -7,7 +7,8 @@ import dataclasses
 import json
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from reinception.data.sources.understanding import understand
 from reinception.distributed import Ranks, require_same
 from reinception.errors import ReinceptionError
 from reinception.inference.compute import Compute
-from reinception.machine import Precision, choose_device, precision
+from reinception.machine import Precision, choose_device, training_precision
 from reinception.model.artifact import Manifest
 from reinception.model.build import Network, build
 from reinception.train.config import TrainConfig
@@ -48,6 +49,8 @@ from reinception.train.run.signals import StopRequest
 
 NAMED_PROBLEMS = 3
 FINISHED_NAME = "finished.json"
+IMBALANCE = 2
+"""So many times as many images of one class as of another are worth a line."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +82,7 @@ class OpenRun:
     @property
     def dtype(self) -> torch.dtype:
         """What the heavy layers compute in."""
-        return precision(self.plan.config.precision, self.ranks.device)
+        return training_precision(self.plan.config.precision, self.ranks.device)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -97,7 +100,7 @@ class OpenRun:
 
 def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: RunLock) -> OpenRun:
     """A new run: its images checked, its folder made."""
-    out, dtype = Path(plan.config.out), precision(plan.config.precision, ranks.device)
+    out, dtype = Path(plan.config.out), training_precision(plan.config.precision, ranks.device)
     refuse_unusable(out)
     ranks.barrier()  # all have found `out` free; now the first may make it
     source = open_data(plan, console)
@@ -105,7 +108,7 @@ def begin(plan: Plan, ranks: Ranks, console: Console, stop: StopRequest, lock: R
     network = plan.network()
     _check_images(source, plan, network, console, ranks)
     refuse_without_room(out, model_bytes=sum(tensor.nbytes for tensor in network.state_dict().values()))
-    for note in plan.notes:
+    for note in (*plan.notes, *_imbalance(source, plan)):
         console.say(note)
     folder = None
     if ranks.is_first:
@@ -176,7 +179,7 @@ def _reopened_folder(
     Checkpoints(out / FOLDER_NAME).forget_after(0 if checkpoint is None else checkpoint.step)
     if checkpoint is None:
         folder = RunFolder.begun_again(out)
-        dtype = precision(plan.config.precision, ranks.device)
+        dtype = training_precision(plan.config.precision, ranks.device)
         folder.write_json("environment.json", describe_machine(out, ranks.device, dtype))
     else:
         folder = RunFolder.reopened(out, checkpoint.document["folder"])
@@ -236,6 +239,17 @@ def _restore_environment(checkpoint: Checkpoint, device: torch.device, console: 
         console.say(f"WARNING: {'; '.join(changed)}: the run goes on, but not to the same bits")
 
 
+def _imbalance(source: Source, plan: Plan) -> Iterator[str]:
+    """A line where classes have very unequal numbers of training images, with what is done about it."""
+    counts = Counter(record.target for record in source.split("train"))
+    (common, most), (rare, fewest) = counts.most_common(1)[0], counts.most_common()[-1]
+    if most < IMBALANCE * fewest:
+        return
+    names, how = source.classes, plan.recipe.balance
+    done = "nothing is done about it; see --balance" if how == "none" else f"--balance {how}"
+    yield f"classes are unequal: {names[common]!r} {most:,} images, {names[rare]!r} {fewest:,}; {done}"
+
+
 # -- data and device --------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +303,8 @@ def _check_images(source: Source, plan: Plan, network: Network, console: Console
 def _without_kept(records: Sequence[Record], plan: Plan, network: Network, device: torch.device) -> list[Record]:
     """The records whose features under the frozen trunk of `network` are not in the cache."""
     remaining = list(records)
-    kinds: tuple[Precision, ...] = ("fp32", plan.config.precision)
+    asked = plan.config.precision
+    kinds: tuple[Precision, ...] = ("fp32", "auto" if asked == "fp16" else asked)  # the plan refuses fp16
     for kind in dict.fromkeys(kinds):
         compute = Compute(device=str(device), precision=kind, workers=plan.config.workers)
         root = features_root(plan.config.cache)

@@ -1,4 +1,4 @@
-"""Out of memory: recognising it, and advice to compute the same images of a step in smaller batches."""
+"""Out of memory, or a device that is lost: recognising it, and advice how the same images are computed after all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 
 import torch
 
-from reinception.errors import ReinceptionError, UsageError
+from reinception.errors import ReinceptionError, UsageError, first_line
 from reinception.recipe import Recipe
 
 LEAST_BATCH = 2  # batch norm has nothing to normalise in less
@@ -30,6 +30,30 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID_WITHOUT_MEMORY)
+
+
+class DeviceLostError(ReinceptionError):
+    """The device does not answer any more, and what it held is gone."""
+
+
+# Of a driver that has reset the device, a device that has fallen off the bus, or a fault that its context does not
+# survive: torch then fails in every further call.
+SAID_WITHOUT_DEVICE = (
+    *("device-side assert", "unspecified launch failure", "illegal memory access", "device lost", "unknown error"),
+    *("uncorrectable ECC", "hardware", "CUDA-capable device", "driver shutting down", "fallen off the bus"),
+)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether `error` says that the GPU is lost for this process."""
+    said = str(error)
+    is_cuda = "CUDA error" in said or "HIP error" in said or type(error).__name__ == "AcceleratorError"
+    return isinstance(error, RuntimeError) and is_cuda and any(words in said for words in SAID_WITHOUT_DEVICE)
+
+
+def device_lost(error: BaseException, device: torch.device) -> DeviceLostError:
+    """The error for a run whose device is gone; the steps since the last checkpoint are lost with it."""
+    return DeviceLostError(f"{device} is lost ({first_line(error)}); the last checkpoint is whole")
 
 
 def at_most_half(batch_size: int) -> int | None:

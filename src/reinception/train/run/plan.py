@@ -12,7 +12,7 @@ from typing import Any, get_args
 from reinception import family, recipe
 from reinception.documents import Documents
 from reinception.errors import ReinceptionError, UsageError
-from reinception.machine import Precision
+from reinception.machine import TrainingPrecision
 from reinception.model.artifact import NO_CLASSIFIER, load
 from reinception.model.build import Network, build
 from reinception.preprocess import Preprocessing
@@ -20,7 +20,7 @@ from reinception.recipe import Recipe
 from reinception.report.formatting import count
 from reinception.spec import Arch, Conv, minimum_input_size, trace
 from reinception.train.config import AUTO, DEFAULT_MODEL, AuxMode, Freeze, Reduction, StepKind, TrainConfig
-from reinception.train.finetune import frozen_stages, matching_outputs, start_from
+from reinception.train.finetune import frozen_stages, matching_outputs, start_from, training_side
 from reinception.train.run.out_of_memory import divided
 from reinception.train.run.tensorboard import require_tensorboard
 from reinception.weights.convert import Conversion, convert
@@ -200,7 +200,7 @@ def _check_numbers(config: TrainConfig) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {getattr(config, name)}")
     if config.val_fraction + config.test_fraction >= 1:
         raise UsageError("--val-fraction and --test-fraction leave nothing to train on")
-    kinds = {"aux": AuxMode, "freeze": Freeze, "precision": Precision, "reduction": Reduction, "step": StepKind}
+    kinds = {"aux": AuxMode, "freeze": Freeze, "precision": TrainingPrecision, "reduction": Reduction, "step": StepKind}
     for name, kind in kinds.items():
         if getattr(config, name) not in get_args(kind):
             raise UsageError(f"--{name} {getattr(config, name)!r}: choose one of {', '.join(get_args(kind))}")
@@ -212,6 +212,8 @@ def _check_numbers(config: TrainConfig) -> None:
 def _check_frozen(config: TrainConfig) -> None:
     if config.recipe == AUTO and (config.time_budget_seconds is None or config.folds is not None):
         raise UsageError("--recipe auto chooses for one run of --time-budget: give that, and leave --folds out")
+    if config.freeze == "trunk" and config.precision == "fp16":
+        raise UsageError("--freeze trunk computes features in fp32 or bf16: leave --precision fp16 out")
     if config.views < 1:
         raise UsageError(f"--views must be at least 1, got {config.views}")
     if config.views > 1 and config.freeze != "trunk":
@@ -281,7 +283,7 @@ def _base(config: TrainConfig, learned: Conversion | None) -> tuple[Arch, Prepro
 
 def _smallest(arch: Arch, chosen: Recipe) -> int:
     """Pixels of the side of the first training images, which are the smallest."""
-    return arch.input_size if chosen.growth is None else chosen.growth.side(arch.input_size, 0.0)
+    return training_side(chosen.growth, arch, 0.0)
 
 
 def _with_aux(config: TrainConfig, arch: Arch, chosen: Recipe) -> tuple[Arch, str]:

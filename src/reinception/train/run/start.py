@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +20,7 @@ from reinception.errors import Interrupted, ReinceptionError
 from reinception.inference.compute import Compute
 from reinception.machine import choose_device
 from reinception.report.page import write_report
+from reinception.train.ahead import window_of
 from reinception.train.budget import Budget, StepBudget, TimeBudget, Turn
 from reinception.train.config import AUTO, TrainConfig
 from reinception.train.distill import Teacher, TeacherTargets
@@ -30,12 +33,13 @@ from reinception.train.run.fit_head import fit_head
 from reinception.train.run.log import BestWeights, RunLogger
 from reinception.train.run.metadata import numeric_environment
 from reinception.train.run.open_run import FINISHED_NAME, OpenRun, begin, read_plan, reopen, was_begun_by
-from reinception.train.run.out_of_memory import OutOfMemoryError
+from reinception.train.run.out_of_memory import DeviceLostError, OutOfMemoryError
 from reinception.train.run.plan import Plan, make_plan
 from reinception.train.run.run_folder import LAST_NAME
 from reinception.train.run.run_lock import RunLock
 from reinception.train.run.signals import StopRequest
 from reinception.train.run.tensorboard import Scalars
+from reinception.train.run.time_plan import plan_time, seconds_per_image
 from reinception.train.run.verdict import judge, predict_split
 from reinception.train.step import TrainState
 from reinception.train.waiting import ImageWait, describe_waiting
@@ -43,18 +47,22 @@ from reinception.train.waiting import ImageWait, describe_waiting
 __all__ = ["TrainConfig", "resume", "train"]
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, *, began: float | None = None) -> Path:
     """Trains as `config` says and returns the new run folder.
 
     What can be known to fail is refused before anything is written: ReinceptionError (UsageError where the request
     makes no sense), one line. Progress goes to the standard error stream. Seeds torch's global generator. Under
     torchrun every rank calls it, and after a restart of theirs it goes on with the run it had begun.
 
+    A time budget holds for the whole call: start, training, validations, judging, report. It is counted from `began`,
+    a moment of time.monotonic() (default: now).
+
     With `config.folds` and no `config.fold` it is a cross-validation: the folder has a run for each fold.
     """
     if config.folds is not None and config.fold is None:
         return cross_validate(config, train=train, resume=resume)
-    return _run(make_plan(config), is_resumed=False)
+    began = time.monotonic() if began is None else began
+    return _run(make_plan(config), is_resumed=False, began=began)
 
 
 def resume(run: str | Path, **changes: Any) -> Path:
@@ -69,10 +77,10 @@ def resume(run: str | Path, **changes: Any) -> Path:
     """
     if is_cross_validation(Path(run)):
         return cross_validate(Path(run), train=train, resume=partial(resume, **changes))
-    return _run(read_plan(Path(run)).changed(changes), is_resumed=True)
+    return _run(read_plan(Path(run)).changed(changes), is_resumed=True, began=time.monotonic())
 
 
-def _run(plan: Plan, *, is_resumed: bool) -> Path:
+def _run(plan: Plan, *, is_resumed: bool, began: float) -> Path:
     """The run of `plan` from its beginning or its last checkpoint to its report; returns its folder."""
     out = Path(plan.config.out)
     ranks = Ranks(choose_device(plan.config.device))
@@ -93,6 +101,8 @@ def _run(plan: Plan, *, is_resumed: bool) -> Path:
             run = run if is_solved else with_chosen_step(run)
             training = wire(run)
             first_step = 0 if run.checkpoint is None else run.checkpoint.step
+            if not is_solved:
+                _divide_time(run, training, began)
             if first_step == 0 and not is_solved:
                 training.checkpointer.save(0)  # from here on there is always something to resume from
             if is_solved:
@@ -132,6 +142,8 @@ def _stoppable(out: Path, console: Console) -> Iterator[StopRequest]:
             raise Interrupted(how(), number=interruption.number) from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(how()) from None
+        except DeviceLostError as error:
+            raise DeviceLostError(f"{error}; {how()}") from None
         except OutOfMemoryError as error:
             if not error.flags:
                 raise
@@ -183,6 +195,7 @@ def wire(run: OpenRun) -> Training:
         checkpointer=_checkpointer(run, state, logger, best, budget),
         stop=run.stop,
         waiting=waiting,
+        window=window_of(state),
         predict_validation=partial(predict_split, run, average, "val", run.dtype) if run.records["val"] else None,
         rate_ceiling=plan.rate_ceiling,
         say=run.console.say,
@@ -201,6 +214,7 @@ def _restore(checkpoint: Checkpoint, state: TrainState, logger: RunLogger, best:
             state.resume_learning(learning["stages"])
             if state.num_learning != learning["parameters"]:
                 raise KeyError(f"{learning['parameters']:,} parameters learned, now {state.num_learning:,} would")
+        state.scale.resume(checkpoint.document.get("loss_scale", state.scale.to_json()))
     except (KeyError, TypeError) as error:
         raise ReinceptionError(
             f"the checkpoint of step {checkpoint.step} is not one that this version can resume ({error}); finish the "
@@ -250,6 +264,27 @@ def _budget(run: OpenRun, spent_seconds: float) -> Budget:
     return StepBudget(num_steps=num_steps, steps_per_epoch=run.steps_per_epoch)
 
 
+def _divide_time(run: OpenRun, training: Training, began: float) -> None:
+    """Leaves of a time budget what the command needs before and after training. A resumed run keeps its division."""
+    budget, total = training.budget, run.plan.config.time_budget_seconds
+    if not isinstance(budget, TimeBudget) or total is None:
+        return
+    if run.checkpoint is not None:
+        budget.seconds = run.checkpoint.document.get("training_seconds") or budget.seconds
+        return
+    network, recipe = training.state.average.network, run.plan.recipe
+    num_judged = len(run.records["val"]) + len(run.records["test"])
+    cost = seconds_per_image(network, run.plan.preprocessing, batch_size=recipe.batch_size)
+    plan = plan_time(
+        total,
+        start=time.monotonic() - began,
+        seconds_per_image=cost,
+        num_judged=math.ceil(num_judged / run.ranks.world_size),
+    )
+    budget.seconds = plan.training
+    run.console.say(str(plan))
+
+
 def _checkpointer(
     run: OpenRun, state: TrainState, logger: RunLogger, best: BestWeights, budget: Budget
 ) -> Checkpointer:
@@ -261,7 +296,9 @@ def _checkpointer(
             "journal": logger.to_json(),
             "kept": best.to_json(),
             "learning": {"stages": list(state.learning), "parameters": state.num_learning},
+            "loss_scale": state.scale.to_json(),
             "budget_seconds": budget.elapsed,
+            "training_seconds": budget.seconds if isinstance(budget, TimeBudget) else None,
             "turn": None if budget.turn is None else dataclasses.asdict(budget.turn),
             "num_stale": best.num_stale,
             "folder": run.folder.position(),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from statistics import fmean, median
 from typing import Any
 
@@ -20,11 +18,9 @@ from reinception.recipe import Recipe
 from reinception.report.formatting import count, duration
 from reinception.spec.cost import multiply_adds
 from reinception.train.config import TrainConfig
-from reinception.train.loop import guarded_step
-from reinception.train.optim import learning_rate_at
 from reinception.train.run.metadata import precision_name
 from reinception.train.run.open_run import OpenRun, rehearse
-from reinception.train.run.start import wire
+from reinception.train.run.rehearsal import measured_steps
 
 USUAL_SECONDS = 600.0
 """The time that is planned for where none is given."""
@@ -63,6 +59,11 @@ class TrainingCandidate:
     @property
     def is_enough(self) -> bool:
         return self.passes >= self.enough
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether only a classifier is solved for."""
+        return self.changes.get("freeze") == "trunk"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ def suggest(config: TrainConfig, *, keep_weights: bool = False) -> Suggestion:
     with torch.random.fork_rng(enabled=True):
         small = dataclasses.replace(bare, weights=None, width=_PROBE[0], input_size=_PROBE[1])
         run = rehearse(small)
-        took, waiting = measured_steps(run)
+        took, waiting, _ = measured_steps(run, steps=_MEASURED_STEPS)
         per_image = median(took) / run.plan.images_per_step
         side = _typical_side(run.records["train"])
         usable = USABLE_FRACTION * seconds
@@ -185,7 +186,7 @@ def _fine_tuning(bare: TrainConfig, usable: float, probe: OpenRun) -> list[Train
     """The learned weights at their input size and below, and their frozen trunk under a new classifier."""
     batch = bare.batch_size or _PROBED_BATCH
     run = rehearse(dataclasses.replace(bare, recipe="fine_tune", batch_size=min(batch, _PROBED_BATCH)))
-    (took,), _ = measured_steps(run, steps=1)
+    (took,), _, _ = measured_steps(run, steps=1)
     per_image = took / run.plan.images_per_step
     native, num = run.plan.arch.input_size, len(run.records["train"])
     work = multiply_adds(run.plan.arch)
@@ -202,6 +203,8 @@ def _fine_tuning(bare: TrainConfig, usable: float, probe: OpenRun) -> list[Train
                 multiply_adds=round(work * (size / native) ** 2),
             )
         )
+    if bare.balance not in (None, "none") or bare.precision == "fp16":
+        return found  # a classifier is solved for from the labels as they are, in fp32 or bf16
     everything = sum(len(records) for records in probe.records.values())
     seconds = FORWARD_FRACTION * per_image
     found.append(
@@ -220,8 +223,9 @@ def _fine_tuning(bare: TrainConfig, usable: float, probe: OpenRun) -> list[Train
 def choose(
     scratch: Sequence[TrainingCandidate], tuned: Sequence[TrainingCandidate], *, keep_weights: bool
 ) -> tuple[TrainingCandidate, str]:
-    """Which of them, and why. Of `tuned` the last is the frozen trunk."""
-    trained, frozen = tuned[:-1], tuned[-1:]
+    """Which of them, and why. `keep_weights` leaves those from scratch out, where there are others."""
+    trained = [one for one in tuned if not one.is_frozen]
+    frozen = [one for one in tuned if one.is_frozen]
     if fits := [one for one in trained if one.is_enough]:
         best = max(fits, key=lambda one: one.multiply_adds)
         return best, f"because {best.passes:.0f} passes fit, and from {best.enough:g} on learned weights win"
@@ -232,7 +236,7 @@ def choose(
         return best, f"because {also}it is the largest that gets through {ENOUGH_PASSES} passes ({best.passes:.0f})"
     if frozen and (frozen[0].is_enough or keep_weights):
         return frozen[0], f"because {late}, and the learned trunk needs one"
-    best = min(scratch, key=lambda one: one.seconds_per_image)
+    best = min(trained if tuned and keep_weights else scratch, key=lambda one: one.seconds_per_image)
     return best, f"because even the smallest gets through only {best.passes:.1f} passes: give it more time"
 
 
@@ -244,21 +248,7 @@ def _mean_area(recipe: Recipe) -> float:
     return fmean((recipe.growth.side(_POINTS, point) / _POINTS) ** 2 for point in points)
 
 
-# -- measuring ---------------------------------------------------------------------------------------------------------
-
-
-def measured_steps(run: OpenRun, *, steps: int = _MEASURED_STEPS) -> tuple[list[float], float | None]:
-    """Seconds of each of `steps` steps after one that is not counted, and the fraction of them spent waiting."""
-    training, recipe = wire(run), run.plan.recipe
-    training.state.unfreeze(1.0)
-    batches = training.waiting.batches(training.stream.batches())
-    rate = learning_rate_at(recipe.schedule, progress=0.0, epochs=recipe.epochs)
-    took: list[float] = []
-    for step in range(1 + steps):
-        began = time.perf_counter()
-        guarded_step(training, islice(batches, recipe.replicas), learning_rate=rate, step=step)
-        took.append(time.perf_counter() - began)
-    return took[1:], training.waiting.fraction
+# -- the images --------------------------------------------------------------------------------------------------------
 
 
 def _typical_side(records: Sequence[Record]) -> int:

@@ -58,7 +58,8 @@ def _write_test_metrics(
     right, (name, baseline) = metrics.accuracy(table), metrics.majority(table)
     low, high = right.interval()
     run.console.say(
-        f"held-out images: {right.percent:.2f} % of {len(table):,} right (95 % interval {low:.1f} to {high:.1f}); "
+        f"held-out images: {right.percent:.2f} % of {len(table):,} right (95 % interval {low:.1f} to {high:.1f}), "
+        f"balanced accuracy {100 * metrics.balanced_accuracy(table):.2f} %; "
         f"always answering {name!r}: {baseline.percent:.1f} %"
     )
 
@@ -81,7 +82,7 @@ def _probabilities(
 ) -> npt.NDArray[np.float32]:
     batch_size = run.plan.recipe.batch_size
     compute = Compute(
-        precision="fp32" if dtype == torch.float32 else "bf16",
+        precision="bf16" if dtype == torch.bfloat16 else "fp32",
         backend="torch",
         batch_size=batch_size,
         workers=run.plan.config.workers,
