@@ -187,11 +187,15 @@ def convolutions(dtype: torch.dtype, batch_size: int) -> Iterator[tuple[nn.Conv2
     arch = network("inception_v3")
     net = build(arch, seed=0).to(memory_format=torch.channels_last).train()
     seen: list[tuple[nn.Conv2d, torch.Size]] = []
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda module, inputs, _: seen.append((module, inputs[0].shape)))
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, _: seen.append((module, inputs[0].shape)))
+        for module in net.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
     with torch.no_grad():
         net.outputs(torch.zeros(2, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last))
+    for hook in hooks:  # or timing a convolution would add to the list that is gone through
+        hook.remove()
     for module, shape in seen:
         yield module.to(dtype), torch.Size((batch_size, *shape[1:]))
 
