@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -245,6 +246,39 @@ def share_processors() -> None:
         os.environ.update(_SHORT_WAITS)
     if "OMP_NUM_THREADS" not in os.environ and num_processors() < (os.cpu_count() or 1):
         os.environ["OMP_NUM_THREADS"] = str(num_processors())
+
+
+def running_threads(loads: Path = Path("/proc/loadavg"), *, looks: int = 10, seconds: float = 0.3) -> int:
+    """Threads besides this one that want a processor all the time: the least of some looks; 0 where nobody can say."""
+    found = []
+    for look in range(looks):
+        try:
+            found.append(int(loads.read_text(encoding="ascii").split()[3].partition("/")[0]) - 1)
+        except (OSError, ValueError, IndexError):
+            return 0
+        time.sleep(seconds / looks if look + 1 < looks else 0)
+    return max(0, min(found))
+
+
+def use_free_processors(others: int | None = None) -> str | None:
+    """Where other programs keep half of the processors busy, no more threads than there are free ones, and a line.
+
+    Called before torch loads. The threads of a layer wait for the last one; where that shares its processor, all are
+    as slow as it. One thread alone is then faster than two (docs/results.md). Where the process may not use all
+    processors nobody can say whose load it is, and nothing changes, as where the user has set the number.
+    """
+    num = num_processors()
+    if "OMP_NUM_THREADS" in os.environ or num < (os.cpu_count() or 1):
+        return None
+    others = running_threads() if others is None else others
+    if 2 * others < num:
+        return None
+    threads = max(1, num - others)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    return (
+        f"other programs keep {others} threads running on {num} processors: this one uses {threads} of its own; "
+        f"OMP_NUM_THREADS={num} before the command has it use all"
+    )
 
 
 # -- device and precision ----------------------------------------------------------------------------------------------

@@ -78,7 +78,10 @@ VERBS: dict[str, tuple[str, Words]] = {  # by verb, the ending of its result and
     "export": ("", lambda at, out: ["export", at.model, "-o", out, "--check", at.data]),
     "rewrite check": (".json", lambda at, out: ["rewrite", "check", at.model, "--json", out]),
     "bench": (".json", lambda at, out: ["bench", at.model, *BRIEFLY, "--json", out]),
-    "recipe find-rate": (".csv", lambda at, out: ["recipe", "find-rate", at.data, "--steps", 3, "--csv", out, *SMALLEST]),
+    "recipe find-rate": (
+        ".csv",
+        lambda at, out: ["recipe", "find-rate", at.data, "--steps", 3, "--csv", out, *SMALLEST],
+    ),
     "recipe suggest": (".json", lambda at, out: ["recipe", "suggest", at.data, "--time-budget", "1s", "--json", out]),
     "ablate": ("", lambda at, out: ["ablate", at.data, "-o", out, "--table", 2, "--epochs", 1, *SMALLEST[:2]]),
     "shrink": ("", lambda at, out: ["shrink", at.run, at.data, "-o", out, *SHORTLY]),

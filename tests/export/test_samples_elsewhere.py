@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command import SMALLEST, Command
+from command import Command
 from reinception import family
 from reinception.errors import ReinceptionError
 from reinception.export.check_images import bundled
@@ -133,7 +133,7 @@ def test_a_fine_tuned_network_leaves_for_every_runtime(
 ) -> None:
     tuned = tmp_path / "tuned"
     weights = ("--weights", small_run / "model.safetensors", "--freeze", "stem")
-    done = command("train", solar_cells, "-o", tuned, *weights, "--epochs", 3, *SMALLEST, timeout=900)
+    done = command("train", solar_cells, "-o", tuned, *weights, "--epochs", 3, "--batch-size", 8, timeout=900)
     assert done.returncode == 0, done.stderr
     for to in ("onnx", "openvino", "torch", "triton"):
         how = Export(to=to, check=str(solar_cells))  # pyrefly: ignore[bad-argument-type]

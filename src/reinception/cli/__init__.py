@@ -29,6 +29,7 @@ COMPUTING = {
     "bench",
 }
 """Verbs that run networks: what they free they need again at once, and their threads wait for each other often."""
+TRAINING = {"train", "ablate", "shrink"}
 SIGNALLED = 128  # plus the number of the signal, as shells count
 
 
@@ -42,10 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Here, so that Ctrl-C while modules load is one line too.
         from reinception.cli.parsing import parse
-        from reinception.machine import keep_freed_memory, share_processors
+        from reinception.machine import keep_freed_memory, share_processors, use_free_processors
 
         call = parse(words)
         if words and words[0] in COMPUTING:
+            # A run that is resumed has the number of threads that it began with, for they change bits.
+            if words[0] in TRAINING and "--resume" not in words and (line := use_free_processors()):
+                say(line)
             share_processors()
             keep_freed_memory()
         call()

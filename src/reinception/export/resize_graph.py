@@ -189,7 +189,9 @@ preprocess (uint8[n, h, w, 3] images) => (float[n, 3, {size}, {size}] values) {{
 _PER_IMAGE = """
     axes = Constant<value = int64[3] {{1, 2, 3}}>()
     mean = ReduceMean(pixels, axes)
-    centred = Sub(pixels, mean)
+    nearly = Sub(pixels, mean)
+    rest = ReduceMean(nearly, axes)
+    centred = Sub(nearly, rest)
     squares = Mul(centred, centred)
     variance = ReduceMean(squares, axes)
     deviation = Sqrt(variance)
