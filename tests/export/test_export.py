@@ -78,7 +78,7 @@ def predicted(model: Model, image: Pixels) -> np.ndarray:
 
 
 def preprocessed(how: Preprocessing) -> Callable[[Pixels], Pixels]:
-    """The exported preprocessing alone, without scaling."""
+    """The exported preprocessing alone; where its scaling is fixed, without it."""
     size = how.input_size
     program = Program(arch=family.network("inception_v3"), tensors={}, mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3)
     graph = helper.make_graph(
@@ -89,6 +89,16 @@ def preprocessed(how: Preprocessing) -> Callable[[Pixels], Pixels]:
     )
     session = session_of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
     return lambda image: answer(session, image[None])[0].transpose(1, 2, 0)
+
+
+@pytest.mark.parametrize("size", [128, 299])
+def test_an_image_is_standardised_by_its_own_mean_and_deviation_to_the_last_digits(size: int) -> None:
+    for dark in (0, 3, 60):  # sums of tens of thousands of numbers, which float32 does not add up one by one
+        image = np.where(noise(size, size) < 100, dark, 255).astype(np.uint8)
+        pixels = image.astype(np.float64)
+        exact = (pixels - pixels.mean()) / pixels.std()
+        found = preprocessed(Preprocessing(input_size=size, scaling="per_image", resize="whole"))(image)
+        assert np.abs(found - exact).max() < 2e-6
 
 
 def noise(height: int, width: int) -> Pixels:

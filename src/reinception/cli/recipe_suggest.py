@@ -8,7 +8,7 @@ from typing import Annotated
 
 from reinception.cli.flags import Given, refuse_results
 from reinception.files import write_json
-from reinception.machine import Precision
+from reinception.machine import TrainingPrecision
 from reinception.train.config import TrainConfig
 
 
@@ -25,7 +25,7 @@ class SuggestOptions:
     exclude: str | Path | None = TrainConfig.exclude
     seed: int = TrainConfig.seed
     workers: int = TrainConfig.workers
-    precision: Precision = TrainConfig.precision
+    precision: TrainingPrecision = TrainConfig.precision
     device: str = TrainConfig.device
 
 

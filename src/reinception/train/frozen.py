@@ -69,7 +69,9 @@ class FrozenTrunk:
     def __post_init__(self) -> None:
         own = next(self.network.parameters()).device
         self.device = own if self.compute.device is None else machine.choose_device(self.compute.device)
-        is_fp32 = machine.precision(self.compute.precision or "fp32", self.device) == torch.float32
+        asked = self.compute.precision or "fp32"
+        assert asked != "int8", "nothing is trained on quantized features"
+        is_fp32 = machine.precision(asked, self.device) == torch.float32
         self.precision = "fp32" if is_fp32 else "bf16"
         on_cpu = self.device.type == "cpu"
         self._how = {
