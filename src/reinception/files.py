@@ -27,7 +27,7 @@ def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     if not replace:
         refuse_existing(path)
-    part = path.with_name(f".{_cut(path.name)}.{secrets.token_hex(4)}.tmp")
+    part = temporary_name(path)
     try:
         yield part
         publish(part, path, replace=replace)  # another process may have written it meanwhile
@@ -36,9 +36,10 @@ def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         raise
 
 
-def _cut(name: str) -> str:
-    """As much of a file's name as leaves room for that of its temporary file: most file systems allow 255 bytes."""
-    return os.fsdecode(os.fsencode(name)[: _LONGEST_NAME - len("..01234567.tmp")])
+def temporary_name(path: Path) -> Path:
+    """A new name beside `path` for what is not whole yet, with as much of its own as fits into most file systems."""
+    own = os.fsdecode(os.fsencode(path.name)[: _LONGEST_NAME - len("..01234567.tmp")])
+    return path.with_name(f".{own}.{secrets.token_hex(4)}.tmp")
 
 
 def publish(part: Path, path: Path, *, replace: bool = False) -> None:

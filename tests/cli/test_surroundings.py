@@ -73,7 +73,6 @@ VERBS: dict[str, tuple[str, Words]] = {  # by verb, the ending of its result and
     "compare": (".json", lambda at, out: ["compare", *at.tables, "--json", out]),
     "draw": (".svg", lambda at, out: ["draw", "inception_v3", "-o", out]),
     "weights identify": (".json", lambda at, out: ["weights", "identify", at.model, "--json", out]),
-    "weights convert": (".pth", lambda at, out: ["weights", "convert", at.model, "--to", "torchvision", "-o", out]),
     "score": (".json", lambda at, out: ["score", at.data, at.data, "--weights", at.model, "--json", out]),
     "export": ("", lambda at, out: ["export", at.model, "-o", out, "--check", at.data]),
     "rewrite check": (".json", lambda at, out: ["rewrite", "check", at.model, "--json", out]),
@@ -92,7 +91,7 @@ VERBS: dict[str, tuple[str, Words]] = {  # by verb, the ending of its result and
 }
 DAILY = {
     *("predict", "features", "evaluate", "data check", "data split", "data pack", "train", "report", "compare"),
-    *("draw", "weights identify", "weights convert", "score", "export"),
+    *("draw", "weights identify", "score", "export"),
 }
 TAKE_WORKERS = {"predict", "features", "evaluate", "data check", "data pack", "train", "score", "recipe find-rate"}
 
@@ -123,7 +122,8 @@ def test_names_that_the_file_system_allows_are_read_and_written_whatever_the_str
 ) -> None:
     ending, words = VERBS[verb]
     longest = LONGEST - len(".job") if verb == "features" else LONGEST  # beside it, features keeps its job
-    out = tmp_path / (os.fsdecode(b"-\xe4\n") + "y" * (longest - 3 - len(ending)) + ending)
+    begin = b"-\n" if verb == "export" else b"-\xe4\n"  # the runtimes open no file whose path is not UTF-8
+    out = tmp_path / (os.fsdecode(begin) + "y" * (longest - len(begin) - len(ending)) + ending)
     log = tmp_path / "log"
     assert ends(start(words(hostile, out), log, before=ascii_streams)) == [0], log.read_text(errors="replace")[-2000:]
     assert out.exists()
@@ -138,6 +138,14 @@ def test_names_that_the_file_system_allows_are_read_and_written_whatever_the_str
     elif verb == "predict":
         found = json.loads(out.read_text(encoding="utf-8"))
         assert {Path(one["path"]).name for one in found} == set(NAMES)
+
+
+def test_a_folder_that_no_runtime_could_open_is_refused_before_the_export_begins(
+    hostile: Place, tmp_path: Path
+) -> None:
+    out, log = tmp_path / os.fsdecode(b"\xe4"), tmp_path / "log"
+    assert ends(start(["export", hostile.model, "-o", out], log)) == [1]
+    assert is_one_line(log) and "its path is not UTF-8" in log.read_text(errors="replace") and not out.exists()
 
 
 @pytest.mark.parametrize("verb", _each({"predict", "data check"}))

@@ -383,18 +383,16 @@ def test_without_descriptors_no_request_is_lost_and_the_server_comes_back(starti
 def test_a_stopping_server_answers_what_it_accepted_and_goes_in_time(starting: Start, images: list[bytes]) -> None:
     """Beside the load, one client holds an idle connection, and one reads nothing."""
     server = starting("--drain-seconds", 5)
-    idle, deaf = server.connect(), server.connect()
-    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-    deaf.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
-    children = server.decoders()
-    with load(server, images) as got:
-        time.sleep(0.5)
-        server.signal(signal.SIGTERM)
-        server.process.join(20)
-    assert server.process.exitcode == 0, server.said
-    assert set(got) == {200}
-    idle.close()
-    deaf.close()
+    with server.connect(), server.connect() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        deaf.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+        children = server.decoders()
+        with load(server, images) as got:
+            time.sleep(0.5)
+            server.signal(signal.SIGTERM)
+            server.process.join(20)
+        assert server.process.exitcode == 0, server.said
+        assert set(got) == {200}
     until(lambda: not any(Path(f"/proc/{one}").exists() for one in children))
 
 

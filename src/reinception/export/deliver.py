@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from reinception import __version__
 from reinception.errors import ReinceptionError, UsageError
-from reinception.files import refuse_existing, write_json
+from reinception.files import refuse_existing, temporary_name, write_json
 from reinception.preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -98,6 +97,12 @@ def export(model: str | Path, folder: str | Path, how: Export) -> Parity:
     """
     folder = Path(folder)
     refuse_existing(folder)
+    try:
+        os.fspath(folder.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ReinceptionError(
+            f"export: {folder}: its path is not UTF-8, and runtimes open no such files: use another folder"
+        ) from None
     with _packages(how.to):
         from reinception.export.check_images import check_images
         from reinception.export.gate import check
@@ -266,7 +271,7 @@ def _packages(target: str) -> Iterator[None]:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, which gets its name when the block ends; nothing is left when it fails."""
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    part = temporary_name(folder)
     part.mkdir()
     try:
         yield part

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar, cast
+import socket
+from typing import Any, ClassVar, cast
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reinception.serve.early_refusal import EarlyRefusal
@@ -16,7 +18,8 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 )
-_LAST_SECONDS = 0.3
+# A client that has connected sends its first request later than one whose connection is known sends the next.
+_FIRST_SECONDS, _LAST_SECONDS = 2.0, 0.3
 
 
 class LimitedProtocol(H11Protocol):
@@ -64,7 +67,7 @@ class LimitedProtocol(H11Protocol):
         if self._is_busy():
             super().shutdown()
         else:
-            self.loop.call_later(_LAST_SECONDS, self._end_if_idle)
+            self.loop.call_later(_FIRST_SECONDS if self.cycle is None else _LAST_SECONDS, self._end_if_idle)
 
     def _end_with(self, answer: bytes, data: bytes) -> None:
         """The last answer of this connection. What the client still sends is read, or the answer would be lost."""
@@ -92,6 +95,34 @@ class LimitedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, which when it stops also answers who has connected and waits to be let in.
+
+    The system connects clients before the server knows of them; closing the listener would reset them.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets in who waits, closes the listeners and answers what was asked."""
+        waiting = [one for listener in sockets or [] for one in _waiting(listener)]
+        for server in self.servers:
+            server.close()
+        loop, protocol = asyncio.get_running_loop(), cast(Any, self.config.http_protocol_class)
+        given = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        for one in waiting:
+            await loop.connect_accepted_socket(lambda: protocol(**given), one)
+        await super().shutdown(sockets)
+
+
+def _waiting(listener: socket.socket) -> list[socket.socket]:
+    """The connections that the system has made for `listener` and nobody has taken."""
+    found: list[socket.socket] = []
+    while True:
+        try:
+            found.append(listener.accept()[0])
+        except OSError:  # none is left; BlockingIOError is one
+            return found
 
 
 def limited_protocol(most: int, refused: EarlyRefusal) -> type[H11Protocol]:

@@ -28,7 +28,7 @@ from reinception.serve.admission import Gate
 from reinception.serve.app import Api, read_samples
 from reinception.serve.batcher import Batcher
 from reinception.serve.classify import Pipeline, Readiness
-from reinception.serve.connections import limited_protocol
+from reinception.serve.connections import DrainingServer, limited_protocol
 from reinception.serve.counters import Counters
 from reinception.serve.decoders import DecoderPool
 from reinception.serve.early_refusal import early_refusal
@@ -75,7 +75,7 @@ async def _serve(
     pipeline = Pipeline(pool=pool, batcher=batcher, deadline_seconds=config.deadline_seconds)
     router = Router(default=_not_found, redirect_slashes=False)
     gate = Gate(router, config, counters, token, lambda: server.should_exit)
-    server = uvicorn.Server(
+    server = DrainingServer(
         uvicorn.Config(
             gate,
             http=limited_protocol(config.connections, early_refusal(batcher, counters, config.root_path)),
