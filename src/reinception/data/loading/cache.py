@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,17 +25,18 @@ class PixelCache:
     """Up to `num_bytes` of decoded images, each decoded by whichever process needs it first.
 
     The memory is an anonymous shared mapping made before the workers are forked: it needs no room in /dev/shm, is
-    written once, and only what is used counts. Images that find no room are decoded each time.
+    written once, and only what is used counts. Images that find no room are decoded each time. The lock between
+    processes (`is_shared`) does need /dev/shm; one process has a lock of its own.
     """
 
-    def __init__(self, num_images: int, num_bytes: int) -> None:
+    def __init__(self, num_images: int, num_bytes: int, *, is_shared: bool = True) -> None:
         self._num_bytes = num_bytes
         self._pixels = np.frombuffer(mmap.mmap(-1, max(num_bytes, 1)), dtype=np.uint8)
         # Height, width, channels, offset: all zero until the pixels are written; 0 channels for a large JPEG's size.
         shape = (max(num_images, 1), len(_ROWS), 4)
         self._table = np.frombuffer(mmap.mmap(-1, 8 * int(np.prod(shape))), dtype=np.int64).reshape(shape)
         self._used = np.frombuffer(mmap.mmap(-1, 8), dtype=np.int64)
-        self._lock = multiprocessing.get_context(START_METHOD).Lock()
+        self._lock = multiprocessing.get_context(START_METHOD).Lock() if is_shared else threading.Lock()
 
     @property
     def num_bytes_used(self) -> int:

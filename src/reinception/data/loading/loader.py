@@ -85,15 +85,22 @@ class TrainingStream:
         if not self.records:
             raise ReinceptionError("there are no images to train on: check the training split")
         if self.cache_bytes and (self.workers == 0 or START_METHOD == "fork"):
-            self._cache = PixelCache(len(self.records), self.cache_bytes)
+            self._cache = self._new_cache()
 
     def resized(self, input_size: int) -> TrainingStream:
         """The same images in the same order with the same random numbers, `input_size` pixels per side."""
         other = copy.copy(self)
         other.input_size = input_size
         if self._cache is not None and self.workers:  # whose lock a process that is ended may hold
-            other._cache = PixelCache(len(self.records), self.cache_bytes)
+            other._cache = other._new_cache()
         return other
+
+    def _new_cache(self) -> PixelCache | None:
+        """An empty cache; None where processes cannot share one, as /dev/shm is read-only: they decode each time."""
+        try:
+            return PixelCache(len(self.records), self.cache_bytes, is_shared=self.workers > 0)
+        except OSError:
+            return None
 
     @property
     def steps_per_epoch(self) -> float:
