@@ -250,14 +250,17 @@ def share_processors() -> None:
 
 def running_threads(loads: Path = Path("/proc/loadavg"), *, looks: int = 10, seconds: float = 0.3) -> int:
     """Threads besides this one that want a processor all the time: the least of some looks; 0 where nobody can say."""
-    found = []
-    for look in range(looks):
+    found: list[int] = []
+    while len(found) < looks:
+        if found:
+            time.sleep(seconds / looks)
         try:
             found.append(int(loads.read_text(encoding="ascii").split()[3].partition("/")[0]) - 1)
         except (OSError, ValueError, IndexError):
             return 0
-        time.sleep(seconds / looks if look + 1 < looks else 0)
-    return max(0, min(found))
+        if found[-1] <= 0:
+            return 0  # nothing can be less: an idle machine is not kept waiting
+    return min(found)
 
 
 def use_free_processors(others: int | None = None) -> str | None:

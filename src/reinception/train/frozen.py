@@ -125,10 +125,9 @@ class FrozenTrunk:
         ranks = self.compute.ranks
         for name in self._backends:
             cache = self.cache(view, name)
-            is_complete = all(digest in cache for digest in digests)
-            if all(
-                number for (number,) in ([(is_complete,)] if ranks is None else ranks.all_gather_numbers(is_complete))
-            ):
+            own = all(digest in cache for digest in digests)
+            answers = [(own,)] if ranks is None else ranks.all_gather_numbers(own)
+            if all(is_complete for (is_complete,) in answers):
                 return cache
         return None
 

@@ -101,13 +101,12 @@ def _run(plan: Plan, *, is_resumed: bool, began: float) -> Path:
             run = run if is_solved else with_chosen_step(run)
             training = wire(run)
             first_step = 0 if run.checkpoint is None else run.checkpoint.step
-            if not is_solved:
-                _divide_time(run, training, began)
-            if first_step == 0 and not is_solved:
-                training.checkpointer.save(0)  # from here on there is always something to resume from
             if is_solved:
                 num_steps = fit_head(run, training, first_step=first_step)
             else:
+                _divide_time(run, training, began)
+                if first_step == 0:
+                    training.checkpointer.save(0)  # from here on there is always something to resume from
                 num_steps = fit(training, first_step=first_step)
             _finish(run, training, num_steps)
     return out
