@@ -251,9 +251,8 @@ def share_processors() -> None:
 def running_threads(loads: Path = Path("/proc/loadavg"), *, looks: int = 10, seconds: float = 0.3) -> int:
     """Threads besides this one that want a processor all the time: the least of some looks; 0 where nobody can say."""
     found: list[int] = []
-    while len(found) < looks:
-        if found:
-            time.sleep(seconds / looks)
+    for look in range(looks):
+        time.sleep(seconds / looks if look else 0)
         try:
             found.append(int(loads.read_text(encoding="ascii").split()[3].partition("/")[0]) - 1)
         except (OSError, ValueError, IndexError):
@@ -266,9 +265,9 @@ def running_threads(loads: Path = Path("/proc/loadavg"), *, looks: int = 10, sec
 def use_free_processors(others: int | None = None) -> str | None:
     """Where other programs keep half of the processors busy, no more threads than there are free ones, and a line.
 
-    Called before torch loads. The threads of a layer wait for the last one; where that shares its processor, all are
-    as slow as it. One thread alone is then faster than two (docs/results.md). Where the process may not use all
-    processors nobody can say whose load it is, and nothing changes, as where the user has set the number.
+    Called before torch loads. The threads of a layer wait for the last one, so one that shares its processor slows all
+    (docs/results.md). Nothing changes where the user has set the number, or where the process may not use all
+    processors: nobody can say then whose load it is.
     """
     num = num_processors()
     if "OMP_NUM_THREADS" in os.environ or num < (os.cpu_count() or 1):
