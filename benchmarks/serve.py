@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
+import os
 import subprocess
 import sys
 import time
@@ -31,6 +33,8 @@ class Outcome:
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
     failed: int = 0
+    steady: int = 0
+    """Answers that came while requests were sent, less the first quarter of that time, in which the queue fills."""
 
 
 async def request(head: str, body: bytes, *, leave_after: float | None = None) -> int:
@@ -60,6 +64,7 @@ async def open_loop(rate: float, seconds: float, ask: Callable[[], Awaitable[int
         late = time.monotonic() - intended
         if status == 200:
             outcome.answered.append(late)
+            outcome.steady += start + seconds / 4 < intended + late < start + seconds
         elif status in (429, 503):
             outcome.refused.append(late)
         else:
@@ -99,20 +104,20 @@ async def measure(seconds: float, body: bytes) -> None:
     layer = await closed_loop(32, seconds / 2, lambda: request("GET /healthz HTTP/1.1\r\n", b""))
     capacity = await closed_loop(64, seconds, ask)
     print(f"HTTP layer alone: {layer:,.0f} requests/s; images, 64 clients in a closed loop: {capacity:,.1f}/s")
-    header = ["load", "sent/s", "answered/s", "p50 ms", "p99 ms", "refused/s", "refusal p99 ms", "failed"]
+    header = ["load", "sent/s", "answered/s", "p50 ms", "p99 ms", "refused/s", "refusal p50 ms", "p99 ms", "failed"]
     rows = []
     for factor in (0.5, 1, 2, 5):
         rate = factor * capacity
         got = await open_loop(rate, seconds, ask)
-        took = max(seconds, *got.answered, 0.0)
         rows.append(
             [
                 f"{factor:g}x",
                 f"{rate:.1f}",
-                f"{len(got.answered) / took:.1f}",
+                f"{got.steady / (0.75 * seconds):.1f}",
                 milliseconds(got.answered, 50),
                 milliseconds(got.answered, 99),
                 f"{len(got.refused) / seconds:.1f}",
+                milliseconds(got.refused, 50),
                 milliseconds(got.refused, 99),
                 str(got.failed),
             ]
@@ -137,6 +142,9 @@ def main() -> None:
     words = [sys.executable, "-m", "reinception", "serve", arguments.model, "--port", str(PORT)]
     server = subprocess.Popen(words)
     try:
+        # Clients have machines of their own elsewhere: here they must not wait for a core that the server computes on.
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, -10)
         asyncio.run(measure(arguments.seconds, image.getvalue()))
     finally:
         server.terminate()

@@ -19,10 +19,9 @@ from reinception.inference.features import ImageFeatures
 
 @pytest.fixture(scope="module")
 def expected(served_file: Path, solar_cells: Path) -> list[dict[str, float]]:
-    """What `predict` says of each image: probability by label."""
-    answers = ri.predict(served_file, solar_cells, top=3, compute=ri.Compute(precision="fp32"))
-    by_path = sorted(answers, key=lambda one: one.path)
-    return [{one.label: one.probability for one in answer.labels} for answer in by_path]
+    """What `predict` says of each image with as many images as the server may get: probability by label."""
+    answers = ri.Predictor(served_file, precision="fp32")(sorted(solar_cells.rglob("*.png")))
+    return [{one.label: one.probability for one in answer.labels} for answer in answers]
 
 
 def probabilities(labels: list[dict[str, Any]]) -> dict[str, float]:
@@ -69,7 +68,7 @@ def test_fifteen_clients_are_answered_beside_one_with_a_bad_image(server: Runnin
 
 def test_features_equal_those_of_the_library(server: RunningServer, served_file: Path, images: list[bytes]) -> None:
     (one,) = server.post("/v1/features", images[0]).json["features"]
-    answer = ri.Predictor(served_file, precision="fp32", backend="torch").features(images[0])
+    answer = ri.Predictor(served_file, precision="fp32").features(images[0])
     assert isinstance(answer, ImageFeatures)
     right = answer.values
     assert right is not None

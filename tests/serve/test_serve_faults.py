@@ -216,10 +216,10 @@ def test_more_than_can_be_done_in_time_is_refused_with_when_to_come_again() -> N
     async def work(batcher: Batcher) -> None:
         batcher.seconds_per_image = 1.0
         with pytest.raises(Refusal) as refused:
-            batcher.check_room(11)
+            batcher.check_room(8)
         assert refused.value.status == 429
         assert int(refused.value.headers["Retry-After"]) >= 1
-        batcher.check_room(9)
+        batcher.check_room(7)
 
     with_batcher(work)
 
@@ -294,7 +294,7 @@ def answering_nan(folder: str) -> None:
 def test_a_model_that_answers_nan_is_an_error_in_valid_json_and_not_ready(
     starting: Start, images: list[bytes], tmp_path: Path
 ) -> None:
-    server = starting(before=partial(answering_nan, str(tmp_path)))
+    server = starting("--backend", "torch", before=partial(answering_nan, str(tmp_path)))
     (tmp_path / "nan").touch()
     answer = server.post("/v1/predict", images[0])
     assert (answer.status, answer.code) == (500, "non_finite_output")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,3 +139,25 @@ def test_a_model_of_full_width_answers_as_predict_under_32_clients(
             found = {one["label"]: one["probability"] for one in labels}
             assert found == pytest.approx(expected[number % 32], abs=1e-6)
     assert server.stop() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_computing_has_a_lower_priority_than_answering(server: RunningServer) -> None:
+    process = server.process.pid
+    assert process is not None
+    threads = {
+        int(one.name): os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in Path(f"/proc/{process}/task").iterdir()
+    }
+    assert threads.pop(process) == os.getpriority(os.PRIO_PROCESS, 0)
+    assert max(threads.values()) > os.getpriority(os.PRIO_PROCESS, 0)
+    assert all(os.getpriority(os.PRIO_PROCESS, one) > os.getpriority(os.PRIO_PROCESS, 0) for one in server.decoders())
+
+
+def test_the_estimate_of_the_wait_counts_what_lies_between_batches() -> None:
+    async def work(batcher: Batcher) -> None:
+        with batcher.places(40):
+            batcher._busy_since = time.monotonic() - 2.0  # the last batch ended two seconds ago, and images wait
+            batcher._measure(16, time.monotonic() - 1.0)
+        assert batcher.seconds_per_image == pytest.approx(2.0 / 16, rel=0.05)
+
+    with_batcher(work)

@@ -39,7 +39,7 @@ def rows(answer: Answer, name: str = "probabilities") -> list[Any]:
 
 @pytest.fixture(scope="module")
 def expected(served_file: Path, images: list[bytes]) -> list[Any]:
-    answers = ri.Predictor(served_file, precision="fp32", backend="torch")(images[:3])
+    answers = ri.Predictor(served_file, precision="fp32")(images[:3])
     return [one.probabilities.tolist() for one in answers if one.probabilities is not None]
 
 

@@ -45,7 +45,7 @@ class Compute:
 
     backend: Backend = "auto"
     """what computes the network; auto is the fastest that is measured here within the precision's tolerance, once for
-    each model, and torch for serve and score. torch in fp32 gives the reference"""
+    each model, and torch for score. torch in fp32 gives the reference"""
 
     calibrate: str | None = None
     """images like those to come, some hundred, which int8's ranges are measured on: a folder, a manifest, tar shards or

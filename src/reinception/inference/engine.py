@@ -46,6 +46,7 @@ class Engine:
         compute: device (None: the network's), precision (None: fp32), backend, batches. UsageError for a device,
             precision or backend that is not there.
         num_images: how many there will be at most, where that is known.
+        streams: 1 where batches are computed one by one, as a server's are; None for as many at once as is fastest.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Engine:
         compute: Compute = HERE,
         *,
         num_images: int | None = None,
+        streams: int | None = None,
     ) -> None:
         own = next(network.parameters()).device
         self.device = own if compute.device is None else machine.choose_device(compute.device)
@@ -66,10 +68,15 @@ class Engine:
         precision: NetworkPrecision = "fp32" if self.dtype == torch.float32 else "bf16"
         task = Task(network=network, preprocessing=preprocessing, precision=precision, device=self.device)
         if asked == "int8":
-            self.backend = _int8(replace(task, precision="int8"), compute)
+            self.backend = _int8(replace(task, precision="int8"), compute, streams)
         else:
             self.backend = backend_of(
-                task, compute.backend, num_images=num_images, tell=compute.notice, ranks=compute.ranks
+                task,
+                compute.backend,
+                streams=streams,
+                num_images=num_images,
+                tell=compute.notice,
+                ranks=compute.ranks,
             )
         self._given = network
 
@@ -141,7 +148,7 @@ def _weighted(
     return block, pairs * block.weights[:, None]
 
 
-def _int8(task: Task, compute: Compute) -> NetworkBackend:
+def _int8(task: Task, compute: Compute, streams: int | None) -> NetworkBackend:
     """The quantized network; with ranks the first quantizes, and the others take what it has kept."""
 
     def images() -> torch.Tensor:
@@ -152,8 +159,8 @@ def _int8(task: Task, compute: Compute) -> NetworkBackend:
     ranks, least = compute.ranks, compute.least_agreement
     if ranks is not None and not ranks.is_first:
         ranks.barrier()
-        return int8_backend(task, None, images, least_agreement=least)
-    backend = int8_backend(task, compute.calibrate, images, least_agreement=least, tell=compute.notice)
+        return int8_backend(task, None, images, least_agreement=least, streams=streams)
+    backend = int8_backend(task, compute.calibrate, images, least_agreement=least, streams=streams, tell=compute.notice)
     if ranks is not None:
         ranks.barrier()
     return backend

@@ -17,7 +17,8 @@ from typing import Any
 from reinception.data.images.decode import Pixels
 from reinception.errors import ReinceptionError, first_line
 from reinception.serve.counters import Counters
-from reinception.serve.limits import BATCH_DELAY_SECONDS, BATCH_SECONDS, HUNG_SECONDS, ServeConfig
+from reinception.serve.limits import ADMITTED_SHARE, BATCH_DELAY_SECONDS, BATCH_SECONDS, HUNG_SECONDS, ServeConfig
+from reinception.serve.priority import lower_priority
 from reinception.serve.refusal import Refusal
 from reinception.serve.served_model import Kind, ServedModel
 
@@ -48,10 +49,14 @@ class Batcher:
         self._condition = threading.Condition()
         self._current: list[Job] = []
         self._began: float | None = None
+        self._busy_since: float | None = None
         self._is_closed = False
         self._places = 0
         self.seconds_per_image = 0.0
-        """As measured at the start, then in every batch that is at least half full; 0 where it is not known."""
+        """As measured at the start, then by batches that are at least half full; 0 where it is not known.
+
+        While images wait it is the time from one batch's end to the next one's, with what decoding and answering take.
+        """
         self.failure: str | None = None
         """Why nothing will ever be computed again."""
         self._loop = asyncio.get_running_loop()
@@ -70,7 +75,7 @@ class Batcher:
             raise Refusal.busy(503, "backend_hung", self.failure, 10)
         free = self._config.queue_size - self._places
         wait = (self._places + num) * self.seconds_per_image
-        if num > free or wait > self._config.deadline_seconds:
+        if num > free or wait > ADMITTED_SHARE * self._config.deadline_seconds:
             self._counters.refused.labels("queue_full").inc()
             raise Refusal.busy(429, "queue_full", f"{self._places} images are waiting; try again", wait)
 
@@ -135,15 +140,14 @@ class Batcher:
     def _run(self) -> None:
         batch: list[Job] = []
         try:
+            lower_priority()
             while batch := self._next_batch():
                 self._began = time.monotonic()
                 results = self._results(batch)
-                seconds = time.monotonic() - self._began
+                seconds = self._measure(len(batch), self._began)
                 self._began = None
                 self._counters.batch_size.observe(len(batch))
                 self._counters.batch_seconds.observe(seconds)
-                if 2 * len(batch) >= self._config.batch_size or seconds > BATCH_SECONDS / 2:
-                    self.seconds_per_image = seconds / len(batch)
                 self._hand_over(batch, results)
         finally:  # also where the thread dies: whoever waits is told
             self._began, self._current = None, list[Job]()
@@ -173,10 +177,24 @@ class Batcher:
             self._queue = deque(job for job in self._queue if id(job) not in taken)
             return self._current
 
+    def _measure(self, num: int, began: float) -> float:
+        """Seconds that a batch of `num` images, which has just been computed, took; and what an image takes by it."""
+        ended = time.monotonic()
+        seconds = ended - began
+        # At most three times as long, for the place of an image that cannot be decoded is held for long too.
+        busy = seconds if self._busy_since is None else min(ended - self._busy_since, 3 * seconds)
+        self._busy_since = ended if self._places > num else None
+        if 2 * num >= self._config.batch_size or seconds > BATCH_SECONDS / 2:
+            before = self.seconds_per_image or busy / num
+            self.seconds_per_image = (before + busy / num) / 2
+        return seconds
+
     def _most(self) -> int:
+        """As many as `BATCH_SECONDS` allow, a power of two: so many are computed anyway."""
         if not self.seconds_per_image:
             return self._config.batch_size
-        return min(self._config.batch_size, max(1, int(BATCH_SECONDS / self.seconds_per_image)))
+        allowed = max(1, int(BATCH_SECONDS / self.seconds_per_image))
+        return min(self._config.batch_size, 1 << (allowed.bit_length() - 1))
 
     def _results(self, batch: Sequence[Job]) -> list[Any]:
         """A result or an exception for each job; where a batch fails, each of its images is tried alone."""

@@ -15,6 +15,7 @@ from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import decode
 from reinception.errors import BadImage
 from reinception.preprocess import Preprocessing
+from reinception.serve.priority import lower_priority
 
 ASK = struct.Struct("<III")
 """Bytes of the preprocessing as JSON, bytes of the image, most pixels."""
@@ -34,6 +35,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lower_priority()
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up among the pixels
     out.write(STARTED)

@@ -102,6 +102,9 @@ class ServeConfig:
 BODY_SECONDS, STALL_SECONDS, HEADER_SECONDS = 60.0, 10.0, 10.0
 """How long a body may take, how long nothing may come of it, and how long the head of a request may take."""
 
+ADMITTED_SHARE = 0.7
+"""Images are admitted while they should be done within this share of the deadline, for that is an estimate."""
+
 BATCH_DELAY_SECONDS = 0.005
 BATCH_SECONDS = 1.0
 """A batch holds no more images than are computed in this time, so that the readiness check need not wait long."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from reinception.inference.class_activation import class_activation
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.model.artifact import Manifest, load, resolve
+from reinception.serve.priority import lower_priority
 from reinception.serve.refusal import Refusal
 
 Kind = Literal["probabilities", "features", "map"]
@@ -52,12 +54,13 @@ class ServedModel:
         """For each square (s, s, 3) uint8 its probabilities (k,), its features (f,), or probabilities and the class
         activation map (h, w) of the most probable class. ReinceptionError where the output is not finite.
 
-        As many are computed together as the next power of two, so that there are few sizes to warm up.
+        As many are computed together as the next power of two, so that there are few sizes to warm up, and at most as
+        many as the backend takes at a time.
         """
         num = len(squares)
         images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
         batch = EvaluationBatch(images=images, indices=np.arange(num), weights=np.ones(num))
-        block = 1 << (num - 1).bit_length()
+        block = min(1 << (num - 1).bit_length(), self.engine.block_size)
         rows = list((self.engine.features if kind == "features" else self.engine.probabilities)([batch], block=block))
         return list(zip(rows, self._maps(images, rows), strict=True)) if kind == "map" else rows
 
@@ -84,11 +87,10 @@ class ServedModel:
 
 def load_served(name: str, path: Path, compute: Compute, batch_size: int) -> ServedModel:
     """Loads and warms up a model, at every batch size it will be computed at. ReinceptionError for a damaged one."""
+    lower_priority()
     digest = _digest(path)
     network, manifest = load(path, with_aux=False)
-    # A reload would measure the requests that run meanwhile.
-    how = compute if compute.precision == "int8" or compute.backend != "auto" else replace(compute, backend="torch")
-    engine = Engine(network, manifest.preprocessing, how)
+    engine = Engine(network, manifest.preprocessing, compute, streams=1)
     model = ServedModel(name=name, path=path, digest=digest, manifest=manifest, engine=engine)
     side = manifest.preprocessing.input_size
     grey = np.full((side, side, 3), 127, dtype=np.uint8)
@@ -113,7 +115,11 @@ class ServedModels:
     def __init__(self, paths: dict[str, Path], compute: Compute, batch_size: int) -> None:
         self._compute, self._batch_size = compute, batch_size
         self._lock = asyncio.Lock()
-        self._by_name = {name: load_served(name, path, compute, batch_size) for name, path in paths.items()}
+        with ThreadPoolExecutor(1) as thread:  # not this one: it will answer requests, with its full priority
+            loading = {
+                name: thread.submit(load_served, name, path, compute, batch_size) for name, path in paths.items()
+            }
+            self._by_name = {name: one.result() for name, one in loading.items()}
 
     def __getitem__(self, name: str | None) -> ServedModel:
         """The model of that name, or the first for None. Refusal where there is none; the name is not repeated."""
@@ -135,7 +141,9 @@ class ServedModels:
         try:
             if await asyncio.to_thread(_digest, model.path) == model.digest:
                 return {"name": model.name, "hash": model.digest, "status": "unchanged"}
-            new = await asyncio.to_thread(load_served, model.name, model.path, self._compute, self._batch_size)
+            # The backend stays: `auto` would measure the requests that run meanwhile.
+            how = replace(self._compute, backend=model.engine.backend.name)
+            new = await asyncio.to_thread(load_served, model.name, model.path, how, self._batch_size)
         except (ReinceptionError, OSError, MemoryError, RuntimeError) as error:
             reason = str(error) if isinstance(error, ReinceptionError) else first_line(error)
             return {"name": model.name, "hash": model.digest, "status": "failed", "reason": reason}

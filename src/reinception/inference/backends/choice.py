@@ -56,10 +56,10 @@ class Candidate:
         return named(self.backend, task)
 
 
-def named(backend: BackendName, task: Task) -> NetworkBackend:
+def named(backend: BackendName, task: Task, *, streams: int | None = None) -> NetworkBackend:
     """The backend of this name. UsageError where it is not installed or computes on other devices only."""
     if backend == "openvino":
-        return OpenVinoBackend(task)
+        return OpenVinoBackend(task, block_size=16 if streams == 1 else 8, streams=streams)
     if backend == "inductor":
         return InductorBackend(task)
     dtype = torch.float32 if task.precision == "fp32" else torch.bfloat16
@@ -67,7 +67,12 @@ def named(backend: BackendName, task: Task) -> NetworkBackend:
 
 
 def automatic(
-    task: Task, *, num_images: int | None = None, tell: Tell | None = None, ranks: Ranks | None = None
+    task: Task,
+    *,
+    num_images: int | None = None,
+    streams: int | None = None,
+    tell: Tell | None = None,
+    ranks: Ranks | None = None,
 ) -> NetworkBackend:
     """The fastest backend for the task on this machine, within `LARGEST_DIFFERENCE` of torch.
 
@@ -77,6 +82,7 @@ def automatic(
     Args:
         task: the network and its precision.
         num_images: how many there will be at most, where that is known; for fewer than `FEW_IMAGES` it is torch.
+        streams: 1 where the batches come one by one, so that all cores work on each; None where there are many.
         tell: called with one line that says what was chosen and why.
         ranks: connected processes that all call this; the first one's choice holds for all.
     """
@@ -92,7 +98,8 @@ def automatic(
         chosen = int(ranks.from_first(chosen))
     if tell is not None:
         tell(f"backend {candidates[chosen].words} in {task.precision}: {why}")
-    return candidates[chosen].make(task)
+    best = candidates[chosen]
+    return best.make(task) if streams is None else named(best.backend, task, streams=streams)
 
 
 def _candidates() -> list[Candidate]:
@@ -180,15 +187,15 @@ def sample(side: int, num: int) -> Tensor:
     return (noise * light).to(torch.uint8).permute(0, 3, 1, 2)
 
 
-def backend_of(task: Task, backend: str, **how: Any) -> NetworkBackend:
-    """The backend `backend`, a name or `auto`, for which `how` are the arguments of `automatic`.
+def backend_of(task: Task, backend: str, *, streams: int | None = None, **how: Any) -> NetworkBackend:
+    """The backend `backend`, a name or `auto`; `streams` and `how` are the arguments of `automatic`.
 
     Raises:
         UsageError: no such backend, or it is not installed, or computes on other devices only.
     """
     if backend == "auto":
-        return automatic(task, **how)
+        return automatic(task, streams=streams, **how)
     known: dict[str, BackendName] = {name: name for name in get_args(BackendName)}
     if backend not in known:
         raise UsageError(f"backend {backend!r} is unknown; it is auto or {' or '.join(known)}")
-    return named(known[backend], task)
+    return named(known[backend], task, streams=streams)

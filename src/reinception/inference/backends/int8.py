@@ -86,6 +86,7 @@ def int8_backend(
     images: Callable[[], Tensor],
     *,
     least_agreement: float = LEAST_AGREEMENT,
+    streams: int | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> NetworkBackend:
     """The quantized network, run by OpenVINO: the one that is kept for this model, or one made now.
@@ -95,6 +96,7 @@ def int8_backend(
         data: what the user calls the images; None for the quantized network that is kept.
         images: reads them, (n, 3, s, s) uint8; called only with `data`.
         least_agreement: the least fraction of images whose label is float32's.
+        streams: batches computed at once; None for `default_streams`.
         tell: called with one line that says what was done.
 
     Raises:
@@ -119,7 +121,7 @@ def int8_backend(
         raise ReinceptionError(f"int8 is refused: it has the {_shortfall(report, least_agreement)}")
     if tell is not None:
         tell(f"int8: {report.words} ({when})")
-    return OpenVinoBackend(task, model=lambda: _graph(content), fingerprint=report.fingerprint)
+    return OpenVinoBackend(task, streams=streams, model=lambda: _graph(content), fingerprint=report.fingerprint)
 
 
 def kept_report(task: Task) -> QuantizationReport | None:
