@@ -77,7 +77,7 @@ lock: ## pin anew what a fresh environment resolves to; what serves one kind of 
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/python $(PIP_INSTALL) '.[dev]'
 	.venv-lock/bin/python -m pip list --format=freeze --exclude reinception --exclude pip \
-		| grep -vE '^(cuda|nvidia|triton)' | sed 's/+cpu$$//' > requirements.lock
+		| grep -vE '^(cuda|nvidia|triton==)' | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 
 clean: ## remove the environments and the caches; runs stay

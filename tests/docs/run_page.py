@@ -38,7 +38,8 @@ class Reader:
             for line in block.code.replace("\\\n", " ").splitlines():
                 self.shell(line.strip(), block.code_expected)
         else:
-            exec(compile("\n" * block.line + block.code, block.where, "exec"), self.names)
+            code = block.code.replace(_PORT_OF_PAGES, self.port)
+            exec(compile("\n" * block.line + code, block.where, "exec"), self.names)
 
     def shell(self, line: str, expected: int) -> None:
         line = line.replace(_PORT_OF_PAGES, self.port)
