@@ -83,7 +83,8 @@ def random_network(arch: Arch, seed: int = 0) -> Network:
             if tensor.dim() == 4:
                 tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
             elif tensor.dim() == 2:
-                tensor.normal_(0, 4 / tensor.shape[1] ** 0.5, generator=generator)  # confident, so differences show
+                # Logits up to about 10, as of a trained network: saturated probabilities would hide differences.
+                tensor.normal_(0, 1 / tensor.shape[1] ** 0.5, generator=generator)
             elif name.endswith(("running_var", "bn.weight")):
                 tensor.uniform_(0.5, 1.5, generator=generator)
             elif tensor.dim() == 1:
