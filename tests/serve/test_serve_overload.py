@@ -126,7 +126,7 @@ def test_a_model_of_full_width_answers_as_predict_under_32_clients(
 ) -> None:
     model = Path(os.environ["REINCEPTION_FULL_MODEL"])
     server = RunningServer((model, "--precision", "fp32"), tmp_path / "log").wait_until_ready()
-    answers = sorted(ri.predict(model, solar_cells, top=3), key=lambda one: one.path)
+    answers = ri.Predictor(model, precision="fp32", top=3)(sorted(solar_cells.rglob("*.png")))
     expected = [{one.label: one.probability for one in answer.labels} for answer in answers]
 
     def ask(number: int) -> tuple[int, Answer]:
