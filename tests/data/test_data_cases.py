@@ -591,6 +591,23 @@ def test_tiffs_of_deep_colours_and_of_grey_with_opacity_are_read_or_refused_by_n
         decode(tiff(values, 1, extra=(0, 0)))
 
 
+@pytest.mark.parametrize(
+    ("num", "photometric", "extra", "is_said"),
+    [(4, 2, (0,), True), (5, 2, (2, 0), True), (2, 1, (0,), True), (4, 2, (2,), False), (3, 2, (), False)],
+)
+def test_bands_of_a_tiff_that_are_left_out_are_named_however_many_images_have_them(
+    tmp_path, num, photometric, extra, is_said
+):
+    for number, name in enumerate(("a/1.tif", "a/2.tif", "b/3.tif", "b/4.tif")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        values = np.random.default_rng(number).integers(0, 256, (40, 40, num), dtype=np.uint8)
+        (tmp_path / name).write_bytes(tiff(values, photometric, extra))
+    found = audit(open_source(tmp_path))
+    said = [one.name for one in found.warnings if one.kind == "extra_bands"]
+    assert said == (["a/1.tif", "a/2.tif", "b/3.tif", "b/4.tif"] if is_said else [])
+    assert found.errors == ()
+
+
 def test_a_damaged_image_is_named_by_pack_and_not_copied(command: Command, tmp_path):
     plant(tmp_path / "data", "a/1.png", "a/2.png", "b/3.png")
     whole = (tmp_path / "data/a/2.png").read_bytes()

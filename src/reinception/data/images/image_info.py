@@ -10,6 +10,7 @@ from PIL import Image
 
 from reinception.data.images.decode import Pixels, orientation_of, strict_quiet_pillow
 from reinception.data.images.formats import FORMATS, HEAD_BYTES, SUFFIXES_OF, identify
+from reinception.data.images.tiff_header import SAMPLES
 
 _REASONS = {
     "blank": "is of one colour for the network",
@@ -22,6 +23,7 @@ _REASONS = {
     "grey_among_colours": "is grey",
     "colour_among_greys": "is in colours",
     "several_frames": "has several frames; the first is used",
+    "extra_bands": "has bands beside its colours and opacity; they are left out",
 }
 _HINTS = {
     "sixteen_bit": "; train --deep-range LOW,HIGH scales by the range that is used",
@@ -86,6 +88,7 @@ def image_info(data: bytes, pixels: Pixels) -> ImageInfo:
             "cmyk": image.mode == "CMYK",
             "palette": image.mode == "P",
             "several_frames": getattr(image, "n_frames", 1) > 1,
+            "extra_bands": getattr(image, "tag_v2", {}).get(SAMPLES, 1) > len(image.getbands()),
         }
         if image.mode.startswith("I"):
             low, high = image.getextrema()

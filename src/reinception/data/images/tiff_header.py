@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 
 _SIZES = {1: (1, "B"), 3: (2, "H"), 4: (4, "I")}
-_BITS, _OFFSETS, _SAMPLES, _COUNTS, _FORMAT = 258, 273, 277, 279, 339
+SAMPLES = 277
+_BITS, _OFFSETS, _COUNTS, _FORMAT = 258, 273, 279, 339
 _FORMATS = {2: " signed", 3: " floating-point"}
 
 
@@ -27,7 +28,7 @@ def tiff_samples(data: bytes) -> str | None:
         return None
     if max(ends, default=0) > len(data):
         return None
-    bits, samples = tags.get(_BITS, (1,)), tags.get(_SAMPLES, (1,))[0]
+    bits, samples = tags.get(_BITS, (1,)), tags.get(SAMPLES, (1,))[0]
     kind = _FORMATS.get(tags.get(_FORMAT, (1,))[0], "")
     depth = " and ".join(str(number) for number in sorted(set(bits)))
     return f"{samples} band{'s' if samples != 1 else ''} of {depth}{kind} bits"

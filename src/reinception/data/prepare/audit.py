@@ -269,7 +269,7 @@ def _about_images(records: Sequence[Record], inspections: Sequence[_Inspection])
     common = Counter(kind for _, info in known for kind in info.kinds)
     for record, info in known:
         for kind in info.kinds:
-            if common[kind] <= max(MINORITY * len(known), 1) or kind == "sixteen_bit":
+            if common[kind] <= max(MINORITY * len(known), 1) or kind in ("sixteen_bit", "extra_bands"):
                 yield AuditFinding(name=record.name, kind=kind, reason=info.reason(kind))
         short, long = sorted((info.width, info.height))
         if (short < SMALLEST_SIDE and 2 * short < median) or short * ODD_SIDES < median or long > ODD_SIDES * median:
