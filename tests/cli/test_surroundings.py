@@ -216,6 +216,23 @@ def test_with_everything_read_only_but_the_result_the_work_is_done(verb: str, ho
     assert (tmp_path / "out" / f"out{ending}").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_that_cannot_share_decoded_images_decode_anew_and_that_is_said(
+    workers: int, place: Path, tmp_path: Path
+) -> None:
+    script = 'mount -t tmpfs -o ro tmpfs /dev/shm || exit 77; exec "$@"'
+    words = ["train", place / "images", "-o", tmp_path / "out", "--epochs", 1, *SMALLEST, "--workers", workers]
+    asked = [sys.executable, "-m", "reinception", *(str(word) for word in words)]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *asked], capture_output=True, check=False, text=True
+    )
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("this container may not mount")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("decode each one anew in every epoch; --workers 0 keeps them") == workers
+
+
 def _seen_at(path: Path) -> Path:
     """Where a path below /tmp is seen once /tmp is hidden."""
     return Path("/media") / path.relative_to("/tmp") if path.is_relative_to("/tmp") else path

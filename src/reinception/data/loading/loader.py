@@ -96,11 +96,16 @@ class TrainingStream:
         return other
 
     def _new_cache(self) -> PixelCache | None:
-        """An empty cache; None where processes cannot share one, as /dev/shm is read-only: they decode each time."""
+        """An empty cache; None where processes cannot share one, as /dev/shm is read-only: `decodes_each_time`."""
         try:
             return PixelCache(len(self.records), self.cache_bytes, is_shared=self.workers > 0)
         except OSError:
             return None
+
+    @property
+    def decodes_each_time(self) -> bool:
+        """Whether a cache was asked for that its processes cannot share, so that no decoded image is kept."""
+        return self.cache_bytes > 0 and self._cache is None
 
     @property
     def steps_per_epoch(self) -> float:

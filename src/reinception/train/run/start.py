@@ -222,7 +222,7 @@ def _restore(checkpoint: Checkpoint, state: TrainState, logger: RunLogger, best:
 
 
 def _stream(run: OpenRun) -> TrainingStream:
-    return TrainingStream(
+    stream = TrainingStream(
         run.records["train"],
         input_size=run.plan.arch.input_size,
         augmentation=run.plan.recipe.augmentation,
@@ -234,6 +234,12 @@ def _stream(run: OpenRun) -> TrainingStream:
         preprocessing=run.plan.preprocessing,
         is_balanced=run.plan.recipe.balance == "sampling",
     )
+    if stream.decodes_each_time:
+        run.console.say(
+            "--workers: its processes cannot share decoded images here (is /dev/shm writable?): "
+            "they decode each one anew in every epoch; --workers 0 keeps them"
+        )
+    return stream
 
 
 def _teacher(run: OpenRun, stream: TrainingStream) -> TeacherTargets | None:
