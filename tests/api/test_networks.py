@@ -75,6 +75,14 @@ def test_with_auxiliary_is_outputs_as_forward(network: Network) -> None:
     assert {id(one) for one in module.parameters()} == {id(one) for one in network.parameters()}
 
 
+def test_with_auxiliary_gives_both_logits_when_compiled(network: Network) -> None:
+    found = torch.compile(ri.WithAuxiliary(network), backend="eager", fullgraph=True)(IMAGES)
+    wanted = network.outputs(IMAGES)
+    assert found.auxiliary is not None and wanted.auxiliary is not None
+    assert torch.allclose(found.logits, wanted.logits, atol=1e-6)
+    assert torch.allclose(found.auxiliary, wanted.auxiliary, atol=1e-6)
+
+
 def test_a_network_trains_under_ddp_and_is_saved_from_it(place: Path, tmp_path: Path) -> None:
     model = ri.load(place / "model.safetensors")
     with_head = ri.create("inception_v3", num_classes=2, width=0.1, input_size=107, aux="adaptive", seed=0)

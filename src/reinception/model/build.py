@@ -169,7 +169,8 @@ class Network(nn.Module):
     def _check(self, images: Tensor, *, with_aux: bool) -> None:
         """One clear line instead of an error from deep inside a pooling layer."""
         arch = self.arch
-        if torch.jit.is_tracing() or not isinstance(images, Tensor):  # traced by torch.jit or torch.fx: no values yet
+        is_traced = torch.jit.is_tracing() or torch.compiler.is_dynamo_compiling() or not isinstance(images, Tensor)
+        if is_traced:  # by torch.jit, torch.compile or torch.fx: no values yet
             return
         if images.dim() != 4 or images.shape[1] != arch.input_channels:
             shape = tuple(images.shape)
