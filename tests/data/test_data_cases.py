@@ -151,11 +151,12 @@ def test_what_is_left_out_is_counted_by_kind_with_an_example(tmp_path):
     assert sum(num for num, _ in left_out.values()) == 6
 
 
-def test_a_list_beside_loose_images_is_named_and_read(tmp_path):
+@pytest.mark.parametrize(("name", "between"), [("metadata.csv", ","), ("metadata.tsv", "\t")])
+def test_a_list_beside_loose_images_is_named_and_read(tmp_path, name, between):
     plant(tmp_path, "1.png", "2.png")
-    (tmp_path / "metadata.csv").write_text("file_name,label\n1.png,cat\n2.png,dog\n")
-    assert f"name the manifest, {tmp_path / 'metadata.csv'}" in refusal(tmp_path)
-    assert open_source(tmp_path / "metadata.csv").classes == ("cat", "dog")
+    (tmp_path / name).write_text("file_name,label\n1.png,cat\n2.png,dog\n".replace(",", between))
+    assert f"name the manifest, {tmp_path / name}" in refusal(tmp_path)
+    assert open_source(tmp_path / name).classes == ("cat", "dog")
 
 
 def test_folders_that_hold_the_same_folders_are_doubted(tmp_path):
