@@ -193,7 +193,7 @@ class WithAuxiliary(nn.Module):
         DistributedDataParallel and torch.compile see every parameter that training uses.
 
     Raises:
-        SpecError: on a call, for images that are too small for the auxiliary classifier.
+        SpecError: on a call, for images that are too small for the auxiliary classifier; torch's own error if compiled.
 
     Source: the auxiliary classifier is Szegedy et al. 2015 (arXiv 1512.00567), section 4.
 
