@@ -53,13 +53,13 @@ pictures: $(VENV)/.dev ## renew the screenshots of docs/images from real runs on
 soak: $(VENV)/.dev ## a hundred kills, fifty signals, a thousand damaged checkpoints; about an hour on two cores
 	$(BIN)/python -m pytest -m slow
 
-check: $(VENV)/.dev ## the law of the house: format, lint, types, import law, words, golden files
+check: $(VENV)/.dev ## format, lint, types, import rules, spelling, golden files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell *.md docs src examples benchmarks tests deploy
-	$(BIN)/python -m pytest -q -k 'golden or house' tests
+	$(BIN)/python -m pytest -q -k 'golden or conventions' tests
 
 gpu: $(VENV)/.demo ## all that a GPU must prove, then its images per second; under nine minutes
 	$(BIN)/python benchmarks/gpu.py

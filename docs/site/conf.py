@@ -19,7 +19,7 @@ html_title = f"reinception {__version__}"
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
-# A file's text is checked by the tests of the house; here a link that leads nowhere is what counts.
+# A file's text is checked by the tests of the project; here a link that leads nowhere is what counts.
 suppress_warnings = ["myst.header"]
 nitpicky = False
 add_module_names = False

@@ -83,7 +83,7 @@ def adapted(text: str, *, page: Path, place: str, target: Path) -> str:
             return f"{found[1]}[{found[2]}]({where})"
         return f"{{download}}`{found[2]} <{where}>`" if where else f"`{found[2]}`"
 
-    parts = [part.replace("```floors\n", "```text\n") for part in parts]  # a mark for the tests, not a language
+    parts = [part.replace("```layers\n", "```text\n") for part in parts]  # a mark for the tests, not a language
     for number, part in enumerate(parts):
         if not part.startswith("```"):
             placed = _REFERENCE.sub(lambda found: f"{found[1]}{moved(found[2])[0]}", part)

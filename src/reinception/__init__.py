@@ -25,10 +25,10 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'reinception' has no attribute {name!r}")
     module = importlib.import_module(home)
-    if name in globals():  # a room of that name, imported on the way: `reinception.train`, which can be called
+    if name in globals():  # a package of that name, imported on the way: `reinception.train`, which can be called
         return globals()[name]
-    is_room = home == __name__ or not hasattr(module, name)
-    globals()[name] = value = importlib.import_module(f"{home}.{name}") if is_room else getattr(module, name)
+    is_package = home == __name__ or not hasattr(module, name)
+    globals()[name] = value = importlib.import_module(f"{home}.{name}") if is_package else getattr(module, name)
     return value
 
 

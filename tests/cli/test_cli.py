@@ -95,7 +95,7 @@ def test_a_factory_takes_what_the_factories_of_the_review_take() -> None:
 
 def test_help_answers_in_half_a_second(command: Command) -> None:
     def processor_seconds() -> float:
-        # Of the process itself: on a busy machine the clock on the wall measures the others.
+        # Of the process itself: on a busy machine wall-clock time measures the others.
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command("--help")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

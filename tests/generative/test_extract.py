@@ -229,10 +229,10 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(fid_graph_file: Path, 
 
 
 def test_the_published_file_is_known_by_its_digest(fid_graph_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import reinception.generative.extractor as room
+    import reinception.generative.extractor as module
 
     sha256 = load_extractor(fid_graph_file).sha256
-    monkeypatch.setattr(room, "FID_SHA256", sha256[:8])
+    monkeypatch.setattr(module, "FID_SHA256", sha256[:8])
     assert load_extractor(fid_graph_file).is_fid
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reinception.errors import ReinceptionError
-from reinception.generative import kernel as room
+from reinception.generative import kernel as module
 from reinception.generative import kid
 
 
@@ -97,7 +97,7 @@ def test_block_sizes_agree_and_bound_the_memory(monkeypatch: pytest.MonkeyPatch)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(1500, 8)), rng.normal(size=(1500, 8))
     whole = kid(real=x, generated=y, full=True, num_subsets=1).full
-    monkeypatch.setattr(room, "_BLOCK_ROWS", 100)
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 100)
     tracemalloc.start()
     blocked = kid(real=x, generated=y, full=True, num_subsets=1).full
     peak = tracemalloc.get_traced_memory()[1]

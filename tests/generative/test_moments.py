@@ -61,9 +61,9 @@ def test_offsets_cost_no_digits() -> None:
 
 
 def test_the_largest_values_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    import reinception.generative.moments as room
+    import reinception.generative.moments as module
 
-    monkeypatch.setattr(room, "_CARRY_ROWS", 3000)  # so that what does not fit is carried
+    monkeypatch.setattr(module, "_CARRY_ROWS", 3000)  # so that what does not fit is carried
     rows = np.where(np.arange(10_000)[:, None] % 2, 128.0, -128.0) * np.ones((1, 2))
     moments = Moments(2)
     moments.update(rows)
@@ -75,12 +75,12 @@ def test_the_largest_values_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -> 
 
 @hypothesis.given(arrays.arrays(np.float32, (9, 4), elements=st.floats(-100, 100, width=32)))
 def test_the_way_for_many_rows_gives_the_same(rows: np.ndarray) -> None:
-    import reinception.generative.moments as room
+    import reinception.generative.moments as module
 
     moments = moments_of(rows, limit=128)
     few = moments.covariance
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_CARRY_ROWS", 4)
+        patch.setattr(module, "_CARRY_ROWS", 4)
         assert moments.covariance == pytest.approx(few, rel=1e-15, abs=1e-30)
         carried = Moments(4)
         for part in np.array_split(rows, 4):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reinception.errors import ReinceptionError
-from reinception.generative import neighbours as room
+from reinception.generative import neighbours as module
 from reinception.generative import precision_recall
 
 
@@ -24,7 +24,7 @@ def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> N
     rng = np.random.default_rng(0)
     real, generated = rng.normal(size=(61, 4)), rng.normal(0.3, 1, size=(50, 4))
     whole = precision_recall(real=real, generated=generated)
-    monkeypatch.setattr(room, "_BLOCK_ROWS", block)
+    monkeypatch.setattr(module, "_BLOCK_ROWS", block)
     assert precision_recall(real=real, generated=generated) == whole
 
 

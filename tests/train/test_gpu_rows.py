@@ -184,9 +184,9 @@ def test_a_window_can_only_be_taken_back_after_the_optimizer_has_made_its_tensor
 def wired(*, window: int, spoilt: int | None = None, lost_at: int | None = None) -> None:
     """Makes a run take windows of steps; the batch of step `spoilt` becomes NaN before the first layer, and at the
     `lost_at`-th forward pass the device is gone: what nature does, at the outer edge."""
-    from reinception.train.run import start as room
+    from reinception.train.run import start as module
 
-    wire, calls = room.wire, 0
+    wire, calls = module.wire, 0
 
     def changed(run: OpenRun) -> Training:
         training = dataclasses.replace(wire(run), window=window)
@@ -205,7 +205,7 @@ def wired(*, window: int, spoilt: int | None = None, lost_at: int | None = None)
         training.state.network.get_submodule("stem.0").register_forward_pre_hook(spoil)
         return training
 
-    room.wire = changed
+    module.wire = changed
 
 
 SMALL = (

@@ -131,7 +131,7 @@ def test_explicit_flags_win(command: Command, cells: Path, tmp_path: Path) -> No
 
 def test_a_resumed_run_keeps_the_choice(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from reinception.errors import Interrupted
-    from reinception.train.run import suggestion as room
+    from reinception.train.run import suggestion as module
     from reinception.train.run.signals import StopRequest
 
     config = TrainConfig(data=cells, out=tmp_path / "run", recipe=AUTO, time_budget_seconds=4.0, precision="fp32")
@@ -152,7 +152,7 @@ def test_a_resumed_run_keeps_the_choice(cells: Path, tmp_path: Path, monkeypatch
     def never(*given: Any, **named: Any) -> None:
         raise AssertionError("a resumed run measures again")
 
-    monkeypatch.setattr(room, "suggest", never)
+    monkeypatch.setattr(module, "suggest", never)
     resume(tmp_path / "run")
     after = json.loads((tmp_path / "run" / "config.json").read_text())
     assert after == before

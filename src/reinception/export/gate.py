@@ -93,7 +93,7 @@ class Parity:
 
     @property
     def refusal(self) -> str | None:
-        """Why the file does not leave the house."""
+        """Why the file is refused."""
         agrees, precision = self.top1_agreement, self.precision
         if not np.isfinite(self.largest_difference):
             return "its output is not finite"

@@ -1,4 +1,4 @@
-"""Numbers, counts and durations as text; imports nothing, so that every room above may use it."""
+"""Numbers, counts and durations as text; imports nothing, so that every module may use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals at the door: while the queue is full an image's request is answered from its first line alone."""
+"""Early refusals: while the queue is full an image's request is answered from its first line alone."""
 
 from __future__ import annotations
 

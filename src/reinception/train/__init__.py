@@ -1,4 +1,4 @@
-"""Training: loss, optimizers, the loop and the run folder. The room can be called: `reinception.train(config)`.
+"""Training: loss, optimizers, the loop and the run folder. The package can be called: `reinception.train(config)`.
 
 Args:
     config: a `TrainConfig`, which says what to train, on what, for how long and where.

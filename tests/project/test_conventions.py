@@ -1,4 +1,4 @@
-"""The laws of CONTRIBUTING.md and docs/architecture.md that no linter checks: sizes, names, repetition, folders."""
+"""The rules of CONTRIBUTING.md and docs/architecture.md that no linter checks: sizes, names, repetition, folders."""
 
 from __future__ import annotations
 
@@ -159,15 +159,15 @@ def test_the_tree_in_the_document_is_the_tree_on_disk() -> None:
     assert set(drawn()) == files | {f"{place(folder)}/" for folder in folders}
 
 
-def test_each_room_in_the_tree_has_a_sentence() -> None:
+def test_each_package_in_the_tree_has_a_sentence() -> None:
     assert all(len(said) > len("a few words") for said in drawn().values())
 
 
-def test_the_floors_in_the_document_are_those_of_the_import_law() -> None:
+def test_the_layers_in_the_document_are_those_of_the_import_rules() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```floors\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    law = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][0]
-    assert block.splitlines() == [layer.replace("reinception.", "") for layer in law["layers"]]
+    (block,) = re.findall(r"^```layers\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][0]
+    assert block.splitlines() == [layer.replace("reinception.", "") for layer in rules["layers"]]
 
 
 # -- the same logic twice ---------------------------------------------------------------------------------------------
