@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from foreign_weights import random_network
+from reinception import family
 from reinception.data.sources.records import Record
 from reinception.errors import ReinceptionError, UsageError
 from reinception.generative import load_extractor
@@ -18,7 +19,10 @@ from reinception.generative.extract import SetFeatures, features_of_batch, featu
 from reinception.generative.extractor import FID_FILE, Extractor
 from reinception.inference import feature_cache as cache_room
 from reinception.inference.compute import Compute
+from reinception.model.artifact import Manifest, save
 from reinception.model.build import build
+from reinception.preprocess import Preprocessing
+from reinception.rewrite.check import random_network as network_of
 from reinception.weights.library_files import export
 
 ONE = Compute(workers=0)
@@ -204,9 +208,6 @@ def test_progress_counts_to_the_number_of_images(extractor: Extractor, real_fold
 @pytest.fixture(scope="module")
 def fid_graph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The 2015 graph with random weights, as pytorch-fid stores it."""
-    from reinception.model.artifact import Manifest
-    from reinception.preprocess import Preprocessing
-
     network = random_network(seed=3, fid=True, num_classes=1008, aux=False)
     classes = tuple(f"output_{index}" for index in range(1008))
     path = tmp_path_factory.mktemp("weights") / "random.pth"
@@ -219,6 +220,34 @@ def test_random_weights_of_the_fid_graph_are_not_fid(fid_graph_file: Path) -> No
     assert not found.is_fid and found.mode is not None and found.mode.name == "clean"
     assert found.num_features == 2048
     assert load_extractor(fid_graph_file).provenance()["mode"] == "tf"
+
+
+@pytest.mark.parametrize("kind", ["FID's graph, of values", "another network, of bytes"])
+def test_openvinos_features_are_torchs_to_five_digits_and_kept_apart(
+    kind: str, fid_graph_file: Path, real_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    file = fid_graph_file
+    if not kind.startswith("FID"):
+        arch = family.network("inception_v3", num_classes=7, width=0.1, input_size=75, aux="none")
+        file, classes = tmp_path / "other.safetensors", tuple(f"c{index}" for index in range(7))
+        save(network_of(arch), file, Manifest(arch=arch, classes=classes, preprocessing=Preprocessing(input_size=75)))
+    chosen, records = load_extractor(file), records_of(real_folder)[:19]
+    by_torch, by_openvino = (
+        features_of_records(chosen, records, Compute(workers=0, backend=name), tmp_path)
+        for name in ("torch", "openvino")
+    )
+    assert (by_torch.backend, by_openvino.backend) == ("torch", "openvino")
+    assert by_openvino.num_cached == 0
+    difference = np.abs(by_openvino.features - by_torch.features).max() / np.abs(by_torch.features).max()
+    assert 0 < difference < 1e-5
+    again = features_of_records(chosen, records[::-1], Compute(workers=0, backend="openvino", batch_size=5))
+    assert again.features.tobytes() == by_openvino.features.tobytes()
+
+
+def test_inductor_is_refused_for_scores(extractor: Extractor, real_folder: Path) -> None:
+    with pytest.raises(UsageError, match="computed by torch, as those of others are, or by openvino"):
+        features_of_records(extractor, records_of(real_folder)[:1], Compute(backend="inductor"))
 
 
 def test_a_file_that_is_not_what_its_name_says_is_refused(fid_graph_file: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_folders_are_scored_and_the_result_says_of_what(
     assert told["frechet_distance"]["num_real"] == 150 and told["frechet_distance"]["num_generated"] == 140
     assert told["extractor"]["extractor"] == hashlib.sha256(narrow_model.read_bytes()).hexdigest()
     assert told["real"]["num_found"] == 150 and told["real"]["errors"] == []
-    assert told["compute"] == {"device": "cpu", "precision": "fp32", "batch_size": 32}
+    assert told["compute"] == {"device": "cpu", "precision": "fp32", "backend": "torch", "batch_size": 32}
     assert told["versions"]["torch"] and told["versions"]["numpy"]
     assert len(report.lines()) >= 9 and report.lines()[0].startswith("frechet_distance: ")
 

@@ -30,6 +30,8 @@ from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.generative.extractor import Extractor
 from reinception.generative.modes import Mode, network_input
 from reinception.inference import feature_cache
+from reinception.inference.backends.choice import backend_of
+from reinception.inference.backends.network_backend import BackendName, NetworkBackend, Task
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.inference.feature_cache import FeatureCache
@@ -76,7 +78,7 @@ class _Chunk:
 class SetFeatures:
     """Features (n, d) float32 of the usable images of one set, ordered by the SHA-256 of their files (copies beside
     each other); `errors` name the others. `num_cached` rows were computed before, the last of them at `cached_on`.
-    `num_full_range` counts images whose values span exactly 0 to 255. `device` and `precision` computed them."""
+    `num_full_range` counts images whose values span exactly 0 to 255. `device`, `precision` and `backend` computed them."""
 
     features: npt.NDArray[np.float32]
     num_found: int
@@ -87,6 +89,7 @@ class SetFeatures:
     num_full_range: int
     device: str
     precision: str
+    backend: str
 
 
 def features_of_records(
@@ -133,6 +136,7 @@ def features_of_records(
         num_full_range=num_full_range,
         device=str(runner.engine.device),
         precision=runner.engine.precision,
+        backend=runner.backend,
     )
 
 
@@ -151,13 +155,27 @@ class _Runner:
 
     def __init__(self, extractor: Extractor, compute: Compute) -> None:
         self.extractor, self.compute = extractor, compute
-        if compute.backend not in ("auto", "torch"):
-            raise UsageError(f"score: features are computed by torch, as those of others are, not by {compute.backend}")
+        if compute.backend == "inductor":
+            raise UsageError("score: features are computed by torch, as those of others are, or by openvino")
         if compute.precision == "int8":
             raise UsageError("score: features are computed in fp32 or bf16: int8 would be another score")
-        how = replace(compute, backend="torch")
-        self.engine = Engine(extractor.network, extractor.preprocessing, how)
+        self.engine = Engine(extractor.network, extractor.preprocessing, replace(compute, backend="torch"))
+        self.faster = None if compute.backend in ("auto", "torch") else self._faster(compute.backend)
         self.input_of = partial(_input_of, extractor.mode, extractor.preprocessing)
+
+    def _faster(self, name: str) -> NetworkBackend:
+        task = Task(
+            network=self.extractor.network,
+            preprocessing=self.extractor.preprocessing,
+            precision=self.engine.precision,
+            device=self.engine.device,
+            is_given_values=self.extractor.mode is not None,
+        )
+        return backend_of(task, name, streams=1)
+
+    @property
+    def backend(self) -> BackendName:
+        return "torch" if self.faster is None else self.faster.name
 
     def chunks(
         self, parts: Sequence[Sequence[bytes]], records: Mapping[bytes, Record], root: Path | None
@@ -166,6 +184,8 @@ class _Runner:
         ranks = self.compute.ranks
         world_size, rank = (1, 0) if ranks is None else (ranks.world_size, ranks.rank)
         how = {**self.extractor.provenance(), "device": self.engine.device.type, "precision": self.engine.precision}
+        if self.backend != "torch":
+            how["backend"] = self.backend
         cache = FeatureCache(root, how, (self.extractor.num_features,))
         done, total = 0, sum(map(len, parts[rank::world_size]))
         for start in range(0, len(parts), world_size):
@@ -228,14 +248,21 @@ class _Runner:
     def rows(self, batches: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Features of what `input_of` made of images, in order."""
         found = [np.empty((0, self.extractor.num_features), dtype=np.float32)]
-        engine = self.engine
-        for images, num in _blocks(batches, engine.block_size):
-            with torch.inference_mode(), machine.autocast(engine.dtype, engine.device):
-                values = engine.network.features(self._tensor(images)).float()[:num]
-                if not bool(values.isfinite().all()):
-                    raise ReinceptionError("the extractor's features are not finite: its weights are damaged")
-                found.append(values.cpu().numpy())
+        for images, num in _blocks(batches, (self.faster or self.engine).block_size):
+            values = self._features(images)[:num]
+            if not np.isfinite(values).all():
+                raise ReinceptionError("the extractor's features are not finite: its weights are damaged")
+            found.append(values)
         return np.concatenate(found)
+
+    def _features(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        engine = self.engine
+        if self.faster is not None:
+            given = torch.from_numpy(images)
+            is_bytes = given.dtype == torch.uint8
+            return self.faster.submit(given.permute(0, 3, 1, 2) if is_bytes else given, "features").result()
+        with torch.inference_mode(), machine.autocast(engine.dtype, engine.device):
+            return engine.network.features(self._tensor(images)).float().cpu().numpy()
 
     def _tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(images).to(self.engine.device)

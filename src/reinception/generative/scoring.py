@@ -180,7 +180,12 @@ class _Sets:
         if self.extractor is None:
             self.extractor = load_extractor(self.config.weights, self.config.mode)
         found = features_of_records(self.extractor, records, self.compute, self.config.cache)
-        self.told = {"device": found.device, "precision": found.precision, "batch_size": self.compute.batch_size}
+        self.told = {
+            "device": found.device,
+            "precision": found.precision,
+            "backend": found.backend,
+            "batch_size": self.compute.batch_size,
+        }
         cached = {"date": found.cached_on, "num_images": found.num_cached} if found.num_cached else None
         if not len(found.features):
             first = f", first {found.errors[0]}" if found.errors else ""

@@ -73,11 +73,13 @@ class Task:
     preprocessing: Preprocessing
     precision: NetworkPrecision
     device: torch.device
+    is_given_values: bool = False
+    """Whether images come as the float32 values that the network reads, instead of as bytes."""
 
     @property
     def takes_bytes(self) -> bool:
         """Whether the normalisation is part of the compiled network; images standardised one by one come as floats."""
-        return self.preprocessing.scaling == "fixed"
+        return self.preprocessing.scaling == "fixed" and not self.is_given_values
 
     @property
     def side(self) -> int:
@@ -89,21 +91,21 @@ class Task:
         Raises:
             ReinceptionError: never here, but where it is lowered and a layer has no counterpart.
         """
-        program = Program.of(self.network, self.preprocessing)
+        program = Program.of(self.network, None if self.is_given_values else self.preprocessing)
         if program.mean is not None and program.std is not None:
             mean, std = ((255 * a, 255 * b, 255 * c) for a, b, c in (program.mean, program.std))
             program = dataclasses.replace(program, mean=mean, std=std)
         return rewritten(program)
 
     def values(self, images: Tensor) -> Tensor:
-        """What the program is given of images (n, 3, s, s) uint8: themselves, or their standardised values."""
-        return images if self.takes_bytes else normalise(images, self.preprocessing)
+        """What the program is given of images (n, 3, s, s): themselves, or the standardised values of their bytes."""
+        return images if self.takes_bytes or self.is_given_values else normalise(images, self.preprocessing)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the tensors, the architecture and the preprocessing, in hexadecimal."""
         found = hashlib.sha256()
-        documents = [self.network.arch.to_json(), self.preprocessing.to_json()]
+        documents = [self.network.arch.to_json(), "values" if self.is_given_values else self.preprocessing.to_json()]
         found.update(json.dumps(documents, sort_keys=True).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
