@@ -6,7 +6,10 @@ import base64
 import hashlib
 import http.server
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +188,28 @@ def test_what_goes_wrong_is_one_line(
 def test_the_card_of_a_lone_file_says_what_its_manifest_does(place: Path) -> None:
     text = manifest_card(load(place / "model.safetensors").manifest)
     assert text.startswith("---\nlibrary_name: reinception\n") and "- defective\n- functional\n" in text
+
+
+def test_push_and_pull_work_where_everything_but_the_result_is_read_only(
+    hub: dict[str, dict[str, bytes]], place: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    script = (
+        'mount --bind "$1" /mnt && cp "$2" /mnt/given.safetensors && '
+        'for at in /dev/shm "$HOME" /tmp; do mount -t tmpfs -o ro tmpfs "$at" || exit 77; done; '
+        'export HF_HOME="$HOME/hf"; python="$3"; '
+        '"$python" -m reinception push /mnt/given.safetensors me/cells && '
+        '"$python" -m reinception pull me/cells -o /mnt/back.safetensors'
+    )
+    source = str(Path(sys.modules["reinception"].__file__ or "").parents[1])
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", out, place / "model.safetensors", sys.executable],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": source, "HOME": "/srv"},
+    )
+    if done.returncode == 77 or b"unshare failed" in done.stderr:
+        pytest.skip("this container may not mount")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (out / "back.safetensors").read_bytes() == (place / "model.safetensors").read_bytes()
