@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from serve_helpers import RunningServer, write_model
+from serve_helpers import RunningServer, Start, write_model
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,19 @@ def server(served_file: Path, solar_cells: Path, tmp_path_factory: pytest.TempPa
     running = RunningServer(words, log).wait_until_ready()
     yield running
     assert running.stop() == 0, running.said
+
+
+@pytest.fixture
+def starting(served_file: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts servers, and ends those that a test leaves running."""
+    running: list[RunningServer] = []
+
+    def begin(*words: object, before: Any = None, model: object = served_file) -> RunningServer:
+        running.append(RunningServer((model, *words), tmp_path / f"log{len(running)}", before))
+        return running[-1].wait_until_ready()
+
+    yield begin
+    for one in running:
+        if one.process.is_alive():
+            one.process.kill()
+            one.process.join()

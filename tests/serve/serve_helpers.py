@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,3 +164,7 @@ def multipart(*images: bytes, boundary: str = "xyz") -> tuple[bytes, dict[str, s
     ]
     body = b"".join(parts) + f"--{boundary}--\r\n".encode()
     return body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+
+
+Start = Callable[..., RunningServer]
+"""What the fixture `starting` gives: words of the command, `before`, `model`."""

@@ -22,31 +22,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serve_helpers import RunningServer, everything, write_model
+from serve_helpers import RunningServer, Start, everything, write_model
 
 from reinception.errors import UsageError
 from reinception.serve.batcher import Batcher
 from reinception.serve.counters import Counters
 from reinception.serve.limits import ServeConfig
 from reinception.serve.refusal import Refusal
-
-Start = Callable[..., RunningServer]
-
-
-@pytest.fixture
-def starting(served_file: Path, tmp_path: Path) -> Iterator[Start]:
-    """Starts servers, and ends those that a test leaves running."""
-    running: list[RunningServer] = []
-
-    def begin(*words: object, before: Any = None, model: object = served_file) -> RunningServer:
-        running.append(RunningServer((model, *words), tmp_path / f"log{len(running)}", before))
-        return running[-1].wait_until_ready()
-
-    yield begin
-    for one in running:
-        if one.process.is_alive():
-            one.process.kill()
-            one.process.join()
 
 
 @contextmanager
@@ -498,6 +480,7 @@ def test_a_thousand_reloads_under_load_lose_nothing_and_memory_stays(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * 3600)
 def test_memory_and_descriptors_stay_level_under_load(starting: Start, images: list[bytes]) -> None:
     """Mixed sizes from 16 clients for REINCEPTION_SOAK_MINUTES (10); the slope is taken after three tenths."""
     import io

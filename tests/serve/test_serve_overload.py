@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serve_helpers import Answer, RunningServer, everything, multipart
+from serve_helpers import Answer, RunningServer, Start, everything, multipart
 from test_serve_faults import with_batcher
 
 import reinception as ri
@@ -122,10 +122,10 @@ def test_whatever_the_openapi_document_allows_is_answered_in_order(server: Runni
     "REINCEPTION_FULL_MODEL" not in os.environ, reason="REINCEPTION_FULL_MODEL names no model of full width"
 )
 def test_a_model_of_full_width_answers_as_predict_under_32_clients(
-    images: list[bytes], solar_cells: Path, tmp_path: Path
+    starting: Start, images: list[bytes], solar_cells: Path
 ) -> None:
     model = Path(os.environ["REINCEPTION_FULL_MODEL"])
-    server = RunningServer((model, "--precision", "fp32"), tmp_path / "log").wait_until_ready()
+    server = starting("--precision", "fp32", model=model)
     answers = ri.Predictor(model, precision="fp32", top=3)(sorted(solar_cells.rglob("*.png")))
     expected = [{one.label: one.probability for one in answer.labels} for answer in answers]
 
