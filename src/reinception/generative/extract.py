@@ -78,7 +78,8 @@ class _Chunk:
 class SetFeatures:
     """Features (n, d) float32 of the usable images of one set, ordered by the SHA-256 of their files (copies beside
     each other); `errors` name the others. `num_cached` rows were computed before, the last of them at `cached_on`.
-    `num_full_range` counts images whose values span exactly 0 to 255. `device`, `precision` and `backend` computed them."""
+    `num_full_range` counts images whose values span exactly 0 to 255. `device`, `precision`, `backend`: what computed
+    them."""
 
     features: npt.NDArray[np.float32]
     num_found: int
