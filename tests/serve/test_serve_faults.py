@@ -502,7 +502,7 @@ def test_memory_and_descriptors_stay_level_under_load(starting: Start, images: l
     late = np.array([one for one in memory if one[0] > 0.3 * whole])
     slope = np.polyfit(late[:, 0] / 3600, late[:, 1] / 1024, 1)[0]
     print(f"memory slope {slope:.1f} MiB/h over {len(late)} samples")
-    assert not got
+    assert set(got) <= {200, 429}
     assert slope < (1 if whole >= 3600 else 20 if whole >= 600 else 600)  # a short time says little
     time.sleep(16)
     assert len(list(Path(f"/proc/{server.pid}/fd").iterdir())) < 60
