@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import os
 import random
 import shutil
@@ -33,14 +34,16 @@ from reinception.serve.refusal import Refusal
 
 @contextmanager
 def load(server: RunningServer, images: list[bytes], clients: int = 4) -> Iterator[list[int | str]]:
-    """Clients that ask without a pause while the block runs; afterwards the list holds what each got."""
+    """Clients that ask without a pause while the block runs, for one image after another; afterwards the list holds
+    what each got."""
     got: list[int | str] = []
     stopping = threading.Event()
+    numbers = itertools.count()
 
-    def ask(number: int) -> None:
+    def ask() -> None:
         while not stopping.is_set():
             try:
-                got.append(server.post("/v1/predict", images[number % len(images)]).status)
+                got.append(server.post("/v1/predict", images[next(numbers) % len(images)]).status)
             except ConnectionRefusedError:
                 time.sleep(0.01)
             except (OSError, EOFError) as error:
@@ -48,7 +51,7 @@ def load(server: RunningServer, images: list[bytes], clients: int = 4) -> Iterat
             except Exception as error:  # http.client's own
                 got.append(type(error).__name__)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
     for one in threads:
         one.start()
     try:
