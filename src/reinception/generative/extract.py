@@ -12,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reinception import machine
 from reinception.data.images.crops import evaluation_pixels
 from reinception.data.images.decode import Pixels
-from reinception.data.loading.loader import normalise
 from reinception.data.loading.read import pixels_of, watched
 from reinception.data.loading.watchdog import Progress
 from reinception.data.loading.workers import Watchdog, ordered_map
@@ -30,8 +28,6 @@ from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.generative.extractor import Extractor
 from reinception.generative.modes import Mode, network_input
 from reinception.inference import feature_cache
-from reinception.inference.backends.choice import backend_of
-from reinception.inference.backends.network_backend import BackendName, NetworkBackend, Task
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
 from reinception.inference.feature_cache import FeatureCache
@@ -137,7 +133,7 @@ def features_of_records(
         num_full_range=num_full_range,
         device=str(runner.engine.device),
         precision=runner.engine.precision,
-        backend=runner.backend,
+        backend=runner.engine.backend.name,
     )
 
 
@@ -160,23 +156,10 @@ class _Runner:
             raise UsageError("score: features are computed by torch, as those of others are, or by openvino")
         if compute.precision == "int8":
             raise UsageError("score: features are computed in fp32 or bf16: int8 would be another score")
-        self.engine = Engine(extractor.network, extractor.preprocessing, replace(compute, backend="torch"))
-        self.faster = None if compute.backend in ("auto", "torch") else self._faster(compute.backend)
+        how = replace(compute, backend="torch") if compute.backend == "auto" else compute
+        has_mode = extractor.mode is not None
+        self.engine = Engine(extractor.network, extractor.preprocessing, how, streams=1, is_given_values=has_mode)
         self.input_of = partial(_input_of, extractor.mode, extractor.preprocessing)
-
-    def _faster(self, name: str) -> NetworkBackend:
-        task = Task(
-            network=self.extractor.network,
-            preprocessing=self.extractor.preprocessing,
-            precision=self.engine.precision,
-            device=self.engine.device,
-            is_given_values=self.extractor.mode is not None,
-        )
-        return backend_of(task, name, streams=1)
-
-    @property
-    def backend(self) -> BackendName:
-        return "torch" if self.faster is None else self.faster.name
 
     def chunks(
         self, parts: Sequence[Sequence[bytes]], records: Mapping[bytes, Record], root: Path | None
@@ -185,8 +168,8 @@ class _Runner:
         ranks = self.compute.ranks
         world_size, rank = (1, 0) if ranks is None else (ranks.world_size, ranks.rank)
         how = {**self.extractor.provenance(), "device": self.engine.device.type, "precision": self.engine.precision}
-        if self.backend != "torch":
-            how["backend"] = self.backend
+        if self.engine.backend.name != "torch":
+            how["backend"] = self.engine.backend.name
         cache = FeatureCache(root, how, (self.extractor.num_features,))
         done, total = 0, sum(map(len, parts[rank::world_size]))
         for start in range(0, len(parts), world_size):
@@ -249,27 +232,18 @@ class _Runner:
     def rows(self, batches: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Features of what `input_of` made of images, in order."""
         found = [np.empty((0, self.extractor.num_features), dtype=np.float32)]
-        for images, num in _blocks(batches, (self.faster or self.engine).block_size):
-            values = self._features(images)[:num]
+        for images, num in _blocks(batches, self.engine.block_size):
+            values = self.engine.backend.submit(_tensor(images), "features").result()[:num]
             if not np.isfinite(values).all():
                 raise ReinceptionError("the extractor's features are not finite: its weights are damaged")
             found.append(values)
         return np.concatenate(found)
 
-    def _features(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        engine = self.engine
-        if self.faster is not None:
-            given = torch.from_numpy(images)
-            is_bytes = given.dtype == torch.uint8
-            return self.faster.submit(given.permute(0, 3, 1, 2) if is_bytes else given, "features").result()
-        with torch.inference_mode(), machine.autocast(engine.dtype, engine.device):
-            return engine.network.features(self._tensor(images)).float().cpu().numpy()
 
-    def _tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
-        tensor = torch.from_numpy(images).to(self.engine.device)
-        if tensor.dtype == torch.uint8:
-            return normalise(tensor.permute(0, 3, 1, 2), self.extractor.preprocessing)
-        return tensor.to(memory_format=torch.channels_last)
+def _tensor(images: npt.NDArray[Any]) -> torch.Tensor:
+    """Bytes (n, s, s, 3) or values (n, 3, s, s) as (n, 3, s, s), channels last."""
+    tensor = torch.from_numpy(images)
+    return tensor.permute(0, 3, 1, 2) if tensor.dtype == torch.uint8 else tensor.to(memory_format=torch.channels_last)
 
 
 def _input_of(mode: Mode | None, preprocessing: Preprocessing, pixels: Pixels) -> npt.NDArray[Any]:

@@ -47,6 +47,7 @@ class Engine:
             precision or backend that is not there.
         num_images: how many there will be at most, where that is known.
         streams: 1 where batches are computed one by one, as a server's are; None for as many at once as is fastest.
+        is_given_values: whether the backend is given what the network reads, float32, instead of bytes.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Engine:
         *,
         num_images: int | None = None,
         streams: int | None = None,
+        is_given_values: bool = False,
     ) -> None:
         own = next(network.parameters()).device
         self.device = own if compute.device is None else machine.choose_device(compute.device)
@@ -66,7 +68,13 @@ class Engine:
         self.compute = compute
         self.num_features = network.num_features
         precision: NetworkPrecision = "fp32" if self.dtype == torch.float32 else "bf16"
-        task = Task(network=network, preprocessing=preprocessing, precision=precision, device=self.device)
+        task = self._task = Task(
+            network=network,
+            preprocessing=preprocessing,
+            precision=precision,
+            device=self.device,
+            is_given_values=is_given_values,
+        )
         if asked == "int8":
             self.backend = _int8(replace(task, precision="int8"), compute, streams)
         else:
@@ -78,14 +86,13 @@ class Engine:
                 tell=compute.notice,
                 ranks=compute.ranks,
             )
-        self._given = network
 
     @cached_property
     def network(self) -> Network:
         """torch's copy of the network, channels last on the device."""
         if isinstance(self.backend, TorchBackend):
             return self.backend.network
-        return TorchBackend(self._given, self.preprocessing, self.device, self.dtype).network
+        return TorchBackend(self._task).network
 
     @property
     def precision(self) -> NetworkPrecision:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,10 +117,9 @@ class ServedModels:
         self._compute, self._batch_size = compute, batch_size
         self._lock = asyncio.Lock()
         with ThreadPoolExecutor(1) as thread:  # not this one: it will answer requests, with its full priority
-            loading = {
-                name: thread.submit(load_served, name, path, compute, batch_size) for name, path in paths.items()
-            }
-            self._by_name = {name: one.result() for name, one in loading.items()}
+            loading = partial(load_served, compute=compute, batch_size=batch_size)
+            found = thread.map(loading, paths, paths.values())
+            self._by_name = dict(zip(paths, found, strict=True))
 
     def __getitem__(self, name: str | None) -> ServedModel:
         """The model of that name, or the first for None. Refusal where there is none; the name is not repeated."""

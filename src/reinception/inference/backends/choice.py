@@ -62,8 +62,7 @@ def named(backend: BackendName, task: Task, *, streams: int | None = None) -> Ne
         return OpenVinoBackend(task, block_size=16 if streams == 1 else 8, streams=streams)
     if backend == "inductor":
         return InductorBackend(task)
-    dtype = torch.float32 if task.precision == "fp32" else torch.bfloat16
-    return TorchBackend(task.network, task.preprocessing, task.device, dtype)
+    return TorchBackend(task)
 
 
 def automatic(

@@ -97,9 +97,13 @@ class Task:
             program = dataclasses.replace(program, mean=mean, std=std)
         return rewritten(program)
 
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network reads of images (n, 3, s, s): the values that they are, or those of their bytes."""
+        return images if self.is_given_values else normalise(images, self.preprocessing)
+
     def values(self, images: Tensor) -> Tensor:
-        """What the program is given of images (n, 3, s, s): themselves, or the standardised values of their bytes."""
-        return images if self.takes_bytes or self.is_given_values else normalise(images, self.preprocessing)
+        """What the program is given of images (n, 3, s, s): their bytes, or what the network reads."""
+        return images if self.takes_bytes else self.inputs(images)
 
     @cached_property
     def digest(self) -> str:

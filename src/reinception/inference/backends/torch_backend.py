@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reinception import machine
-from reinception.data.loading.loader import normalise
-from reinception.inference.backends.network_backend import BackendName, NetworkPrecision, Output, Rows
+from reinception.inference.backends.network_backend import BackendName, Output, Rows, Task
 from reinception.model.build import Network
-from reinception.preprocess import Preprocessing
 
 _CPU_BLOCK, _CUDA_BLOCK = 16, 32
 
@@ -23,24 +21,17 @@ class TorchBackend:
     """A copy of a network in evaluation mode on one device; `network` is that copy.
 
     Args:
-        network: the network, in any mode, on any device; it is not changed.
-        preprocessing: what becomes of an image's pixels.
-        device: where it is computed.
-        dtype: float32 or bfloat16, of convolutions and products.
+        task: the network, in any mode, on any device, which is not changed; its precision is fp32 or bf16, of
+            convolutions and products.
     """
 
     name: BackendName = "torch"
     in_flight = 0
 
-    def __init__(
-        self, network: Network, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self.preprocessing, self.device, self.dtype = preprocessing, device, dtype
-        self.network = _copy(network, device, dtype)
-
-    @property
-    def precision(self) -> NetworkPrecision:
-        return "fp32" if self.dtype == torch.float32 else "bf16"
+    def __init__(self, task: Task) -> None:
+        self._task, self.precision = task, task.precision
+        self._dtype = torch.float32 if task.precision == "fp32" else torch.bfloat16
+        self.network = _copy(task.network, task.device, self._dtype)
 
     @property
     def block_size(self) -> int:
@@ -50,11 +41,11 @@ class TorchBackend:
         and oneDNN has several; they add in other orders. What else is in the block changes no bit. On a processor 16
         were as cheap as 32 to within 3 % for Inception-v3 at 299 pixels, and waste less where there are few images.
         """
-        return block_size(self.device)
+        return block_size(self._task.device)
 
     def submit(self, images: Tensor, output: Output) -> Future[Rows]:
-        with torch.inference_mode(), machine.autocast(self.dtype, self.device):
-            inputs = normalise(images.to(self.device), self.preprocessing)
+        with torch.inference_mode(), machine.autocast(self._dtype, self._task.device):
+            inputs = self._task.inputs(images.to(self._task.device))
             if output == "features":
                 values = self.network.features(inputs).float()
             else:
