@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -23,6 +25,34 @@ CONTEXT.set_forkserver_preload(["reinception.train.run.start", "reinception.cli.
 
 Before = Callable[[], None]
 """What a process does before it runs its command: where tests put in what nature would."""
+
+
+def surrounded(setup: str, script: str, *words: object, environment: Mapping[str, str]) -> CompletedProcess[str]:
+    """`script` with `words` as $1, $2 ... in a mount namespace of its own, in which `setup` has mounted what it wants.
+
+    Skips the test where mounting is not allowed.
+    """
+    # torch's compiler, which other tests use in this process, leaves the name of its folder in the environment.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")}
+    source = str(Path(sys.modules["reinception"].__file__ or "").parents[1])
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{{ {setup}; }} || exit 77; {script}", "sh", *map(str, words)],
+        capture_output=True,
+        check=False,
+        text=True,
+        errors="replace",
+        env={**inherited, "PYTHONPATH": source, **environment},
+    )
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("this container may not mount")
+    return done
+
+
+READ_ONLY = (
+    'mount --bind "$1" /mnt && mount -t tmpfs -o ro tmpfs /dev/shm && mount -t tmpfs -o ro tmpfs "$HOME" && '
+    "mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp"
+)
+"""For `surrounded`: /dev/shm, /tmp and the home are read-only, and the folder $1 is writable as /mnt."""
 
 
 def start(

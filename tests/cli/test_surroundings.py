@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from command import SMALLEST
-from processes import SOAK, ends, start
+from processes import READ_ONLY, SOAK, ends, start, surrounded
 from reinception.data.sources.open_source import open_source
 from reinception.metrics import PredictionTable
 
@@ -189,23 +188,9 @@ def test_with_everything_read_only_but_the_result_the_work_is_done(verb: str, ho
     """/dev/shm, /tmp and the home are read-only file systems, the locale is C, the streams are ASCII."""
     ending, words = VERBS[verb]
     (tmp_path / "out").mkdir()
-    source = str(Path(sys.modules["reinception"].__file__ or "").parents[1])
-    script = (
-        'mount --bind "$1" /mnt && for at in /dev/shm "$HOME"; do mount -t tmpfs -o ro tmpfs "$at" || exit 77; done; '
-        'mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp || exit 77; shift; exec "$@"'
-    )
-    asked = [str(word) for word in words(hostile, Path("/mnt") / f"out{ending}")]
-    # torch's compiler, which other tests use in this process, leaves the name of its folder in the environment.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")}
-    begin = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path / "out"), sys.executable, "-m", "reinception"]
-    done = subprocess.run(
-        [*begin, *asked],
-        capture_output=True,
-        check=False,
-        env=inherited | {"PYTHONPATH": source, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "HOME": "/srv"},
-    )
-    if done.returncode == 77 or b"unshare failed" in done.stderr:
-        pytest.skip("this container may not mount")
+    asked = (sys.executable, "-m", "reinception", *words(hostile, Path("/mnt") / f"out{ending}"))
+    streams = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "HOME": "/srv"}
+    done = surrounded(READ_ONLY, 'shift; exec "$@"', tmp_path / "out", *asked, environment=streams)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "out" / f"out{ending}").exists()
 
@@ -215,13 +200,8 @@ def test_with_everything_read_only_but_the_result_the_work_is_done(verb: str, ho
 def test_workers_that_cannot_share_decoded_images_decode_anew_and_that_is_said(
     workers: int, place: Path, tmp_path: Path
 ) -> None:
-    script = 'mount -t tmpfs -o ro tmpfs /dev/shm || exit 77; exec "$@"'
     words = ["train", place / "images", "-o", tmp_path / "out", "--epochs", 1, *SMALLEST, "--workers", workers]
-    asked = [sys.executable, "-m", "reinception", *(str(word) for word in words)]
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, "sh", *asked], capture_output=True, check=False, text=True
-    )
-    if done.returncode == 77 or "unshare failed" in done.stderr:
-        pytest.skip("this container may not mount")
+    asked = (sys.executable, "-m", "reinception", *words)
+    done = surrounded("mount -t tmpfs -o ro tmpfs /dev/shm", 'exec "$@"', *asked, environment={})
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr.count("decode each one anew in every epoch; --workers 0 keeps them") == workers

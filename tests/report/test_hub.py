@@ -8,7 +8,6 @@ import http.server
 import json
 import os
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from command import Command
-from processes import SOAK
+from processes import READ_ONLY, SOAK, surrounded
 from reinception.model.artifact import load
 from reinception.report.hub import manifest_card
 
@@ -199,20 +198,10 @@ def test_push_and_pull_work_where_everything_but_the_result_is_read_only(
     out = tmp_path / "out"
     out.mkdir()
     script = (
-        'mount --bind "$1" /mnt && for at in /dev/shm "$HOME"; do mount -t tmpfs -o ro tmpfs "$at" || exit 77; done; '
-        'mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp || exit 77; export HF_HOME="$HOME/hf"; '
+        'export HF_HOME="$HOME/hf"; '
         '"$3" -m reinception push "$2" me/cells && "$3" -m reinception pull me/cells -o /mnt/back.safetensors'
     )
-    source = str(Path(sys.modules["reinception"].__file__ or "").parents[1])
-    # torch's compiler, which other tests use in this process, leaves the name of its folder in the environment.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")}
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, "sh", out, place / "model.safetensors", sys.executable],
-        capture_output=True,
-        check=False,
-        env=inherited | {"PYTHONPATH": source, "HOME": "/srv"},
-    )
-    if done.returncode == 77 or b"unshare failed" in done.stderr:
-        pytest.skip("this container may not mount")
+    words = (out, place / "model.safetensors", sys.executable)
+    done = surrounded(READ_ONLY, script, *words, environment={"HOME": "/srv"})
     assert done.returncode == 0, done.stderr[-2000:]
     assert (out / "back.safetensors").read_bytes() == (place / "model.safetensors").read_bytes()
