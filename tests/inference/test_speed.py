@@ -53,13 +53,13 @@ if sys.argv[1] == "kept":
     keep_freed_memory()
 # Blocks above 32 MiB: for smaller ones glibc raises its threshold by itself, as the heap happens to lie.
 images = torch.rand(40, 3, 299, 299)
+counts = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
 with evaluating(network):
-    for _ in range(3):
+    for _ in range(10):
         network(images)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(3):
-        network(images)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+# The median of the later passes: a heap that still grows in one of them, as threads happen to meet, does not count.
+print(sorted(after - before for before, after in zip(counts[3:], counts[4:]))[3])
 """
 
 
@@ -69,5 +69,5 @@ def test_a_program_that_keeps_freed_memory_uses_it_again():
         how: int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True))
         for how in ("kept", "given back")
     }
-    assert faults["kept"] < 200
-    assert faults["given back"] > 5 * faults["kept"]
+    assert faults["kept"] < 70
+    assert faults["given back"] > 1000
