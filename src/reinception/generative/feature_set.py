@@ -21,7 +21,7 @@ NUM_FOLDS = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gaussian:
-    """A mean (d,) and a covariance as root @ root.T, `root` (d, r), of which the rank r may be smaller than d."""
+    """A mean (d,) and a covariance as root @ root.T, `root` (d, r), of which r may be smaller than d."""
 
     mean: Matrix
     root: Matrix
@@ -73,10 +73,7 @@ class FeatureSet:
     def of(rows: Floats) -> FeatureSet:
         """The set of `rows` (n, d), at least two."""
         order, num_distinct = content_order(rows)
-        near = rows[order[:_BLOCK_ROWS]].astype(np.float64).mean(0)  # near the mean, so that little is cancelled below
-        sums, products = _sums_about(rows, order, near)
-        covariance = (products - np.outer(sums, sums / len(rows))) / (len(rows) - 1)
-        whole = gaussian(near + sums / len(rows), covariance)
+        whole = _few_rows(rows, order) if len(rows) <= rows.shape[1] else _many_rows(rows, order)
         return FeatureSet(rows=rows, order=order, num_distinct=num_distinct, whole=whole)
 
     def centred(self) -> Iterator[Matrix]:
@@ -96,6 +93,20 @@ class FeatureSet:
             covariance = (every_product - products - np.outer(rest, rest / left)) / (left - 1)
             found.append((self.whole.mean + rest / left, covariance))
         return found
+
+
+def _few_rows(rows: Floats, order: npt.NDArray[np.int64]) -> Gaussian:
+    """No more rows than features: the rows themselves are a root of the covariance, which is never computed."""
+    ordered = rows[order].astype(np.float64)
+    mean = ordered.mean(0)
+    return Gaussian(mean=mean, root=(ordered - mean).T / np.sqrt(len(rows) - 1))
+
+
+def _many_rows(rows: Floats, order: npt.NDArray[np.int64]) -> Gaussian:
+    near = rows[order[:_BLOCK_ROWS]].astype(np.float64).mean(0)  # near the mean, so that little is cancelled below
+    sums, products = _sums_about(rows, order, near)
+    covariance = (products - np.outer(sums, sums / len(rows))) / (len(rows) - 1)
+    return gaussian(near + sums / len(rows), covariance)
 
 
 def _blocks(rows: Floats, chosen: npt.NDArray[np.int64], centre: Matrix) -> Iterator[Matrix]:
