@@ -81,7 +81,7 @@ def test_a_suggestion_changes_nothing_and_knows_the_size_of_the_images(cells: Pa
     before = torch.get_rng_state()
     found = suggestion(small, time_budget_seconds=3600.0)
     assert torch.equal(torch.get_rng_state(), before)
-    assert "about 100 pixels a side" in found.about
+    assert "training images of 2 classes, about 100 pixels a side" in found.about
     assert all(one.changes["input_size"] <= 110 for one in found.candidates)
     assert found.chosen.passes >= ENOUGH_PASSES or "even the smallest" in found.why
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small"]

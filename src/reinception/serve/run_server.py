@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from reinception.errors import ReinceptionError, UsageError
 from reinception.inference.compute import Compute
 from reinception.machine import limit_memory_arenas, num_processors
+from reinception.report.formatting import count
 from reinception.serve.admission import Gate
 from reinception.serve.app import Api, read_samples
 from reinception.serve.batcher import Batcher
@@ -190,7 +191,8 @@ def _say_started(config: ServeConfig, models: ServedModels, listener: socket.soc
         f"{one.name} ({one.digest}, {one.engine.backend.name} {one.engine.precision})" for one in models.all()
     )
     _say(
-        f"{torch.get_num_threads()} threads on {num_processors()} processors, {config.workers} decoders, batches of "
+        f"{count(torch.get_num_threads(), 'thread')} on {count(num_processors(), 'processor')}, "
+        f"{count(config.workers, 'decoder')}, batches of "
         f"{config.batch_size}, {config.connections} connections, {_ARENAS} memory arenas"
     )
     _say(f"ready: {named} at http://{host}:{listener.getsockname()[1]}{config.root_path or ''}/")

@@ -140,7 +140,7 @@ def suggest(config: TrainConfig, *, keep_weights: bool = False) -> Suggestion:
     changes: dict[str, Any] = {"width": 1.0, "input_size": None, "freeze": "none", "workers": workers, **chosen.changes}
     num, classes = len(run.records["train"]), len(run.source.classes)
     about = (
-        f"{run.source.name}: {count(num, 'training image')} of {count(classes, 'class')}, about {side} pixels a side; "
+        f"{run.source.name}: {count(num, 'training image')} of {count(classes, 'class', 'classes')}, about {side} pixels a side; "
         f"{run.ranks.device}, {count(num_processors(), 'core')}, {precision_name(run.dtype)}"
     )
     return Suggestion(
