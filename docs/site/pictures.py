@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 WORK = ROOT / "build" / "pictures"
 PORT = 8297
-TRAINING = ("--width", "0.15", "--input-size", "75", "--recipe", "from_scratch", "--seed", "1")
+TRAINING = ("--width", "0.15", "--input-size", "96", "--recipe", "small_images", "--seed", "1")
 DRAWN = ("googlenet", "inception_v2", "inception_v3")
 # Longer than this, a screenshot is cut: a page of documentation shows the beginning and links to the rest.
 MOST_PIXELS = 2600

@@ -22,10 +22,10 @@ def write(folder: Path, *, num_images: int, seed: int = 0) -> None:
 
 
 def one(label: str, chance: random.Random) -> Image.Image:
-    """One image (128, 128): a texture in two colours at any scale and turn, under noise."""
+    """One image (128, 128): a texture, mostly light on dark, at any scale and turn, under noise."""
     mask = Image.fromarray((255 * pattern(label, chance)).astype(np.uint8))
     mask = mask.filter(ImageFilter.GaussianBlur(chance.uniform(0.5, 3)))
-    first, second = (Image.new("RGB", (SIZE, SIZE), colour(chance)) for _ in range(2))
+    first, second = (Image.new("RGB", (SIZE, SIZE), colour(chance, *limits)) for limits in ((130, 255), (0, 150)))
     noise = np.random.default_rng(chance.randrange(1 << 32)).normal(0, chance.uniform(5, 45), (SIZE, SIZE, 3))
     pixels = np.asarray(Image.composite(first, second, mask)) + noise
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -51,7 +51,7 @@ def pattern(label: str, chance: random.Random) -> np.ndarray:
     return patterns[label].astype(float)
 
 
-def colour(chance: random.Random) -> tuple[int, int, int]:
-    """Any colour that is not nearly black."""
-    red, green, blue = (chance.randint(40, 255) for _ in range(3))
+def colour(chance: random.Random, least: int, most: int) -> tuple[int, int, int]:
+    """Any colour whose red, green and blue lie between two values."""
+    red, green, blue = (chance.randint(least, most) for _ in range(3))
     return red, green, blue

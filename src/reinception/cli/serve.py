@@ -9,6 +9,7 @@ from reinception.inference.compute import Compute
 from reinception.serve.limits import ServeConfig
 
 GROUPS = {
+    "Cascade": ("cascade", "threshold"),
     "Access": ("host", "port", "token_file", "allowed_hosts", "origin", "root_path", "metrics_port", "samples"),
     "Limits": (
         *("queue_size", "deadline_seconds", "drain_seconds", "max_body_mib", "max_megapixels", "max_images"),

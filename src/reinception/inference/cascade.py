@@ -17,7 +17,7 @@ from reinception.data.sources.labels import listed
 from reinception.errors import BadImage, ReinceptionError, UsageError
 from reinception.inference.engine import Row
 from reinception.metrics import PredictionTable
-from reinception.model.artifact import Model
+from reinception.model.artifact import Manifest
 
 T = TypeVar("T")
 CASCADE_NAME = "cascade.json"
@@ -38,10 +38,10 @@ class Cascade:
     columns: tuple[int, ...]
 
     @classmethod
-    def of(cls, small: Model, large: Model, threshold: float) -> Cascade:
+    def of(cls, small: Manifest, large: Manifest, threshold: float) -> Cascade:
         """The cascade of two models of the same classes, in any order. UsageError for others."""
-        for model in (small, large):
-            model.manifest.require_classifier()
+        for manifest in (small, large):
+            manifest.require_classifier()
         if set(small.classes) != set(large.classes):
             raise UsageError(
                 f"a cascade needs two models of the same classes; they know {listed(small.classes)} and "
@@ -54,6 +54,10 @@ class Cascade:
     def is_sure(self, row: Answer) -> bool:
         """Whether a small network's answer stands; also where the image cannot be read: nobody could."""
         return isinstance(row, BadImage) or bool(row.max() >= self.threshold)
+
+    def reordered(self, row: Row) -> Row:
+        """The large network's probabilities (k,) in the small one's order of classes."""
+        return row[list(self.columns)]
 
     def answers(
         self,
@@ -70,7 +74,7 @@ class Cascade:
             found = list(small(part))
             passed = [index for index, row in enumerate(found) if not self.is_sure(row)]
             for index, row in zip(passed, large([part[index] for index in passed]), strict=True):
-                found[index] = row if isinstance(row, BadImage) else row[list(self.columns)]
+                found[index] = row if isinstance(row, BadImage) else self.reordered(row)
             yield from found
 
 

@@ -120,7 +120,7 @@ def predict_stream(
     if larger is None:
         return predictions(engine, model.classes, items, top=top, is_full=num >= engine.block_size)
     large = as_model(larger)
-    cascade = Cascade.of(model, large, threshold)
+    cascade = Cascade.of(model.manifest, large.manifest, threshold)
     engines = (engine, Engine(large.network, large.preprocessing, engine.compute, num_images=num))
     small_rows, large_rows = (partial(_rows, one, is_full=num >= one.block_size) for one in engines)
     named = rows_in_order(

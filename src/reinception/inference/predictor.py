@@ -88,7 +88,7 @@ class Predictor:
         compute = Compute(device=device, precision=precision, backend=backend, batch_size=batch_size)
         self._engine, *large = (Engine(one.network, one.preprocessing, compute) for one in models)
         self._large = large[0] if large else None
-        self._cascade = Cascade.of(models[0], models[1], threshold) if threshold is not None else None
+        self._cascade = Cascade.of(models[0].manifest, models[1].manifest, threshold) if threshold is not None else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, self._made_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from reinception.errors import BadImage
 from reinception.inference.predict import prediction
 from reinception.preprocess import Preprocessing
 from reinception.serve.batcher import Batcher, late
+from reinception.serve.counters import Counters
 from reinception.serve.decoders import Decoded, DecoderPool
 from reinception.serve.limits import READY_CACHE_SECONDS, READY_SECONDS
-from reinception.serve.refusal import Refusal
+from reinception.serve.refusal import Refusal, bad_request
 from reinception.serve.served_model import Kind, ServedModel, ServedModels
 
 
@@ -30,26 +31,54 @@ class Wanted:
     threshold: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """What `ServedModel.compute` gave for an image, the image, and the model, which is another's where a cascade passed
+    the image on."""
+
+    values: Any
+    decoded: Decoded
+    model: ServedModel
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """The decoder pool and the batcher, one behind the other."""
 
     pool: DecoderPool
     batcher: Batcher
+    models: ServedModels
+    counters: Counters
     deadline_seconds: float
 
     async def results(self, model: ServedModel, kind: Kind, images: Sequence[bytes]) -> list[Any]:
-        """For each image its result with the `Decoded` image, or the BadImage or Refusal that it has instead."""
+        """For each image its `Result`, or the BadImage or Refusal that it has instead."""
         until = time.monotonic() + self.deadline_seconds
         work = (self._one(model, kind, data, until) for data in images)
         return list(await asyncio.gather(*work))
 
     async def _one(self, model: ServedModel, kind: Kind, data: bytes, until: float) -> Any:
         try:
-            decoded = await self.decoded(data, model, until)
-            return await self.batcher.compute(model, kind, decoded.square, until), decoded
+            found = await self._of(model, kind, data, until)
+            beyond = self.models.beyond(model)
+            if beyond is None or kind == "features":
+                return found
+            cascade, large = beyond
+            is_sure = cascade.is_sure(found.values[0] if kind == "map" else found.values)
+            self.counters.cascade.labels("first" if is_sure else "second").inc()
+            if is_sure:
+                return found
+            found = await self._of(large, kind, data, until)
+            row, *activation = found.values if kind == "map" else (found.values,)
+            row = cascade.reordered(row)
+            return replace(found, values=(row, *activation) if kind == "map" else row)
         except (BadImage, Refusal) as error:
             return error
+
+    async def _of(self, model: ServedModel, kind: Kind, data: bytes, until: float) -> Result:
+        decoded = await self.decoded(data, model, until)
+        values = await self.batcher.compute(model, kind, decoded.square, until)
+        return Result(values=values, decoded=decoded, model=model)
 
     async def decoded(self, data: bytes, model: ServedModel, until: float, *, is_urgent: bool = False) -> Decoded:
         try:
@@ -59,7 +88,9 @@ class Pipeline:
             raise late() from None
 
     async def squares(self, model: ServedModel, kind: Kind, squares: Sequence[Pixels]) -> list[Any]:
-        """The same for pixels that need no decoding."""
+        """What `model` computes of pixels that need no decoding. Refusal where they would belong to a cascade."""
+        if kind != "features" and self.models.beyond(model) is not None:
+            raise bad_request("pixels", "pixels: a cascade reads images; send images, or ask the other model by name")
         until = time.monotonic() + self.deadline_seconds
         return list(await asyncio.gather(*(self.batcher.compute(model, kind, one, until) for one in squares)))
 
@@ -106,20 +137,20 @@ def answer(model: ServedModel, name: str, result: Any, wanted: Wanted) -> dict[s
     if isinstance(result, BadImage | Refusal):
         error = Refusal.of(result) if isinstance(result, BadImage) else result
         return {"name": name, "labels": [], "abstained": False, **error.document}
-    found, decoded = result
-    row, activation = found if wanted.kind == "map" else (found, None)
+    row, activation = result.values if wanted.kind == "map" else (result.values, None)
     said = prediction(name, row, model.classes, wanted.top).to_json()
     labels = said["labels"]
     document = {
         "name": name,
         "labels": labels,
         "abstained": labels[0]["probability"] < wanted.threshold,
-        "width": decoded.width,
-        "height": decoded.height,
+        "width": result.decoded.width,
+        "height": result.decoded.height,
+        "answered_by": result.model.name,
         "error": None,
     }
     if activation is not None:
-        box = seen_box(model.manifest.preprocessing, decoded.width, decoded.height)
+        box = seen_box(result.model.manifest.preprocessing, result.decoded.width, result.decoded.height)
         document["map"] = {"values": np.round(activation, 4).astype(float).tolist(), "box": box}
     return document
 

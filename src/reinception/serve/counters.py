@@ -26,6 +26,7 @@ class Counters:
         self.batch_seconds = Histogram("batch_seconds", "Time to compute a batch", buckets=_SECONDS, **kind)
         self.restarts = Counter("restarts", "Parts that died and were started again", ("part",), **kind)
         self.reloads = Counter("reloads", "Models loaded again, by what became of it", ("status",), **kind)
+        self.cascade = Counter("cascade_answers", "Answers of a cascade, by the model they are of", ("of",), **kind)
         self.places = Gauge("waiting_images", "Images admitted and not answered yet", **kind)
         self.connections = Gauge("connections", "Open connections", **kind)
         self.ready = Gauge("ready", "1 where the last readiness check was answered", **kind)

@@ -15,6 +15,12 @@ class ServeConfig:
     models: tuple[str, ...]
     """model files or run folders; NAME=MODEL names one, and the first answers where a request names none"""
 
+    cascade: bool = False
+    """of two models, a small and a large one, the first answers where it is sure, the second for the rest"""
+
+    threshold: float | None = None
+    """with --cascade, the least probability at which the first one's answer stands (default: what `shrink` chose)"""
+
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 or :: lets other machines in"""
 
@@ -77,7 +83,11 @@ class ServeConfig:
             )
         if self.root_path is not None and not (self.root_path.startswith("/") and self.root_path[-1] != "/"):
             raise UsageError(f"root_path {self.root_path!r} must begin with / and not end with one")
-        self.named_models  # noqa: B018 - refuses names that make no sense
+        num = len(self.named_models)  # refuses names that make no sense
+        if self.cascade and num != 2:
+            raise UsageError("--cascade needs two models: reinception serve SMALL LARGE --cascade")
+        if self.threshold is not None and not self.cascade:
+            raise UsageError("--threshold is for --cascade; a request says its own, /v1/predict?threshold=0.9")
 
     @property
     def named_models(self) -> dict[str, Path]:

@@ -23,6 +23,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from reinception.errors import ReinceptionError, UsageError
+from reinception.inference.cascade import kept_threshold
 from reinception.inference.compute import Compute
 from reinception.machine import limit_memory_arenas, num_processors
 from reinception.report.formatting import count
@@ -62,7 +63,7 @@ def serve(config: ServeConfig, compute: Compute) -> None:
     soft = min(hard, max(soft, config.connections + _SPARE_DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     config = replace(config, connections=max(1, min(config.connections, soft - _SPARE_DESCRIPTORS)))
-    models = ServedModels(config.named_models, compute, config.batch_size)
+    models = ServedModels(config.named_models, compute, config.batch_size, _threshold(config))
     # What has been loaded stays: looking through all of it for garbage would stop every answer for 0.1 s at a time.
     gc.collect()
     gc.freeze()
@@ -77,7 +78,9 @@ async def _serve(
     batcher.seconds_per_image = max(model.seconds_per_image for model in models.all())
     pool = DecoderPool(config.workers, config.max_megapixels * 1_000_000, counters)
     pool.start()
-    pipeline = Pipeline(pool=pool, batcher=batcher, deadline_seconds=config.deadline_seconds)
+    pipeline = Pipeline(
+        pool=pool, batcher=batcher, models=models, counters=counters, deadline_seconds=config.deadline_seconds
+    )
     router = Router(default=_not_found, redirect_slashes=False)
     gate = Gate(router, config, counters, token, lambda: server.should_exit)
     server = DrainingServer(
@@ -159,6 +162,13 @@ async def _reload(models: ServedModels, counters: Counters) -> None:
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise Refusal(404, "no_such_address", "there is no such address; see /api")
+
+
+def _threshold(config: ServeConfig) -> float | None:
+    """Of a cascade; None without one."""
+    if not config.cascade or config.threshold is not None:
+        return config.threshold
+    return kept_threshold(next(iter(config.named_models.values())))
 
 
 def _listen(host: str, port: int) -> socket.socket:

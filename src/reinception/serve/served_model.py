@@ -20,6 +20,7 @@ from reinception.data.images.decode import Pixels
 from reinception.data.loading.evaluation_stream import EvaluationBatch
 from reinception.data.loading.loader import normalise
 from reinception.errors import ReinceptionError, first_line
+from reinception.inference.cascade import Cascade
 from reinception.inference.class_activation import class_activation
 from reinception.inference.compute import Compute
 from reinception.inference.engine import Engine
@@ -111,15 +112,19 @@ def _digest(path: Path) -> str:
 
 
 class ServedModels:
-    """The models by name. A reload loads, warms up and checks the new one first; a failed one changes nothing."""
+    """The models by name. A reload loads, warms up and checks the new one first; a failed one changes nothing.
 
-    def __init__(self, paths: dict[str, Path], compute: Compute, batch_size: int) -> None:
-        self._compute, self._batch_size = compute, batch_size
+    With a `threshold` the first of two models answers as their cascade.
+    """
+
+    def __init__(self, paths: dict[str, Path], compute: Compute, batch_size: int, threshold: float | None) -> None:
+        self._compute, self._batch_size, self._threshold = compute, batch_size, threshold
         self._lock = asyncio.Lock()
         with ThreadPoolExecutor(1) as thread:  # not this one: it will answer requests, with its full priority
             loading = partial(load_served, compute=compute, batch_size=batch_size)
             found = thread.map(loading, paths, paths.values())
             self._by_name = dict(zip(paths, found, strict=True))
+        self._cascade = self._cascade_of(self.all())
 
     def __getitem__(self, name: str | None) -> ServedModel:
         """The model of that name, or the first for None. Refusal where there is none; the name is not repeated."""
@@ -128,6 +133,19 @@ class ServedModels:
         if name not in self._by_name:
             raise Refusal(404, "no_such_model", "no model has this name; /v1/models lists those there are")
         return self._by_name[name]
+
+    def beyond(self, model: ServedModel) -> tuple[Cascade, ServedModel] | None:
+        """When the answers of `model` stand, and the model that answers for the rest; None for most models."""
+        if self._cascade is None:
+            return None
+        small, large = self.all()
+        return (self._cascade, large) if model.name == small.name else None
+
+    def _cascade_of(self, models: Sequence[ServedModel]) -> Cascade | None:
+        if self._threshold is None:
+            return None
+        small, large = models
+        return Cascade.of(small.manifest, large.manifest, self._threshold)
 
     def all(self) -> list[ServedModel]:
         return list(self._by_name.values())
@@ -144,8 +162,10 @@ class ServedModels:
             # The backend stays: `auto` would measure the requests that run meanwhile.
             how = replace(self._compute, backend=model.engine.backend.name)
             new = await asyncio.to_thread(load_served, model.name, model.path, how, self._batch_size)
+            by_name = {**self._by_name, model.name: new}
+            cascade = self._cascade_of(list(by_name.values()))
         except (ReinceptionError, OSError, MemoryError, RuntimeError) as error:
             reason = str(error) if isinstance(error, ReinceptionError) else first_line(error)
             return {"name": model.name, "hash": model.digest, "status": "failed", "reason": reason}
-        self._by_name[model.name] = new
+        self._by_name, self._cascade = by_name, cascade
         return {"name": model.name, "hash": new.digest, "status": "loaded"}

@@ -140,8 +140,9 @@ def suggest(config: TrainConfig, *, keep_weights: bool = False) -> Suggestion:
     changes: dict[str, Any] = {"width": 1.0, "input_size": None, "freeze": "none", "workers": workers, **chosen.changes}
     num, classes = len(run.records["train"]), len(run.source.classes)
     about = (
-        f"{run.source.name}: {count(num, 'training image')} of {count(classes, 'class', 'classes')}, about {side} pixels a side; "
-        f"{run.ranks.device}, {count(num_processors(), 'core')}, {precision_name(run.dtype)}"
+        f"{run.source.name}: {count(num, 'training image')} of {count(classes, 'class', 'classes')}, "
+        f"about {side} pixels a side; {run.ranks.device}, {count(num_processors(), 'core')}, "
+        f"{precision_name(run.dtype)}"
     )
     return Suggestion(
         chosen=chosen,
