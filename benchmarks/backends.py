@@ -1,9 +1,4 @@
-"""Backends and precisions: what `auto` chooses against what is fastest, and what each precision does to the answers.
-
-`speed` measures every candidate of `auto` and eager bf16 on networks x widths x batches, interleaved, and prints where
-`auto` was slower than eager bf16. `answers` evaluates a model on labelled images in fp32, bf16 and int8: agreement with
-float32, errors, and the calibration of the scores.
-"""
+"""Backends: the choice of `auto` and eager bf16 on networks x widths x batches, interleaved, and where it is slower."""
 
 from __future__ import annotations
 
@@ -13,21 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from reinception import family, machine
 from reinception.cli.table import aligned
-from reinception.data.sources.open_source import open_source
 from reinception.files import write_json
 from reinception.inference.backends.choice import automatic, computed, named, sample
 from reinception.inference.backends.network_backend import NetworkBackend, NetworkPrecision, Task
-from reinception.inference.compute import Compute, InferencePrecision
-from reinception.inference.evaluate import Evaluation, evaluate_records
-from reinception.inference.evaluation_split import select
-from reinception.metrics import top_k_error
-from reinception.metrics.calibration import calibration_error
-from reinception.model.artifact import load
 from reinception.preprocess import Preprocessing
 from reinception.rewrite.check import random_network
 
@@ -67,63 +54,22 @@ def speed(repetitions: int, networks: tuple[str, ...], widths: tuple[float, ...]
     return rows
 
 
-def answers(model: str, data: str, calibrate: str) -> list[dict[str, Any]]:
-    """One row for each precision: error, agreement with float32 and calibration error, on the held-out images."""
-    loaded = load(model, with_aux=False)
-    source = open_source(data)
-    chosen = select(source, [loaded.manifest])
-    precisions: tuple[InferencePrecision, ...] = ("fp32", "bf16", "int8")
-    rows: list[dict[str, Any]] = []
-    exact: Evaluation | None = None
-    for precision in precisions:
-        compute = Compute(
-            precision=precision,
-            backend="torch" if precision == "fp32" else "auto",
-            calibrate=calibrate if precision == "int8" else None,
-            notice=print,
-        )
-        found = evaluate_records([loaded], chosen.records, source.classes, compute=compute)
-        exact = exact or found
-        labels = found.table.probabilities.argmax(1) == exact.table.probabilities.argmax(1)
-        rows.append(
-            {
-                "precision": precision,
-                "num_images": found.num_images,
-                "top1_error": top_k_error(found.table, 1).percent,
-                "agreement": float(labels.mean()),
-                "largest_difference": float(np.abs(found.table.probabilities - exact.table.probabilities).max()),
-                "calibration_error": calibration_error(found.table),
-            }
-        )
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("speed", "answers"))
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--widths", default=",".join(map(str, WIDTHS)))
-    parser.add_argument("--model")
-    parser.add_argument("--data", default="elpv")
-    parser.add_argument("--calibrate", help="images for int8 (default: those of --data)")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    if asked.what == "answers" and not asked.model:
-        parser.error("answers needs --model")
-    if asked.what == "speed":
-        widths = tuple(map(float, asked.widths.split(",")))
-        rows = speed(asked.repetitions, tuple(asked.networks.split(",")), widths)
-    else:
-        rows = answers(asked.model, asked.data, asked.calibrate or asked.data)
+    widths = tuple(map(float, asked.widths.split(",")))
+    rows = speed(asked.repetitions, tuple(asked.networks.split(",")), widths)
     header = [name for name in rows[0] if not name.endswith("_spread")]
     cells = [
         [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in header] for row in rows
     ]
     print(aligned(header, cells))
-    if asked.what == "speed":
-        slow = [row for row in rows if row["auto"] < TOLERATED * row["eager"]]
-        print(f"auto is slower than {TOLERATED:.0%} of eager in {len(slow)} of {len(rows)} cases")
+    slow = [row for row in rows if row["auto"] < TOLERATED * row["eager"]]
+    print(f"auto is slower than {TOLERATED:.0%} of eager in {len(slow)} of {len(rows)} cases")
     if asked.json is not None:
         write_json({"machine": machine.processor_name(), "threads": torch.get_num_threads(), "rows": rows}, asked.json)
 

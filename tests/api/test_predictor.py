@@ -179,6 +179,20 @@ def test_several_threads_may_ask_at_once(predictor: ri.Predictor, paths: list[Pa
             assert [one.to_json() for one in answers] == wanted
 
 
+def test_a_subclass_whose_calls_all_run_in_one_thread_gets_its_answers(paths: list[Path], place: Path) -> None:
+    """As Ray Data's does: a call that called itself would wait for the thread that it runs in."""
+    one_thread = ThreadPoolExecutor(1)
+
+    class OneThread(ri.Predictor):
+        def __call__(self, images: Any) -> Any:
+            return one_thread.submit(super().__call__, images).result(timeout=60)
+
+    held = OneThread(place / "model.safetensors", precision="fp32", backend="torch")
+    content = np.array([path.read_bytes() for path in paths], dtype=object)
+    assert list(held({"image": content})["label"]) == [one.label for one in held(paths)]
+    assert held(paths[0]).label == held(paths)[0].label
+
+
 def test_what_does_not_exist_is_refused_in_one_line(place: Path) -> None:
     model = place / "model.safetensors"
     with pytest.raises(UsageError, match=r"^backend 'tpu' is unknown; it is auto or torch or inductor or openvino$"):

@@ -30,6 +30,7 @@ def test_the_example_classifies_a_folder_on_ray_and_a_bad_image_is_a_row(place: 
     model = place / "model.safetensors"
     paths = os.pathsep.join([str(Path(ri.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     quiet = {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "OMP_NUM_THREADS": "1"}
+    quiet["RAY_worker_niceness"] = "0"  # 15 otherwise: beside a busy program its workers would not even start
     done = subprocess.run(
         [sys.executable, EXAMPLE, model, folder, out],
         capture_output=True,

@@ -122,7 +122,7 @@ class Predictor:
         """
         self.manifest.require_classifier()
         if isinstance(images, Mapping):
-            answers = self(_column(images))
+            answers = self._answers(_column(images))
             return _others(images) | {
                 "label": _objects([one.label for one in answers]),
                 "probability": np.array([one.probability for one in answers], dtype=np.float32),
@@ -130,8 +130,10 @@ class Predictor:
                 "error": _objects([one.error for one in answers]),
             }
         items = _items(images)
-        if items is None:
-            return self([images])[0]
+        return self._answers([images])[0] if items is None else self._answers(items)
+
+    def _answers(self, items: Sequence[Any]) -> list[Prediction]:
+        """Not by `__call__`: Ray Data's subclass of this class lets one thread call it, which would wait for itself."""
         rows = self._probabilities(self._engine, items)
         if self._cascade is not None and (large := self._large) is not None:
             rows = self._cascade.answers(
