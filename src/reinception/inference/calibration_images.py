@@ -16,7 +16,7 @@ from reinception.errors import ReinceptionError
 from reinception.inference.stream import expand
 from reinception.preprocess import Preprocessing
 
-MOST, LEAST = 400, 20
+MOST, LEAST = 600, 20
 """Images that are read of a longer list, and how many have to be readable."""
 
 _LISTED = 100_000
@@ -37,18 +37,21 @@ def spread(records: Sequence[Record], most: int) -> list[Record]:
 
 
 def calibration_images(data: str, preprocessing: Preprocessing, *, workers: int) -> Tensor:
-    """The single crops (n, 3, s, s) uint8 of at most `MOST` images.
+    """The single crops (n, 3, s, s) uint8 of at most `MOST` images: training images only, where the data say which.
 
     Raises:
         ReinceptionError: fewer than `LEAST` can be read.
     """
-    records = spread(records_in(data), MOST)
+    found = records_in(data)
+    if any(one.split == "train" for one in found):
+        found = [one for one in found if one.split == "train"]
+    records = spread(found, MOST)
     batches = evaluation_batches(records, preprocessing, batch_size=16, workers=workers)
-    found = [batch.images for batch in batches if len(batch)]
-    num = sum(map(len, found))
+    images = [batch.images for batch in batches if len(batch)]
+    num = sum(map(len, images))
     if num < LEAST:
         raise ReinceptionError(
             f"{data}: {num} images can be read, int8 needs {LEAST}, better 300: name a folder of images like those it "
             "will see"
         )
-    return torch.cat(found)
+    return torch.cat(images)
