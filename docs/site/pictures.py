@@ -146,7 +146,7 @@ def chart_bench() -> None:
     """How fast the networks of several libraries are here, as `reinception bench` draws it, with its machine."""
     chart = IMAGES / "bench.svg"
     chart.unlink(missing_ok=True)
-    reinception("bench", "--svg", chart)
+    reinception("bench", "--svg", chart, "--json", WORK / "bench.json")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
