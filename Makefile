@@ -47,7 +47,7 @@ docs: $(VENV)/.dev ## the site: build/site/html/index.html, which opens offline;
 notebooks: $(VENV)/.dev ## write the notebooks of docs/notebooks anew from the scripts in examples/paper
 	$(BIN)/python docs/site/notebooks.py
 
-pictures: $(VENV)/.dev ## renew the screenshots of docs/images from real runs on drawn images; ten minutes on two cores
+pictures: $(VENV)/.dev ## renew the screenshots of docs/images from real runs on drawn images; forty minutes on two cores
 	$(BIN)/python docs/site/pictures.py
 
 soak: $(VENV)/.dev ## a hundred kills, fifty signals, a thousand damaged checkpoints; about an hour on two cores

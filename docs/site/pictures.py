@@ -21,9 +21,14 @@ IMAGES = ROOT / "docs" / "images"
 WORK = ROOT / "build" / "pictures"
 PORT = 8297
 TRAINING = ("--width", "0.15", "--input-size", "96", "--recipe", "small_images", "--seed", "1")
+TEACHER = ("--width", "0.5", "--input-size", "128", "--recipe", "small_images", "--seed", "1")
 DRAWN = ("googlenet", "inception_v2", "inception_v3")
 # Longer than this, a screenshot is cut: a page of documentation shows the beginning and links to the rest.
 MOST_PIXELS = 2600
+_LOAD_IMAGES = """Promise.all([...document.images].map(one => {
+    one.loading = "eager"  // those out of sight would stay empty
+    return one.decode()
+}))"""
 
 
 def reinception(*words: object, code: int = 0) -> None:
@@ -74,6 +79,7 @@ def shoot_report() -> None:
         ):
             page = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
             page.goto(place)
+            page.evaluate(_LOAD_IMAGES)
             for name in names:
                 at = {"report-slices": "#slices", "report-dark": "#calibration"}.get(name)
                 script = "id => document.querySelector(id)?.getBoundingClientRect().top - 40"
@@ -127,6 +133,31 @@ def shoot_serve() -> None:
             shoot(page, name, most=1500)
 
 
+def shoot_web() -> None:
+    """The page of `export --to web`, with images that the run never trained on."""
+    shutil.rmtree(WORK / "web", ignore_errors=True)
+    reinception("export", "runs/second", "--to", "web", "--precision", "fp16", "--web-runtime", "npm", "-o", "web")
+    files = [str(path) for path in held_out(6)[1:4]]
+    words = [sys.executable, "-m", "http.server", str(PORT), "--bind", "127.0.0.1", "--directory", str(WORK / "web")]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    try:
+        with browser() as chromium:
+            for scheme, width, name in (
+                ("light", 1200, "web-wide"),
+                ("dark", 1200, "web-dark"),
+                ("light", 390, "web-phone"),
+            ):
+                page = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
+                page.goto(f"http://127.0.0.1:{PORT}/")
+                page.locator("#files").set_input_files(files)
+                is_done = "() => / done[.;]/.test(document.querySelector('#status').textContent)"
+                page.wait_for_function(is_done, timeout=120_000)
+                shoot(page, name, most=1500)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def draw_networks() -> None:
     for name in DRAWN:
         path = IMAGES / f"{name}.svg"
@@ -135,10 +166,12 @@ def draw_networks() -> None:
 
 
 def front_of_shrink() -> None:
-    """Accuracy and speed of smaller networks, as `reinception shrink` draws them."""
+    """Accuracy and speed of smaller networks than one of half width, as `reinception shrink` draws them."""
     shutil.rmtree(WORK / "small", ignore_errors=True)
-    goal = ("--speed-up", "1.5", "--num-students", "2", "--time-budget", "4m")
-    reinception("shrink", "runs/second", "textures", "-o", "small", *goal)
+    if not (WORK / "runs" / "large").exists():
+        reinception("train", "textures", "-o", "runs/large", "--time-budget", "3m", *TEACHER)
+    goal = ("--speed-up", "5", "--num-students", "2", "--time-budget", "3m")
+    reinception("shrink", "runs/large", "textures", "-o", "small", *goal)
     shutil.copy(WORK / "small" / "front.svg", IMAGES / "shrink.svg")
 
 
@@ -163,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     draw_networks()
     shoot_report()
     shoot_serve()
+    shoot_web()
     from reinception.cli.parsing import VERBS
 
     if "shrink" in VERBS:

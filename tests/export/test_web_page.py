@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import http.server
 import json
-import os
 import shutil
 import tarfile
 import threading
@@ -235,23 +234,6 @@ def test_a_device_that_answers_wrongly_is_not_used(folder: Path, browser: Any, t
         visit = Visit(browser, address)
         visit.page.wait_for_selector("#status.bad")
     assert "the answer to a known image is off by" in visit.page.locator("#status").inner_text()
-    visit.context.close()
-
-
-@in_browser
-@pytest.mark.skipif("REINCEPTION_WRITE_SCREENSHOTS" not in os.environ, reason="writes docs/images")
-@pytest.mark.parametrize(("name", "context"), [
-    ("wide", {"viewport": {"width": 1200, "height": 900}}),
-    ("phone", {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True}),
-    ("dark", {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"}),
-])  # fmt: skip
-def test_screenshots_are_written(folder: Path, browser: Any, name: str, context: dict[str, Any]) -> None:
-    with serving(folder) as address:
-        visit = Visit(browser, address, **context)
-        visit.drop(dropped())
-        visit.page.screenshot(
-            path=Path(__file__).parents[2] / "docs" / "images" / f"web-{name}.png", full_page=name == "phone"
-        )
     visit.context.close()
 
 
