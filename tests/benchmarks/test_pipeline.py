@@ -25,8 +25,9 @@ def test_images_are_jpegs_of_the_size_and_no_two_are_the_same(tmp_path: Path) ->
 def test_a_process_is_timed_with_all_that_it_starts(tmp_path: Path) -> None:
     child = "import time; kept = bytearray(60 << 20); time.sleep(0.7)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
-    seconds, peak = timed(([sys.executable, "-c", parent], {}))
+    seconds, peak = timed(([sys.executable, "-c", parent], {}), is_watched=True)
     assert seconds > 0.7 and peak > 60
+    assert timed(([sys.executable, "-c", "pass"], {}))[1] == 0  # looking at memory would cost time
     with pytest.raises(SystemExit, match="exit code 3: no"):
         timed(([sys.executable, "-c", "import sys; print('no', file=sys.stderr); sys.exit(3)"], {}))
 

@@ -99,7 +99,8 @@ def test_the_drawings_in_the_docs_are_what_the_code_draws(name: str) -> None:
 
 
 def test_every_drawing_in_the_docs_is_drawn_by_the_code() -> None:
-    assert {path.stem for path in IMAGES.glob("*.svg")} == set(IN_THE_DOCS)
+    charts = {"bench", "shrink"}
+    assert {path.stem for path in IMAGES.glob("*.svg")} - charts == set(IN_THE_DOCS)
 
 
 # -- what is drawn -----------------------------------------------------------------------------------------------------
