@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ from serve_helpers import RunningServer, Start, multipart, write_model
 
 import reinception as ri
 from processes import ends
+from reinception.inference.compute import Compute
+from reinception.serve.served_model import ServedModels
 
 CLASSES = ("cat", "dog", "<b>bird</b>")
 OTHER_ORDER = ("dog", "<b>bird</b>", "cat")
@@ -105,6 +108,22 @@ def test_a_reload_to_other_classes_fails_and_the_cascade_goes_on(
         time.sleep(0.1)
     assert "failed a cascade needs two models of the same classes" in server.said
     np.testing.assert_allclose(table(answers_of(server, images[:2])), table(before), atol=1e-6)
+
+
+def test_a_request_that_holds_the_model_from_before_a_reload_gets_its_classes_in_their_order(
+    solar_cells: Path, large: Path, tmp_path: Path
+) -> None:
+    first = write_model(tmp_path / "first.safetensors", solar_cells, classes=CLASSES)
+    models = ServedModels({"first": first, "large": large}, Compute(backend="torch"), 1, threshold=0.9)
+    before = models[None]
+    os.replace(write_model(tmp_path / "other.safetensors", solar_cells, classes=OTHER_ORDER), first)
+    assert [one["status"] for one in asyncio.run(models.reload())] == ["loaded", "unchanged"]
+    for held in (before, models[None]):
+        found = models.beyond(held)
+        assert found is not None
+        cascade, second = found
+        assert tuple(second.classes[column] for column in cascade.columns) == held.classes
+    assert before.classes != models[None].classes
 
 
 @pytest.mark.parametrize(

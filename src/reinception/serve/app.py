@@ -116,7 +116,7 @@ class Api:
             if isinstance(error, Refusal):
                 answers.append({"name": upload.name, "values": [], **error.document})
             else:
-                answers.append({"name": upload.name, "values": [float(str(v)) for v in result.values], "error": None})
+                answers.append({"name": upload.name, "values": [float(str(v)) for v in result.row], "error": None})
         return _json({"model": _identity(model), "features": answers})
 
     async def list_models(self, request: Request) -> Response:
@@ -187,7 +187,7 @@ class Api:
             if isinstance(result, BadImage):
                 raise bad_request(result.kind, f"image {index} {result.reason}")
             _raise(result)
-        return [result.values for result in results]
+        return [result.row for result in results]
 
     # -- the page ------------------------------------------------------------------------------------------------------
 

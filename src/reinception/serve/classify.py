@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reinception.data.images.decode import Pixels
 from reinception.errors import BadImage
@@ -33,10 +34,11 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
-    """What `ServedModel.compute` gave for an image, the image, and the model, which is another's where a cascade passed
-    the image on."""
+    """The probabilities or features of an image, the class activation map where that is wanted, the image, and the
+    model they are of: the second where a cascade passed the image on."""
 
-    values: Any
+    row: npt.NDArray[np.float32]
+    activation: npt.NDArray[np.float32] | None
     decoded: Decoded
     model: ServedModel
 
@@ -64,21 +66,20 @@ class Pipeline:
             if beyond is None or kind == "features":
                 return found
             cascade, large = beyond
-            is_sure = cascade.is_sure(found.values[0] if kind == "map" else found.values)
+            is_sure = cascade.is_sure(found.row)
             self.counters.cascade.labels("first" if is_sure else "second").inc()
             if is_sure:
                 return found
             found = await self._of(large, kind, data, until)
-            row, *activation = found.values if kind == "map" else (found.values,)
-            row = cascade.reordered(row)
-            return replace(found, values=(row, *activation) if kind == "map" else row)
+            return replace(found, row=cascade.reordered(found.row))
         except (BadImage, Refusal) as error:
             return error
 
     async def _of(self, model: ServedModel, kind: Kind, data: bytes, until: float) -> Result:
         decoded = await self.decoded(data, model, until)
         values = await self.batcher.compute(model, kind, decoded.square, until)
-        return Result(values=values, decoded=decoded, model=model)
+        row, activation = values if kind == "map" else (values, None)
+        return Result(row=row, activation=activation, decoded=decoded, model=model)
 
     async def decoded(self, data: bytes, model: ServedModel, until: float, *, is_urgent: bool = False) -> Decoded:
         try:
@@ -137,8 +138,7 @@ def answer(model: ServedModel, name: str, result: Any, wanted: Wanted) -> dict[s
     if isinstance(result, BadImage | Refusal):
         error = Refusal.of(result) if isinstance(result, BadImage) else result
         return {"name": name, "labels": [], "abstained": False, **error.document}
-    row, activation = result.values if wanted.kind == "map" else (result.values, None)
-    said = prediction(name, row, model.classes, wanted.top).to_json()
+    said = prediction(name, result.row, model.classes, wanted.top).to_json()
     labels = said["labels"]
     document = {
         "name": name,
@@ -149,9 +149,9 @@ def answer(model: ServedModel, name: str, result: Any, wanted: Wanted) -> dict[s
         "answered_by": result.model.name,
         "error": None,
     }
-    if activation is not None:
+    if result.activation is not None:
         box = seen_box(result.model.manifest.preprocessing, result.decoded.width, result.decoded.height)
-        document["map"] = {"values": np.round(activation, 4).astype(float).tolist(), "box": box}
+        document["map"] = {"values": np.round(result.activation, 4).astype(float).tolist(), "box": box}
     return document
 
 

@@ -139,7 +139,11 @@ class ServedModels:
         if self._cascade is None:
             return None
         small, large = self.all()
-        return (self._cascade, large) if model.name == small.name else None
+        if model.name != small.name:
+            return None
+        # A request may hold the model from before a reload, whose classes had another order.
+        cascade = self._cascade if model is small else self._cascade_of([model, large])
+        return None if cascade is None else (cascade, large)
 
     def _cascade_of(self, models: Sequence[ServedModel]) -> Cascade | None:
         if self._threshold is None:
