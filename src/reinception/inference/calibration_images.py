@@ -22,10 +22,11 @@ MOST, LEAST = 600, 20
 _LISTED = 100_000
 
 
-def records_in(data: str) -> Sequence[Record]:
-    """Labelled images of any source; else whatever `predict` takes."""
+def records_in(data: str, split: str | None = None) -> Sequence[Record]:
+    """Labelled images of any source, of `split` alone where it has that; else whatever `predict` takes."""
     try:
-        return open_source(data).records
+        source = open_source(data)
+        return source.split(split) if split in source.splits else source.records
     except ReinceptionError:
         return [item for item in islice(expand([data]), _LISTED) if isinstance(item, Record)]
 
@@ -42,16 +43,13 @@ def calibration_images(data: str, preprocessing: Preprocessing, *, workers: int)
     Raises:
         ReinceptionError: fewer than `LEAST` can be read.
     """
-    found = records_in(data)
-    if any(one.split == "train" for one in found):
-        found = [one for one in found if one.split == "train"]
-    records = spread(found, MOST)
+    records = spread(records_in(data, "train"), MOST)
     batches = evaluation_batches(records, preprocessing, batch_size=16, workers=workers)
-    images = [batch.images for batch in batches if len(batch)]
-    num = sum(map(len, images))
+    found = [batch.images for batch in batches if len(batch)]
+    num = sum(map(len, found))
     if num < LEAST:
         raise ReinceptionError(
             f"{data}: {num} images can be read, int8 needs {LEAST}, better 300: name a folder of images like those it "
             "will see"
         )
-    return torch.cat(images)
+    return torch.cat(found)

@@ -46,6 +46,9 @@ MOST_REVERTED = 20
 RANKED_ON = 100
 """Images on which accuracy control measures what each layer does: the whole network runs over them once a layer."""
 
+_QUANTIZED = {"kind": "quantized", "ranges": "minmax"}
+"""Of the key: what was quantized in another way is made anew."""
+
 Arrays = list[npt.NDArray[Any]]
 
 
@@ -107,7 +110,7 @@ def int8_backend(
         ReinceptionError: the labels agree on fewer images than asked; nothing is kept.
     """
     require_openvino()
-    key = key_of(task, {"kind": "quantized"})
+    key = key_of(task, _QUANTIZED)
     found = _kept(key)
     when = "quantized before"
     if data is not None:
@@ -129,7 +132,7 @@ def int8_backend(
 
 def kept_report(task: Task) -> QuantizationReport | None:
     """The report of the quantized network that is kept for this model; None where there is none."""
-    found = _kept(key_of(task, {"kind": "quantized"}))
+    found = _kept(key_of(task, _QUANTIZED))
     return None if found is None else found[0]
 
 
@@ -142,7 +145,7 @@ def _quantized(
     calibrated = [one for number, one in enumerate(arrays) if number % JUDGED]
     judge = _Judge(task, judged)
     with _nncf() as nncf:
-        # Its default cuts off what is larger than the images' mean maximum: probabilities were off by up to 0.9.
+        # NNCF's default cuts off what is larger than the images' mean maximum: probabilities were off by up to 0.9.
         ranges = nncf.AdvancedQuantizationParameters(
             activations_range_estimator_params=nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
         )
