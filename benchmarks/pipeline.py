@@ -70,8 +70,7 @@ def main() -> None:
             for number in range(options.rounds):
                 for contestant, prepare in chosen.items():
                     seconds, _ = timed(prepare())
-                    peak = peaks[contestant]
-                    rounds.append(Round(images=images, name=contestant, seconds=seconds, peak_mib=peak))
+                    rounds.append(Round(images=images, name=contestant, seconds=seconds, peak_mib=peaks[contestant]))
                     print(f"round {number + 1}, {images}: {contestant} {seconds:.1f} s", file=sys.stderr)
             print(f"{images}, {len(list(photographs.iterdir())):,} images, {precision}\n{table(rounds, images)}\n")
             shutil.rmtree(photographs)

@@ -87,6 +87,14 @@ def shoot_report() -> None:
                 shoot(page, name, top=top, most={"report": 1000, "report-slices": 1300}.get(name, MOST_PIXELS))
 
 
+def views(chromium: Any, address: str, name: str) -> Iterator[tuple[Any, str]]:
+    """The page at `address` on a wide screen, dark and on a phone, and a name for each picture."""
+    for scheme, width, kind in (("light", 1200, "wide"), ("dark", 1200, "dark"), ("light", 390, "phone")):
+        page = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
+        page.goto(address)
+        yield page, f"{name}-{kind}"
+
+
 @contextmanager
 def server(samples: Path) -> Iterator[str]:
     words = ["serve", "textures=runs/second", "--port", str(PORT), "--samples", str(samples)]
@@ -119,13 +127,7 @@ def shoot_serve() -> None:
         shutil.copy(image, samples / f"{number}-{image.parent.name}.png")
     files = [str(path) for path in sorted(samples.iterdir())]
     with server(samples) as address, browser() as chromium:
-        for scheme, width, name in (
-            ("light", 1200, "serve-wide"),
-            ("dark", 1200, "serve-dark"),
-            ("light", 390, "serve-phone"),
-        ):
-            page = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
-            page.goto(address)
+        for page, name in views(chromium, address, "serve"):
             page.wait_for_selector("#classes li", state="attached")
             page.locator("#files").set_input_files(files)
             page.get_by_text(f"{len(files)} images done").wait_for()
@@ -142,13 +144,7 @@ def shoot_web() -> None:
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     try:
         with browser() as chromium:
-            for scheme, width, name in (
-                ("light", 1200, "web-wide"),
-                ("dark", 1200, "web-dark"),
-                ("light", 390, "web-phone"),
-            ):
-                page = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
-                page.goto(f"http://127.0.0.1:{PORT}/")
+            for page, name in views(chromium, f"http://127.0.0.1:{PORT}/", "web"):
                 page.locator("#files").set_input_files(files)
                 is_done = "() => / done[.;]/.test(document.querySelector('#status').textContent)"
                 page.wait_for_function(is_done, timeout=120_000)
